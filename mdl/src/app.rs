@@ -1,0 +1,47 @@
+//! What a request or a job is given.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bb8_redis::RedisConnectionManager;
+
+use crate::config::Config;
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::storage::Storage;
+
+pub type RedisPool = bb8::Pool<RedisConnectionManager>;
+
+/// The servers this program talks to, and how it was told to behave. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    pub config: Arc<Config>,
+    pub db: Db,
+    pub redis: RedisPool,
+    pub storage: Storage,
+}
+
+impl App {
+    /// Connects lazily: a server that is away is noticed by the first request that needs it, and by `/health/ready`.
+    pub fn new(config: Config) -> Result<Self> {
+        let manager = RedisConnectionManager::new(config.redis.url.as_str()).map_err(Error::from)?;
+        let redis = bb8::Pool::builder()
+            .max_size(config.redis.pool_size)
+            .connection_timeout(Duration::from_secs(2))
+            .test_on_check_out(false)
+            .build_unchecked(manager);
+        Ok(Self { db: Db::new(&config.database), redis, storage: Storage::new(&config.storage)?, config: Arc::new(config) })
+    }
+
+    /// Whether Redis answers.
+    pub async fn ping_redis(&self) -> Result<()> {
+        let mut conn = self.redis.get().await.map_err(|e| Error::unavailable("Redis", e))?;
+        let _pong: String = redis::cmd("PING").query_async(&mut *conn).await?;
+        Ok(())
+    }
+
+    /// A Redis key or channel of this deployment.
+    pub fn redis_key(&self, name: &str) -> String {
+        format!("{}:{name}", self.config.redis.prefix)
+    }
+}

@@ -1,0 +1,55 @@
+//! Every setting, and the only place that reads the environment. Both programs take the same settings, as environment
+//! variables or as flags of the same meaning; `--help` and docs/configuration.md list them.
+
+mod auth;
+mod http;
+mod imports;
+mod servers;
+mod telemetry;
+mod worker;
+
+pub use auth::AuthConfig;
+pub use http::{GraphqlConfig, HttpConfig};
+pub use imports::ImportConfig;
+pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
+pub use telemetry::{LogFormat, TelemetryConfig};
+pub use worker::WorkerConfig;
+
+/// All settings, by topic.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+    #[command(flatten)]
+    pub redis: RedisConfig,
+    #[command(flatten)]
+    pub storage: StorageConfig,
+    #[command(flatten)]
+    pub auth: AuthConfig,
+    #[command(flatten)]
+    pub http: HttpConfig,
+    #[command(flatten)]
+    pub graphql: GraphqlConfig,
+    #[command(flatten)]
+    pub imports: ImportConfig,
+    #[command(flatten)]
+    pub worker: WorkerConfig,
+    #[command(flatten)]
+    pub telemetry: TelemetryConfig,
+}
+
+impl Config {
+    /// The settings of a program started with these arguments and no others; tests change what they need.
+    pub fn from_arguments<I, T>(arguments: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        #[derive(clap::Parser)]
+        struct Program {
+            #[command(flatten)]
+            config: Config,
+        }
+        <Program as clap::Parser>::try_parse_from(arguments).map(|program| program.config)
+    }
+}

@@ -1,0 +1,320 @@
+//! PostgreSQL: the pool, and the only two ways to it.
+//!
+//! [`Db::begin`] opens a transaction that writes for one tenant; [`Snapshot`] is the lazily opened read transaction of one
+//! operation. Both set `app.tenant_id` for their transaction, which the row-level security policies look at: without one
+//! of them a connection sees no tenant's rows. [`Db::dispatch`] is for the relay and the worker, which serve all tenants.
+//!
+//! Store functions borrow `&AsyncPgConnection`; Diesel pipelines what several of them send at once.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use diesel::ConnectionError;
+use diesel::connection::InstrumentationEvent;
+use diesel_async::pooled_connection::bb8::Pool;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use futures::FutureExt;
+use tokio::sync::{Mutex, OnceCell};
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::warn;
+
+use crate::config::DatabaseConfig;
+use crate::error::{Error, Result};
+use crate::ids::TenantId;
+use crate::instruments;
+
+type PooledConnection = bb8::PooledConnection<'static, AsyncDieselConnectionManager<AsyncPgConnection>>;
+
+/// The pool of connections, as the role that owns nothing.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool<AsyncPgConnection>,
+    statements: Arc<AtomicU64>,
+    url: Arc<str>,
+    statement_timeout: Duration,
+}
+
+impl Db {
+    /// Makes the pool without connecting: the first use connects, so a program starts while PostgreSQL is away.
+    pub fn new(config: &DatabaseConfig) -> Self {
+        let statements = Arc::new(AtomicU64::new(0));
+        let statement_timeout = Duration::from_secs(config.statement_timeout_seconds);
+        let counter = statements.clone();
+        let mut manager = ManagerConfig::<AsyncPgConnection>::default();
+        // The default asks the server whether it is there at each checkout, which costs a round trip.
+        manager.recycling_method = RecyclingMethod::Fast;
+        manager.custom_setup = Box::new(move |url| {
+            let (url, counter) = (url.to_owned(), counter.clone());
+            async move { establish(&url, statement_timeout, counter).await }.boxed()
+        });
+        let manager = AsyncDieselConnectionManager::new_with_config(config.url.clone(), manager);
+        let pool = Pool::builder()
+            .max_size(config.pool_size)
+            .connection_timeout(Duration::from_secs(config.pool_wait_seconds))
+            .test_on_check_out(false)
+            .build_unchecked(manager);
+        Self { pool, statements, url: config.url.as_str().into(), statement_timeout }
+    }
+
+    /// A transaction that reads and writes for one tenant. Rolls back unless committed.
+    pub async fn begin(&self, tenant: TenantId) -> Result<Transaction> {
+        self.transaction(&format!("BEGIN; SET LOCAL app.tenant_id = '{tenant}'")).await
+    }
+
+    /// A transaction for a credential check before the tenant is known: sees the one tenant with this slug, and nothing else.
+    pub async fn begin_by_slug(&self, slug: &str) -> Result<Transaction> {
+        let tx = self.transaction("BEGIN").await?;
+        let mut conn: &AsyncPgConnection = &tx;
+        diesel_async::RunQueryDsl::execute(
+            diesel::sql_query("SELECT set_config('app.tenant_slug', $1, true)").bind::<diesel::sql_types::Text, _>(slug),
+            &mut conn,
+        )
+        .await?;
+        Ok(tx)
+    }
+
+    /// A transaction that sees the jobs and the outbox of all tenants, and nothing else. For the relay and the worker.
+    pub async fn dispatch(&self) -> Result<Transaction> {
+        self.transaction("BEGIN; SET LOCAL app.dispatcher = 'on'").await
+    }
+
+    /// The read snapshot of one operation; takes a connection when it is first read from.
+    pub fn snapshot(&self, tenant: TenantId) -> Snapshot {
+        Snapshot { db: self.clone(), tenant, conn: OnceCell::new(), opening: Mutex::new(()) }
+    }
+
+    /// A connection outside the pool, for `COPY` and `LISTEN`. The driver task ends when the client is dropped.
+    pub async fn dedicated(&self) -> Result<DedicatedConnection> {
+        let mut config: tokio_postgres::Config = self.url.parse()?;
+        configure(&mut config, self.statement_timeout);
+        let (client, connection) = config.connect(tls()?).await.map_err(|e| Error::unavailable("PostgreSQL", e))?;
+        Ok(DedicatedConnection { client, connection })
+    }
+
+    /// Whether PostgreSQL answers.
+    pub async fn ping(&self) -> Result<()> {
+        self.get().await?.batch_execute("SELECT 1").await.map_err(Error::from)
+    }
+
+    /// How many statements this pool has sent. Tests count with it.
+    pub fn statements_sent(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+
+    /// Connections open and idle.
+    pub fn pool_state(&self) -> bb8::State {
+        self.pool.state()
+    }
+
+    async fn get(&self) -> Result<PooledConnection> {
+        let start = Instant::now();
+        let conn = self.pool.get_owned().await.map_err(|e| Error::unavailable("PostgreSQL", e))?;
+        metrics::histogram!(instruments::DB_POOL_WAIT_SECONDS).record(start.elapsed().as_secs_f64());
+        Ok(conn)
+    }
+
+    async fn transaction(&self, opening: &str) -> Result<Transaction> {
+        let mut conn = self.get().await?;
+        conn.batch_execute(opening).await?;
+        Ok(Transaction { conn: Some(conn), began: Instant::now() })
+    }
+}
+
+/// A raw connection and the driver that must be polled (spawned) for it to move.
+pub struct DedicatedConnection {
+    pub client: tokio_postgres::Client,
+    pub connection: tokio_postgres::Connection<
+        tokio_postgres::Socket,
+        <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>>::Stream,
+    >,
+}
+
+/// An open transaction. Dropping it rolls back.
+#[must_use = "a transaction that is not committed is rolled back"]
+pub struct Transaction {
+    conn: Option<PooledConnection>,
+    began: Instant,
+}
+
+impl Transaction {
+    pub async fn commit(mut self) -> Result<()> {
+        // Taken only after the answer: a commit that fails, or whose caller goes away, ends in the drop below.
+        let conn = self.conn.as_mut().expect("present until commit or drop");
+        conn.batch_execute("COMMIT").await?;
+        self.conn = None;
+        metrics::histogram!(instruments::DB_TRANSACTION_SECONDS, "kind" => "write").record(self.began.elapsed().as_secs_f64());
+        Ok(())
+    }
+}
+
+impl Deref for Transaction {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        self.conn.as_deref().expect("present until commit or drop")
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            roll_back(conn);
+        }
+    }
+}
+
+/// One operation's view of the database: everything it reads is of one moment.
+///
+/// The first read opens the transaction, in the same round trip as its own statement. An operation that reads nothing
+/// (a cache hit) takes no connection.
+pub struct Snapshot {
+    db: Db,
+    tenant: TenantId,
+    conn: OnceCell<PooledConnection>,
+    opening: Mutex<()>,
+}
+
+impl Snapshot {
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Runs one store function on this snapshot.
+    pub async fn read<T>(&self, query: impl AsyncFnOnce(&AsyncPgConnection) -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let result = self.read_untimed(query).await;
+        metrics::histogram!(instruments::DB_READ_SECONDS).record(start.elapsed().as_secs_f64());
+        result
+    }
+
+    async fn read_untimed<T>(&self, query: impl AsyncFnOnce(&AsyncPgConnection) -> Result<T>) -> Result<T> {
+        if let Some(conn) = self.conn.get() {
+            return query(conn).await;
+        }
+        let opening = self.opening.lock().await;
+        if let Some(conn) = self.conn.get() {
+            drop(opening);
+            return query(conn).await;
+        }
+        let conn = Rollback(Some(self.db.get().await?));
+        let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL app.tenant_id = '{}'", self.tenant);
+        let mut opener: &AsyncPgConnection = conn.conn();
+        // try_join! polls in order, so the opening is in the server's queue before the first statement.
+        let (_, rows) =
+            futures::try_join!(async { opener.batch_execute(&begin).await.map_err(Error::from) }, query(conn.conn()))?;
+        let _already_set = self.conn.set(conn.keep());
+        Ok(rows)
+    }
+
+    /// Ends the snapshot and returns its connection to the pool.
+    pub async fn finish(mut self) {
+        if let Some(mut conn) = self.conn.take()
+            && let Err(error) = conn.batch_execute("COMMIT").await
+        {
+            warn!(%error, "Could not end a read snapshot");
+        }
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            roll_back(conn);
+        }
+    }
+}
+
+/// Holds a connection while its transaction opens: a failure or a cancelled request must not return it half open.
+struct Rollback(Option<PooledConnection>);
+
+impl Rollback {
+    fn conn(&self) -> &AsyncPgConnection {
+        self.0.as_deref().expect("present until kept")
+    }
+
+    fn keep(mut self) -> PooledConnection {
+        self.0.take().expect("present until kept")
+    }
+}
+
+impl Drop for Rollback {
+    fn drop(&mut self) {
+        if let Some(conn) = self.0.take() {
+            roll_back(conn);
+        }
+    }
+}
+
+/// Ends an abandoned transaction behind the caller's back, so that its connection can be used again.
+fn roll_back(mut conn: PooledConnection) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(async move {
+        if let Err(error) = conn.batch_execute("ROLLBACK").await {
+            // The server has rolled back by itself; the pool finds the connection broken.
+            tracing::debug!(%error, "Could not roll back");
+        }
+    });
+}
+
+async fn establish(
+    url: &str,
+    statement_timeout: Duration,
+    counter: Arc<AtomicU64>,
+) -> Result<AsyncPgConnection, ConnectionError> {
+    let bad = |e: &dyn std::error::Error| ConnectionError::BadConnection(e.to_string());
+    let mut config: tokio_postgres::Config = url.parse().map_err(|e: tokio_postgres::Error| bad(&e))?;
+    configure(&mut config, statement_timeout);
+    let (client, connection) = config.connect(tls().map_err(|e| bad(&e))?).await.map_err(|e| bad(&e))?;
+    let mut conn = AsyncPgConnection::try_from_client_and_connection(client, connection).await?;
+    conn.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+        if let InstrumentationEvent::FinishQuery { error, .. } = event {
+            counter.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!(instruments::DB_STATEMENTS, "outcome" => if error.is_some() { "error" } else { "ok" }).increment(1);
+        }
+    });
+    Ok(conn)
+}
+
+fn configure(config: &mut tokio_postgres::Config, statement_timeout: Duration) {
+    if config.get_application_name().is_none() {
+        config.application_name("mdl");
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(Duration::from_secs(5));
+    }
+    if config.get_ssl_mode() == SslMode::Prefer && config.get_hosts().iter().all(is_local) {
+        config.ssl_mode(SslMode::Disable);
+    }
+    let options = config.get_options().unwrap_or_default();
+    config.options(format!("{options} -c statement_timeout={}", statement_timeout.as_millis()));
+}
+
+fn is_local(host: &tokio_postgres::config::Host) -> bool {
+    match host {
+        tokio_postgres::config::Host::Tcp(name) => matches!(name.as_str(), "localhost" | "127.0.0.1" | "::1"),
+        tokio_postgres::config::Host::Unix(_) => true,
+    }
+}
+
+/// TLS that trusts what the operating system trusts.
+fn tls() -> Result<MakeRustlsConnect> {
+    static TLS: std::sync::OnceLock<rustls::ClientConfig> = std::sync::OnceLock::new();
+    let config = TLS.get_or_init(|| {
+        let mut roots = rustls::RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        for error in found.errors {
+            warn!(%error, "Could not read a certificate authority of the system");
+        }
+        roots.add_parsable_certificates(found.certs);
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring supports the default TLS versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth()
+    });
+    Ok(MakeRustlsConnect::new(config.clone()))
+}

@@ -1,0 +1,178 @@
+//! The one error of the library. Each kind has a stable code; sources are kept for the log, not for the caller.
+
+use std::fmt;
+
+/// Why an operation was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The caller can mend this: one entry for each thing that is wrong.
+    #[error("{}", Problem::list(.0))]
+    Invalid(Vec<Problem>),
+    /// No such thing in the caller's tenant. Says the same whether it never existed or belongs to somebody else.
+    #[error("There is no {kind} {name:?}")]
+    NotFound { kind: &'static str, name: String },
+    /// Somebody changed it since the caller last read it.
+    #[error("The {kind} has changed since version {expected}: it is at {actual} now. Read it again and repeat your change")]
+    VersionConflict { kind: &'static str, expected: i32, actual: i32 },
+    /// No credential, or one that is not (or no longer) valid.
+    #[error("{0}")]
+    Unauthenticated(&'static str),
+    /// The caller is known, and may not.
+    #[error("This needs the permission {0}")]
+    Forbidden(&'static str),
+    /// The same idempotency key was used for another request, or the first request still runs.
+    #[error("{0}")]
+    IdempotencyConflict(&'static str),
+    /// A server we depend on did not answer; worth trying again.
+    #[error("{service} is not available")]
+    Unavailable {
+        service: &'static str,
+        #[source]
+        source: BoxError,
+    },
+    /// Our fault.
+    #[error("Internal error")]
+    Internal(#[source] BoxError),
+}
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One thing that is wrong with an input, said so that the caller can mend it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Path of the input field, outermost first: `["definition", "unit"]`. Empty when it is about the whole.
+    pub field: Vec<String>,
+    pub code: Code,
+    pub message: String,
+}
+
+/// Stable names of what can be wrong with an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    Required,
+    Invalid,
+    TooLong,
+    TooMany,
+    OutOfRange,
+    Taken,
+    NotFound,
+    VersionConflict,
+    WrongCredentials,
+    LastAdmin,
+}
+
+impl Code {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Code::Required => "REQUIRED",
+            Code::Invalid => "INVALID",
+            Code::TooLong => "TOO_LONG",
+            Code::TooMany => "TOO_MANY",
+            Code::OutOfRange => "OUT_OF_RANGE",
+            Code::Taken => "TAKEN",
+            Code::NotFound => "NOT_FOUND",
+            Code::VersionConflict => "VERSION_CONFLICT",
+            Code::WrongCredentials => "WRONG_CREDENTIALS",
+            Code::LastAdmin => "LAST_ADMIN",
+        }
+    }
+}
+
+impl Problem {
+    /// `field` is a dotted path: `"definition.unit"`.
+    pub fn new(field: &str, code: Code, message: impl Into<String>) -> Self {
+        let field = field.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        Self { field, code, message: message.into() }
+    }
+
+    fn list(problems: &[Problem]) -> String {
+        problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.field.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.field.join("."), self.message) }
+    }
+}
+
+impl Error {
+    /// One problem with one field (a dotted path).
+    pub fn invalid(field: &str, code: Code, message: impl Into<String>) -> Self {
+        Error::Invalid(vec![Problem::new(field, code, message)])
+    }
+
+    pub fn not_found(kind: &'static str, name: impl fmt::Display) -> Self {
+        Error::NotFound { kind, name: name.to_string() }
+    }
+
+    pub fn internal(source: impl Into<BoxError>) -> Self {
+        Error::Internal(source.into())
+    }
+
+    pub fn unavailable(service: &'static str, source: impl Into<BoxError>) -> Self {
+        Error::Unavailable { service, source: source.into() }
+    }
+
+    /// The stable code that callers match on (`extensions.code` in GraphQL).
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Invalid(_) => "BAD_USER_INPUT",
+            Error::NotFound { .. } => "NOT_FOUND",
+            Error::VersionConflict { .. } => "VERSION_CONFLICT",
+            Error::Unauthenticated(_) => "UNAUTHENTICATED",
+            Error::Forbidden(_) => "FORBIDDEN",
+            Error::IdempotencyConflict(_) => "IDEMPOTENCY_CONFLICT",
+            Error::Unavailable { .. } => "UNAVAILABLE",
+            Error::Internal(_) => "INTERNAL",
+        }
+    }
+
+    /// The problem that names this broken unique constraint, if that is what happened.
+    pub fn on_constraint(self, constraint: &str, problem: impl FnOnce() -> Problem) -> Self {
+        match self.constraint() {
+            Some(name) if name == constraint => Error::Invalid(vec![problem()]),
+            _ => self,
+        }
+    }
+
+    /// Name of the database constraint that refused the write.
+    fn constraint(&self) -> Option<&str> {
+        let Error::Internal(source) = self else { return None };
+        match source.downcast_ref::<diesel::result::Error>()? {
+            diesel::result::Error::DatabaseError(_, info) => info.constraint_name(),
+            _ => None,
+        }
+    }
+}
+
+impl From<diesel::result::Error> for Error {
+    fn from(error: diesel::result::Error) -> Self {
+        use diesel::result::{DatabaseErrorKind, Error as Diesel};
+        match error {
+            Diesel::DatabaseError(DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand, _) => {
+                Error::unavailable("PostgreSQL", error)
+            }
+            error => Error::internal(error),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if error.is_closed() { Error::unavailable("PostgreSQL", error) } else { Error::internal(error) }
+    }
+}
+
+impl From<redis::RedisError> for Error {
+    fn from(error: redis::RedisError) -> Self {
+        Error::unavailable("Redis", error)
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Error::internal(error)
+    }
+}

@@ -1,0 +1,1 @@
+//! Answers of mutations sent with Idempotency-Key.

@@ -1,0 +1,67 @@
+//! Every Prometheus name of both programs. (Operational counters are called instruments here: metrics are our product.)
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+pub const HTTP_REQUESTS: &str = "mdl_http_requests_total";
+pub const HTTP_REQUEST_SECONDS: &str = "mdl_http_request_seconds";
+pub const GRAPHQL_OPERATIONS: &str = "mdl_graphql_operations_total";
+pub const GRAPHQL_OPERATION_SECONDS: &str = "mdl_graphql_operation_seconds";
+pub const DB_STATEMENTS: &str = "mdl_db_statements_total";
+pub const DB_READ_SECONDS: &str = "mdl_db_read_seconds";
+pub const DB_TRANSACTION_SECONDS: &str = "mdl_db_transaction_seconds";
+pub const DB_POOL_WAIT_SECONDS: &str = "mdl_db_pool_wait_seconds";
+pub const DB_POOL_CONNECTIONS: &str = "mdl_db_pool_connections";
+pub const JOBS_FINISHED: &str = "mdl_jobs_finished_total";
+pub const JOB_RUN_SECONDS: &str = "mdl_job_run_seconds";
+pub const JOB_WAIT_SECONDS: &str = "mdl_job_wait_seconds";
+pub const JOBS_RESCUED: &str = "mdl_jobs_rescued_total";
+pub const JOBS_RUNNING: &str = "mdl_jobs_running";
+pub const IMPORT_ROWS: &str = "mdl_import_rows_total";
+pub const SIGN_INS: &str = "mdl_sign_ins_total";
+pub const RATE_LIMITED: &str = "mdl_rate_limited_total";
+
+/// Name, kind and meaning of each instrument, as `/metrics` and docs/operations/instruments.md show it.
+pub const ALL: &[(&str, Kind, &str)] = &[
+    (HTTP_REQUESTS, Kind::Counter, "HTTP requests by route, method and status"),
+    (HTTP_REQUEST_SECONDS, Kind::Seconds, "Time from request to response, by route"),
+    (GRAPHQL_OPERATIONS, Kind::Counter, "GraphQL operations by name, type and outcome (ok, error, rejected)"),
+    (GRAPHQL_OPERATION_SECONDS, Kind::Seconds, "Time to execute an operation, by name"),
+    (DB_STATEMENTS, Kind::Counter, "SQL statements by outcome"),
+    (DB_READ_SECONDS, Kind::Seconds, "Time of one read on an operation's snapshot"),
+    (DB_TRANSACTION_SECONDS, Kind::Seconds, "Time from BEGIN to COMMIT of a write"),
+    (DB_POOL_WAIT_SECONDS, Kind::Seconds, "Time waited for a connection of the pool"),
+    (DB_POOL_CONNECTIONS, Kind::Gauge, "Connections of the pool by state (idle, used)"),
+    (JOBS_FINISHED, Kind::Counter, "Attempts by queue, kind and outcome (succeeded, failed, dead, cancelled, lost)"),
+    (JOB_RUN_SECONDS, Kind::Seconds, "Time of one attempt, by kind"),
+    (JOB_WAIT_SECONDS, Kind::Seconds, "Time from when a job was due to its start, by queue"),
+    (JOBS_RESCUED, Kind::Counter, "Jobs whose lease ended or that Redis forgot, taken up again"),
+    (JOBS_RUNNING, Kind::Gauge, "Jobs that this worker runs now, by queue"),
+    (IMPORT_ROWS, Kind::Counter, "Imported entries by outcome (created, updated, unchanged, failed)"),
+    (SIGN_INS, Kind::Counter, "Sign-in attempts by outcome (ok, refused)"),
+    (RATE_LIMITED, Kind::Counter, "Requests refused by a rate limit, by limit"),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// A histogram of seconds.
+    Seconds,
+}
+
+/// From half a millisecond, a fast read, to a minute, a long import batch.
+const BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Makes Prometheus the recorder of this process. Call once, before the first instrument is used.
+pub fn install() -> anyhow::Result<PrometheusHandle> {
+    let handle =
+        PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), BUCKETS)?.install_recorder()?;
+    for (name, kind, meaning) in ALL {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(*name, *meaning),
+            Kind::Gauge => metrics::describe_gauge!(*name, *meaning),
+            Kind::Seconds => metrics::describe_histogram!(*name, metrics::Unit::Seconds, *meaning),
+        }
+    }
+    Ok(handle)
+}

@@ -1,0 +1,1 @@
+//! What the relay and the worker write to the ledger.

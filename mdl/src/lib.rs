@@ -1,0 +1,37 @@
+//! What MDL is, apart from how it is asked: the catalog, the people who may touch it, and the ledgers of jobs, events and
+//! audit that every change writes to.
+//!
+//! Features (`domains`, `metrics`, `objectives`, `imports`, `users`, …) use the infrastructure modules, never the reverse.
+//! A feature's `store` functions borrow a connection and take the tenant first; its operations own the transaction.
+
+pub mod actor;
+pub mod api_keys;
+pub mod app;
+pub mod audit;
+pub mod config;
+pub mod db;
+pub mod domains;
+pub mod error;
+pub mod events;
+pub mod idempotency;
+pub mod ids;
+pub mod imports;
+pub mod instruments;
+pub mod jobs;
+pub mod metrics;
+pub mod migrations;
+pub mod objectives;
+pub mod page;
+pub mod passwords;
+pub mod schema;
+pub mod sessions;
+pub mod storage;
+pub mod telemetry;
+pub mod tenants;
+pub mod text;
+pub mod tokens;
+pub mod users;
+
+pub use actor::Actor;
+pub use app::App;
+pub use error::{Error, Result};

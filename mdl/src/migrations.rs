@@ -1,0 +1,52 @@
+//! The migrations, embedded in both programs.
+
+use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use crate::error::{BoxError, Error, Result};
+
+pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations");
+
+/// Any number that nobody else locks: two programs that start at once must not migrate at once.
+const LOCK: i64 = 0x6d64_6c00;
+
+/// Brings the database to this program's schema, as the owner. Returns the names of what it applied.
+///
+/// Blocks its thread between statements, and so needs a multi-thread runtime.
+pub async fn run(owner_url: &str) -> Result<Vec<String>> {
+    let mut conn = connect(owner_url).await?;
+    conn.batch_execute(&format!("SELECT pg_advisory_lock({LOCK})")).await?;
+    let mut harness = AsyncMigrationHarness::new(conn);
+    let applied = harness.run_pending_migrations(MIGRATIONS).map_err(Error::internal)?.iter().map(ToString::to_string).collect();
+    // The lock goes with the connection.
+    Ok(applied)
+}
+
+/// Takes every migration back, newest first. Only tests ask for it.
+pub async fn revert_all(owner_url: &str) -> Result<()> {
+    let mut harness = AsyncMigrationHarness::new(connect(owner_url).await?);
+    harness.revert_all_migrations(MIGRATIONS).map_err(Error::internal)?;
+    Ok(())
+}
+
+/// Whether the database lacks a migration that this program needs.
+pub async fn pending(db: &crate::db::Db) -> Result<bool> {
+    use diesel::migration::MigrationSource;
+    use diesel_async::RunQueryDsl;
+
+    #[derive(diesel::QueryableByName)]
+    struct Applied {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        version: String,
+    }
+    let known: Vec<Box<dyn diesel::migration::Migration<diesel::pg::Pg>>> =
+        MIGRATIONS.migrations().map_err(|e: BoxError| Error::internal(e))?;
+    let tx = db.dispatch().await?;
+    let mut conn: &AsyncPgConnection = &tx;
+    let applied: Vec<Applied> = diesel::sql_query("SELECT version FROM __diesel_schema_migrations").load(&mut conn).await?;
+    Ok(known.iter().any(|m| !applied.iter().any(|a| a.version == m.name().version().to_string())))
+}
+
+async fn connect(owner_url: &str) -> Result<AsyncPgConnection> {
+    AsyncPgConnection::establish(owner_url).await.map_err(|e| Error::unavailable("PostgreSQL", e))
+}

@@ -1,0 +1,1 @@
+//! Sign-in, and the refresh tokens that descend from it.

@@ -1,0 +1,75 @@
+//! Logs and traces of both programs, and the trace context that travels with jobs and events.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use serde_json::Value;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::config::{LogFormat, TelemetryConfig};
+
+/// Keeps the trace exporter; dropping it sends what is left.
+pub struct Telemetry(Option<SdkTracerProvider>);
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(provider) = &self.0
+            && let Err(error) = provider.shutdown()
+        {
+            eprintln!("Could not send the last traces: {error}");
+        }
+    }
+}
+
+/// Starts logging, and tracing when an endpoint is set. `service` is `mdl-api` or `mdl-worker`.
+pub fn init(config: &TelemetryConfig, service: &'static str) -> anyhow::Result<Telemetry> {
+    let json = match config.log_format {
+        LogFormat::Json => true,
+        LogFormat::Pretty => false,
+        LogFormat::Auto => !std::io::stdout().is_terminal(),
+    };
+    let format = tracing_subscriber::fmt::layer();
+    let log = if json {
+        format.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+    } else {
+        format.with_ansi(std::io::stdout().is_terminal()).boxed()
+    };
+    let provider = match &config.otlp_endpoint {
+        None => None,
+        Some(endpoint) => {
+            let exporter =
+                opentelemetry_otlp::SpanExporter::builder().with_http().with_endpoint(endpoint.join("v1/traces")?).build()?;
+            let resource = opentelemetry_sdk::Resource::builder().with_service_name(service).build();
+            Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+        }
+    };
+    let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
+    tracing_subscriber::registry().with(EnvFilter::try_new(&config.log)?).with(log).with(traces).try_init()?;
+    Ok(Telemetry(provider))
+}
+
+/// The W3C trace context of the current span, to be stored with a job or an event. Empty when nothing is traced.
+pub fn trace_context() -> Value {
+    let mut fields = HashMap::<String, String>::new();
+    TraceContextPropagator::new().inject_context(&Span::current().context(), &mut fields);
+    Value::from_iter(fields)
+}
+
+/// Makes `span` a child of the stored trace context.
+pub fn continue_trace(span: &Span, context: &Value) {
+    let fields: HashMap<String, String> = serde_json::from_value(context.clone()).unwrap_or_default();
+    if !fields.is_empty()
+        && let Err(error) = span.set_parent(TraceContextPropagator::new().extract(&fields))
+    {
+        tracing::debug!(%error, "Could not continue a trace");
+    }
+}

@@ -1,0 +1,1 @@
+//! Companies that share this deployment and nothing else.

@@ -1,0 +1,1 @@
+//! Credentials as text: access tokens, refresh tokens, API keys.

@@ -1,0 +1,1 @@
+//! People, and what their membership lets them do.

@@ -1,0 +1,2 @@
+DROP TABLE outbox, jobs;
+DROP FUNCTION is_dispatcher();

@@ -1,0 +1,29 @@
+/** How GraphiQL reaches the API: its operations and its introspection query carry the access token of this tab. */
+
+import type { GraphiQLProps } from 'graphiql';
+import { post, type Operation, type Result } from './graphql';
+import { accessToken, replacementFor } from './session';
+
+type Fetcher = GraphiQLProps['fetcher'];
+
+export const fetcher: Fetcher = async (operation, options) => {
+  try {
+    return await send(operation, new Headers(options?.headers));
+  } catch (error) {
+    // Thrown, GraphiQL would show it with its stack trace.
+    return { errors: [{ message: error instanceof Error ? error.message : String(error) }] };
+  }
+};
+
+async function send(operation: Operation, headers: Headers): Promise<Result> {
+  // Somebody trying an API key in the headers editor means that key, and not their own session.
+  if (headers.has('Authorization')) return (await post(operation, headers)).result;
+
+  const token = await accessToken();
+  headers.set('Authorization', `Bearer ${token}`);
+  const answer = await post(operation, headers);
+  if (!answer.unauthenticated) return answer.result;
+
+  headers.set('Authorization', `Bearer ${await replacementFor(token)}`);
+  return (await post(operation, headers)).result;
+}
