@@ -1,1 +1,208 @@
-//! Business domains.
+//! Business domains: the areas of the business that metrics belong to.
+
+pub mod store;
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::actor::{Actor, Permission};
+use crate::app::App;
+use crate::error::{Code, Error, Problem, Result};
+use crate::events::Event;
+use crate::extra::Extra;
+use crate::ids::{DomainId, TenantId};
+use crate::metrics::definition::check_key;
+use crate::schema::business_domains;
+use crate::text::Problems;
+use crate::{audit, events};
+
+/// An area of the business.
+#[derive(Debug, Clone, PartialEq, Queryable, Selectable, Identifiable)]
+#[diesel(table_name = business_domains, primary_key(tenant_id, id), check_for_backend(diesel::pg::Pg))]
+pub struct Domain {
+    pub tenant_id: TenantId,
+    pub id: DomainId,
+    /// The stable human name: `DOMAIN-REVENUE`.
+    pub key: String,
+    #[diesel(embed)]
+    pub content: Content,
+    /// Made because a metric named it, and not yet defined by anybody.
+    pub implied: bool,
+    pub revision: i32,
+    pub created_at: DateTime<Utc>,
+    pub created_by: Option<Uuid>,
+    pub updated_at: DateTime<Utc>,
+    pub updated_by: Option<Uuid>,
+    pub archived_at: Option<DateTime<Utc>>,
+}
+
+/// What a person or a file says about a domain.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = business_domains, check_for_backend(diesel::pg::Pg), treat_none_as_null = true)]
+#[serde(default)]
+pub struct Content {
+    pub name: String,
+    pub description: String,
+    pub owner_team: Option<String>,
+    pub stakeholders: Vec<String>,
+    pub industry: Option<String>,
+    pub priority: Option<String>,
+    pub objective_keys: Vec<String>,
+    pub key_metric_keys: Vec<String>,
+    /// Imported fields that the model has no place for.
+    pub extra: Extra,
+}
+
+impl Content {
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Everything that is wrong with this content.
+    pub fn check(&self, problems: &mut Problems) {
+        problems.line("name", &self.name, 200);
+        problems.text("description", &self.description, 20_000);
+        for (field, text) in [("owner_team", &self.owner_team), ("industry", &self.industry), ("priority", &self.priority)] {
+            if let Some(text) = text {
+                problems.line(field, text, 300);
+            }
+        }
+        for (field, list) in [
+            ("stakeholders", &self.stakeholders),
+            ("objective_keys", &self.objective_keys),
+            ("key_metric_keys", &self.key_metric_keys),
+        ] {
+            problems.count(field, list.len(), 200);
+            for (i, text) in list.iter().enumerate() {
+                problems.line(&format!("{field}.{i}"), text, 300);
+            }
+        }
+    }
+}
+
+/// A key for a domain that is only known by its name: `Customer Success` becomes `DOMAIN-CUSTOMER-SUCCESS`.
+pub fn key_of_name(name: &str) -> String {
+    let words: Vec<String> =
+        name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_uppercase).collect();
+    let key = format!("DOMAIN-{}", words.join("-"));
+    key.chars().take(200).collect()
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = business_domains)]
+struct NewRow<'a> {
+    tenant_id: TenantId,
+    id: DomainId,
+    key: &'a str,
+    created_by: Option<Uuid>,
+    updated_by: Option<Uuid>,
+}
+
+/// Adds a domain.
+pub async fn create(app: &App, actor: &Actor, key: &str, content: &Content) -> Result<Domain> {
+    actor.require(Permission::CatalogWrite)?;
+    let mut problems = Problems::default();
+    check_key(&mut problems, "key", key);
+    content.check(&mut problems);
+    problems.check()?;
+
+    let tx = app.db.begin(actor.tenant).await?;
+    let by = actor.user().map(|user| user.0);
+    let row = NewRow { tenant_id: actor.tenant, id: DomainId::new(), key, created_by: by, updated_by: by };
+    let domain: Domain = diesel::insert_into(business_domains::table)
+        .values((row, content))
+        .returning(Domain::as_returning())
+        .get_result(&mut &*tx)
+        .await
+        .map_err(|error| taken(error.into(), key, &content.name))?;
+    record(&tx, actor, "domain.created", &domain).await?;
+    tx.commit().await?;
+    Ok(domain)
+}
+
+/// Changes a domain: `edit` is given its present content. A change of nothing writes nothing.
+pub async fn update(
+    app: &App,
+    actor: &Actor,
+    id: DomainId,
+    expected_revision: Option<i32>,
+    edit: impl FnOnce(&mut Content) + Send,
+) -> Result<Domain> {
+    actor.require(Permission::CatalogWrite)?;
+    let tx = app.db.begin(actor.tenant).await?;
+    let domain = lock(&tx, actor.tenant, id, expected_revision).await?;
+    let mut content = domain.content.clone();
+    edit(&mut content);
+    let mut problems = Problems::default();
+    content.check(&mut problems);
+    problems.check()?;
+    if content == domain.content {
+        return Ok(domain);
+    }
+    let domain = write(&tx, actor, Domain { content, implied: false, ..domain }).await?;
+    record(&tx, actor, "domain.updated", &domain).await?;
+    tx.commit().await?;
+    Ok(domain)
+}
+
+/// Takes a domain out of the lists. Its metrics stay in it.
+pub async fn archive(app: &App, actor: &Actor, id: DomainId, expected_revision: Option<i32>) -> Result<Domain> {
+    actor.require(Permission::CatalogWrite)?;
+    let tx = app.db.begin(actor.tenant).await?;
+    let domain = lock(&tx, actor.tenant, id, expected_revision).await?;
+    if domain.archived_at.is_some() {
+        return Ok(domain);
+    }
+    let domain = write(&tx, actor, Domain { archived_at: Some(Utc::now()), ..domain }).await?;
+    record(&tx, actor, "domain.archived", &domain).await?;
+    tx.commit().await?;
+    Ok(domain)
+}
+
+/// Writes the next revision of the row.
+async fn write(mut conn: &AsyncPgConnection, actor: &Actor, domain: Domain) -> Result<Domain> {
+    let row = business_domains::table.filter(business_domains::tenant_id.eq(domain.tenant_id).and(business_domains::id.eq(domain.id)));
+    diesel::update(row)
+        .set((
+            &domain.content,
+            business_domains::implied.eq(domain.implied),
+            business_domains::revision.eq(domain.revision + 1),
+            business_domains::updated_at.eq(Utc::now()),
+            business_domains::updated_by.eq(actor.user().map(|user| user.0)),
+            business_domains::archived_at.eq(domain.archived_at),
+        ))
+        .returning(Domain::as_returning())
+        .get_result(&mut conn)
+        .await
+        .map_err(|error| taken(error.into(), &domain.key, &domain.content.name))
+}
+
+async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: DomainId, expected: Option<i32>) -> Result<Domain> {
+    let domain = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::not_found("business domain", id))?;
+    match expected {
+        Some(expected) if expected != domain.revision => {
+            Err(Error::VersionConflict { kind: "business domain", expected, actual: domain.revision })
+        }
+        _ => Ok(domain),
+    }
+}
+
+fn taken(error: Error, key: &str, name: &str) -> Error {
+    error
+        .on_constraint("business_domains_key_key", || {
+            Problem::new("key", Code::Taken, format!("There is a business domain {key:?} already"))
+        })
+        .on_constraint("business_domains_name_key", || {
+            Problem::new("name", Code::Taken, format!("There is a business domain named {name:?} already"))
+        })
+}
+
+async fn record(conn: &AsyncPgConnection, actor: &Actor, kind: &'static str, domain: &Domain) -> Result<()> {
+    let payload = json!({ "key": domain.key, "name": domain.content.name });
+    audit::record(conn, actor, kind, ("business_domain", domain.id.0), &payload).await?;
+    events::push(conn, actor, &Event { kind, subject: domain.id.0, payload }).await
+}

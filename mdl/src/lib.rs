@@ -13,6 +13,7 @@ pub mod db;
 pub mod domains;
 pub mod error;
 pub mod events;
+pub mod extra;
 pub mod idempotency;
 pub mod ids;
 pub mod imports;

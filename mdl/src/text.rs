@@ -34,19 +34,8 @@ macro_rules! text_enum {
             }
         }
 
-        impl diesel::expression::AsExpression<diesel::sql_types::Text> for $name {
-            type Expression = diesel::internal::derives::as_expression::Bound<diesel::sql_types::Text, Self>;
-            fn as_expression(self) -> Self::Expression {
-                diesel::internal::derives::as_expression::Bound::new(self)
-            }
-        }
-
-        impl diesel::expression::AsExpression<diesel::sql_types::Nullable<diesel::sql_types::Text>> for $name {
-            type Expression = diesel::internal::derives::as_expression::Bound<diesel::sql_types::Nullable<diesel::sql_types::Text>, Self>;
-            fn as_expression(self) -> Self::Expression {
-                diesel::internal::derives::as_expression::Bound::new(self)
-            }
-        }
+        $crate::text::text_enum!(@expression $name, diesel::sql_types::Text);
+        $crate::text::text_enum!(@expression $name, diesel::sql_types::Nullable<diesel::sql_types::Text>);
 
         impl diesel::serialize::ToSql<diesel::sql_types::Nullable<diesel::sql_types::Text>, diesel::pg::Pg> for $name {
             fn to_sql<'b>(&'b self, out: &mut diesel::serialize::Output<'b, '_, diesel::pg::Pg>) -> diesel::serialize::Result {
@@ -58,6 +47,21 @@ macro_rules! text_enum {
             type Row = Self;
             fn build(row: Self) -> diesel::deserialize::Result<Self> {
                 Ok(row)
+            }
+        }
+    };
+    (@expression $name:ident, $sql_type:ty) => {
+        impl diesel::expression::AsExpression<$sql_type> for $name {
+            type Expression = diesel::internal::derives::as_expression::Bound<$sql_type, Self>;
+            fn as_expression(self) -> Self::Expression {
+                diesel::internal::derives::as_expression::Bound::new(self)
+            }
+        }
+
+        impl<'expr> diesel::expression::AsExpression<$sql_type> for &'expr $name {
+            type Expression = diesel::internal::derives::as_expression::Bound<$sql_type, Self>;
+            fn as_expression(self) -> Self::Expression {
+                diesel::internal::derives::as_expression::Bound::new(self)
             }
         }
     };
@@ -123,3 +127,27 @@ impl Problems {
         if self.0.is_empty() { Ok(()) } else { Err(crate::Error::Invalid(self.0)) }
     }
 }
+
+/// Stores a serde type as `jsonb`.
+macro_rules! jsonb {
+    ($name:ty) => {
+        impl diesel::deserialize::FromSql<diesel::sql_types::Jsonb, diesel::pg::Pg> for $name {
+            fn from_sql(value: diesel::pg::PgValue<'_>) -> diesel::deserialize::Result<Self> {
+                // The binary form of jsonb is a version byte, 1, and the text.
+                match value.as_bytes().split_first() {
+                    Some((1, json)) => Ok(serde_json::from_slice(json)?),
+                    _ => Err("unsupported jsonb encoding".into()),
+                }
+            }
+        }
+
+        impl diesel::serialize::ToSql<diesel::sql_types::Jsonb, diesel::pg::Pg> for $name {
+            fn to_sql<'b>(&'b self, out: &mut diesel::serialize::Output<'b, '_, diesel::pg::Pg>) -> diesel::serialize::Result {
+                std::io::Write::write_all(out, &[1])?;
+                serde_json::to_writer(out, self)?;
+                Ok(diesel::serialize::IsNull::No)
+            }
+        }
+    };
+}
+pub(crate) use jsonb;

@@ -42,6 +42,11 @@ CREATE FUNCTION metric_search_document(key text, name text, short_name text, syn
         || setweight(to_tsvector('english'::regconfig, left(description, 20000)), 'C')
         || setweight(to_tsvector('english'::regconfig, translate(left(coalesce(formula, ''), 20000), '_.', '  ')), 'D');
 
+CREATE FUNCTION metric_rank(document tsvector, name text, query text) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ts_rank_cd(document, websearch_to_tsquery('english'::regconfig, query)) + word_similarity(query, name);
+COMMENT ON FUNCTION metric_rank(tsvector, text, text) IS 'How well a metric matches a search: its text by cover density and weight, and its name by likeness.';
+
 CREATE TABLE metrics (
     tenant_id uuid NOT NULL REFERENCES tenants (id),
     id uuid NOT NULL,
@@ -245,14 +250,13 @@ REVOKE UPDATE, DELETE ON metric_versions FROM mdl_app;
 -- keep to the transaction's tenant themselves and give away nothing but ids. The caller reads the rows under its own
 -- policy, so a mistake here could cost a result but not reveal a row.
 
-CREATE FUNCTION search_metrics(query text) RETURNS TABLE (id uuid, rank real)
+CREATE FUNCTION search_metrics(query text) RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE ROWS 200 SET search_path = public, pg_catalog, pg_temp
     AS $$
-        SELECT m.id, (ts_rank_cd(m.search, parsed.terms) + word_similarity(query, m.name))::real
-        FROM metrics m, websearch_to_tsquery('english', query) AS parsed (terms)
-        WHERE m.tenant_id = current_tenant() AND (m.search @@ parsed.terms OR query <% m.name)
+        SELECT id FROM metrics, websearch_to_tsquery('english', query) AS parsed (terms)
+        WHERE tenant_id = current_tenant() AND (search @@ parsed.terms OR query <% name)
     $$;
-COMMENT ON FUNCTION search_metrics(text) IS 'Metrics of this tenant whose text matches the words, or whose name resembles them; greater rank is better.';
+COMMENT ON FUNCTION search_metrics(text) IS 'Metrics of this tenant whose text has the words, or whose name resembles them.';
 
 CREATE FUNCTION metrics_tagged(wanted text[], every boolean) RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE ROWS 1000 SET search_path = public, pg_catalog, pg_temp

@@ -28,6 +28,14 @@ target_folder() {
   echo "${folder:-$ROOT/target}"
 }
 
+node_is_new_enough() {
+  local version
+  version="$(node --version 2>/dev/null | sed -nE 's/^v([0-9]+)\.([0-9]+)\..*/\1 \2/p')"
+  [ -n "$version" ] || return 1
+  [ "${version% *}" -gt "${NODE_MINIMUM%.*}" ] && return
+  [ "${version% *}" -eq "${NODE_MINIMUM%.*}" ] && [ "${version#* }" -ge "${NODE_MINIMUM#*.}" ]
+}
+
 # The API runs without them, so nothing here ends the script.
 build_web() {
   local log="$LOGS/web.log" now packages
@@ -36,18 +44,18 @@ build_web() {
     WEB_PROBLEM="web/package-lock.json is missing"
   elif ! have node || ! have npm; then
     WEB_PROBLEM="Node.js $NODE_MINIMUM or newer with npm is missing: see https://nodejs.org"
-  elif [ "$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)" -lt "$NODE_MINIMUM" ]; then
+  elif ! node_is_new_enough; then
     WEB_PROBLEM="Node.js is $(node --version 2>/dev/null || echo unusable), and $NODE_MINIMUM or newer is needed: see https://nodejs.org"
   fi
   if [ -z "$WEB_PROBLEM" ]; then
     now="$(fingerprint "$ROOT/web" -name node_modules -prune -o -name dist -prune -o)"
     packages="$(cksum <"$ROOT/web/package-lock.json")"
-    if [ "$now" = "$(cat "$DEV/web-built" 2>/dev/null)" ] && [ -f "$ROOT/web/dist/index.html" ]; then return; fi
+    if [ "$now" = "$(cat "$DEV/web-built" 2>/dev/null)" ] && [ -n "$(ls "$ROOT/web/dist" 2>/dev/null)" ]; then return; fi
     say "Building the web assets…"
     rm -f "$DEV/web-built"
     : >"$log"
     if [ "$packages" != "$(cat "$ROOT/web/node_modules/.mdl-packages" 2>/dev/null)" ]; then
-      (cd "$ROOT/web" && npm ci --no-audit --no-fund && echo "$packages" >node_modules/.mdl-packages) >>"$log" 2>&1 </dev/null ||
+      (cd "$ROOT/web" && npm ci --no-audit --no-fund && mkdir -p node_modules && echo "$packages" >node_modules/.mdl-packages) >>"$log" 2>&1 </dev/null ||
         WEB_PROBLEM="npm ci failed: see $log"
     fi
     if [ -z "$WEB_PROBLEM" ]; then

@@ -86,6 +86,7 @@ make_server_home() {
 orphaned_server_homes() {
   local home instance
   for home in "${TMPDIR:-/tmp}"/mdl-dev.* /tmp/mdl-dev.*; do
+    if [ -L "$home" ] || [ ! -O "$home" ]; then continue; fi
     instance="$(cat "$home/instance" 2>/dev/null)" || continue
     case "$instance" in "$DEV" | "$DEV"/*) ;; *) continue ;; esac
     is_our_server_home "$home" "$instance" || continue

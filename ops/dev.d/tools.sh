@@ -3,7 +3,7 @@
 # Finding the programs of others (PostgreSQL, Redis, a browser), and installing them where that is possible without asking.
 
 POSTGRES_MINIMUM=15   # views with security_invoker
-NODE_MINIMUM=20       # what Vite asks for
+NODE_MINIMUM=20.19    # as in web/package.json
 
 PG_BIN=""
 REDIS_SERVER=""
@@ -169,6 +169,9 @@ forbid_service_starts() {
 # Also called on the way out, in case Ctrl-C came during an installation.
 allow_service_starts() {
   [ -z "$POLICY_FILE" ] || $AS_ROOT rm -f "$POLICY_FILE"
-  [ -z "$CLUSTER_FILE" ] || $AS_ROOT rm -f "$CLUSTER_FILE"
+  if [ -n "$CLUSTER_FILE" ]; then
+    $AS_ROOT rm -f "$CLUSTER_FILE"
+    $AS_ROOT rmdir "${CLUSTER_FILE%/*}" 2>/dev/null || true # if nothing else is in there
+  fi
   POLICY_FILE="" CLUSTER_FILE=""
 }

@@ -8,6 +8,8 @@ import { starters } from './starters';
 
 const tabs = starters.map(({ query, variables }) => ({ query, variables: variables ?? null }));
 
+openFirstTabOnFirstVisit();
+
 export default function Explorer() {
   return (
     <main className="explorer">
@@ -20,4 +22,15 @@ export default function Explorer() {
       />
     </main>
   );
+}
+
+/**
+ * GraphiQL 4 finds the active tab by what its editors held last, and ignores the variables of a default tab. Told nothing, it shows
+ * the first starter without its variables, and adds an empty tab on the next visit.
+ */
+function openFirstTabOnFirstVisit(): void {
+  const [first] = tabs;
+  if (!first || localStorage.getItem('graphiql:tabState')) return;
+  localStorage.setItem('graphiql:query', first.query);
+  localStorage.setItem('graphiql:variables', first.variables ?? '');
 }

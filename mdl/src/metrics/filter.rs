@@ -1,0 +1,148 @@
+//! Which metrics are wanted. A filter is a tree; it becomes one SQL condition.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel::pg::Pg;
+use diesel::sql_types::{Array, Bool, Text, Uuid as SqlUuid};
+
+use super::definition::{IndicatorKind, MetricType, Status, Tier};
+use crate::ids::DomainId;
+use crate::schema::metrics;
+
+/// Conditions that must all hold. An empty filter lets everything through.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filter {
+    pub keys: Option<Vec<String>>,
+    pub domains: Option<Vec<DomainId>>,
+    /// Metrics that belong to no domain.
+    pub without_domain: Option<bool>,
+    pub categories: Option<Vec<String>>,
+    pub tiers: Option<Vec<Tier>>,
+    pub indicator_kinds: Option<Vec<IndicatorKind>>,
+    pub metric_types: Option<Vec<MetricType>>,
+    pub statuses: Option<Vec<Status>>,
+    pub owner_teams: Option<Vec<String>>,
+    pub pii_involved: Option<bool>,
+    /// Has every one of these tags.
+    pub all_tags: Option<Vec<String>>,
+    /// Has at least one of these tags.
+    pub any_tags: Option<Vec<String>>,
+    pub created: DateRange,
+    pub updated: DateRange,
+    /// `None` lets both through; lists leave out archived metrics unless asked.
+    pub archived: Option<bool>,
+    pub and: Vec<Filter>,
+    /// When not empty, at least one of these must hold.
+    pub or: Vec<Filter>,
+    pub not: Option<Box<Filter>>,
+}
+
+/// From (inclusive) to (exclusive).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DateRange {
+    pub from: Option<DateTime<Utc>>,
+    pub before: Option<DateTime<Utc>>,
+}
+
+diesel::define_sql_function! {
+    /// Ids of the tenant's metrics with every, or any, of the tags: through an index that the policies would hide.
+    fn metrics_tagged(wanted: Array<Text>, every: Bool) -> SqlUuid;
+}
+
+pub(super) type Condition = Box<dyn BoxableExpression<metrics::table, Pg, SqlType = Bool>>;
+
+impl Filter {
+    /// Whether this filter, or one inside it, says something about archived metrics.
+    pub fn mentions_archived(&self) -> bool {
+        self.archived.is_some()
+            || self.and.iter().chain(&self.or).chain(self.not.as_deref()).any(Filter::mentions_archived)
+    }
+
+    /// The SQL condition; `None` when everything passes. Never NULL: a column without a value fails "is one of", and passes
+    /// its negation.
+    pub(super) fn condition(&self) -> Option<Condition> {
+        let mut all: Vec<Condition> = Vec::new();
+        if let Some(keys) = self.keys.clone() {
+            all.push(Box::new(metrics::key.eq_any(keys)));
+        }
+        if let Some(domains) = self.domains.clone() {
+            all.push(Box::new(known(metrics::domain_id.eq_any(domains))));
+        }
+        match self.without_domain {
+            Some(true) => all.push(Box::new(metrics::domain_id.is_null())),
+            Some(false) => all.push(Box::new(metrics::domain_id.is_not_null())),
+            None => {}
+        }
+        if let Some(categories) = self.categories.clone() {
+            all.push(Box::new(known(metrics::category.eq_any(categories))));
+        }
+        if let Some(tiers) = &self.tiers {
+            all.push(Box::new(known(metrics::tier.eq_any(names(tiers, |tier| tier.as_str())))));
+        }
+        if let Some(kinds) = &self.indicator_kinds {
+            all.push(Box::new(known(metrics::indicator_kind.eq_any(names(kinds, |kind| kind.as_str())))));
+        }
+        if let Some(types) = &self.metric_types {
+            all.push(Box::new(metrics::metric_type.eq_any(names(types, |kind| kind.as_str()))));
+        }
+        if let Some(statuses) = &self.statuses {
+            all.push(Box::new(metrics::status.eq_any(names(statuses, |status| status.as_str()))));
+        }
+        if let Some(teams) = self.owner_teams.clone() {
+            all.push(Box::new(known(metrics::owner_team.eq_any(teams))));
+        }
+        if let Some(pii) = self.pii_involved {
+            all.push(Box::new(metrics::pii_involved.eq(pii)));
+        }
+        if let Some(tags) = self.all_tags.clone() {
+            all.push(Box::new(metrics::id.eq_any(diesel::select(metrics_tagged(tags, true)))));
+        }
+        if let Some(tags) = self.any_tags.clone() {
+            all.push(Box::new(metrics::id.eq_any(diesel::select(metrics_tagged(tags, false)))));
+        }
+        if let Some(from) = self.created.from {
+            all.push(Box::new(metrics::created_at.ge(from)));
+        }
+        if let Some(before) = self.created.before {
+            all.push(Box::new(metrics::created_at.lt(before)));
+        }
+        if let Some(from) = self.updated.from {
+            all.push(Box::new(metrics::updated_at.ge(from)));
+        }
+        if let Some(before) = self.updated.before {
+            all.push(Box::new(metrics::updated_at.lt(before)));
+        }
+        match self.archived {
+            Some(true) => all.push(Box::new(metrics::archived_at.is_not_null())),
+            Some(false) => all.push(Box::new(metrics::archived_at.is_null())),
+            None => {}
+        }
+        all.extend(self.and.iter().filter_map(Filter::condition));
+        if !self.or.is_empty() {
+            // An empty alternative lets everything through, and so does the whole.
+            let alternatives: Option<Vec<Condition>> = self.or.iter().map(Filter::condition).collect();
+            all.extend(alternatives.and_then(|list| list.into_iter().reduce(|a, b| Box::new(a.or(b)))));
+        }
+        if let Some(not) = &self.not {
+            match not.condition() {
+                Some(condition) => all.push(Box::new(diesel::dsl::not(condition))),
+                None => all.push(Box::new(metrics::id.eq_any(Vec::<uuid::Uuid>::new()))),
+            }
+        }
+        all.into_iter().reduce(|a, b| Box::new(a.and(b)))
+    }
+}
+
+/// `condition IS NOT NULL AND condition`: false, not NULL, for a column without a value, so that `not` means what it says.
+fn known<E>(condition: E) -> impl BoxableExpression<metrics::table, Pg, SqlType = Bool>
+where
+    E: Expression<SqlType = diesel::sql_types::Nullable<Bool>> + Clone,
+    diesel::dsl::And<diesel::dsl::IsNotNull<E>, diesel::dsl::AssumeNotNull<E>>: BoxableExpression<metrics::table, Pg, SqlType = Bool>,
+    E: NullableExpressionMethods + ExpressionMethods,
+{
+    condition.clone().is_not_null().and(condition.assume_not_null())
+}
+
+fn names<T: Copy>(values: &[T], name: impl Fn(T) -> &'static str) -> Vec<&'static str> {
+    values.iter().map(|value| name(*value)).collect()
+}

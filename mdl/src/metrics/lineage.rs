@@ -1,0 +1,183 @@
+//! Lineage: which metrics a metric is computed from or follows (upstream), and which follow it (downstream).
+//!
+//! Edges are declared by either end, by key, before or after the other end exists. They are read by joining on the key.
+
+use std::collections::BTreeSet;
+
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{Array, Text, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::definition::Relationships;
+use crate::error::Result;
+use crate::ids::{MetricId, TenantId};
+use crate::page::{ByText, Page, PageArgs};
+use crate::schema::metric_edges;
+
+/// Which way to follow the edges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// To what a metric depends on.
+    Upstream,
+    /// To what depends on a metric.
+    Downstream,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = metric_edges)]
+struct Edge<'a> {
+    tenant_id: TenantId,
+    declared_by: MetricId,
+    upstream_key: &'a str,
+    downstream_key: &'a str,
+}
+
+/// The edges that a metric's relationships declare, each once, as (upstream, downstream). A metric is never its own neighbour.
+pub fn edges<'a>(key: &'a str, relationships: &'a Relationships) -> BTreeSet<(&'a str, &'a str)> {
+    let upstream = relationships.upstream_keys.iter().map(|other| (other.as_str(), key));
+    let downstream = relationships.downstream_keys.iter().map(|other| (key, other.as_str()));
+    upstream.chain(downstream).filter(|(from, to)| from != to).collect()
+}
+
+/// Makes the edges that this metric declares those of its relationships.
+pub(super) async fn declare(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    id: MetricId,
+    key: &str,
+    relationships: &Relationships,
+) -> Result<()> {
+    let declared = metric_edges::table.filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::declared_by.eq(id)));
+    diesel::delete(declared).execute(&mut conn).await?;
+    let rows: Vec<_> = edges(key, relationships)
+        .into_iter()
+        .map(|(upstream_key, downstream_key)| Edge { tenant_id: tenant, declared_by: id, upstream_key, downstream_key })
+        .collect();
+    if !rows.is_empty() {
+        diesel::insert_into(metric_edges::table).values(rows).execute(&mut conn).await?;
+    }
+    Ok(())
+}
+
+/// One page of the existing neighbours of each metric, ordered by key, in one statement: (key asked for, ids by key).
+pub async fn neighbours_of_each(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    side: Side,
+    keys: &[String],
+    args: &PageArgs<ByText>,
+) -> Result<Vec<(String, Page<(String, MetricId)>)>> {
+    let rows: Vec<(String, String, MetricId)> = Neighbours { tenant, side, keys, args }.load(&mut conn).await?;
+    let pages = rows.chunk_by(|a, b| a.0 == b.0);
+    Ok(pages
+        .map(|rows| {
+            let neighbours = rows.iter().map(|(_, key, id)| (key.clone(), *id)).collect();
+            (rows[0].0.clone(), Page::from_rows(neighbours, args))
+        })
+        .collect())
+}
+
+/// How many existing neighbours each metric has.
+pub async fn count_of_each(mut conn: &AsyncPgConnection, tenant: TenantId, side: Side, keys: &[String]) -> Result<Vec<(String, i64)>> {
+    use crate::schema::metrics;
+    Ok(match side {
+        Side::Upstream => {
+            metric_edges::table
+                .inner_join(metrics::table.on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::upstream_key))))
+                .filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::downstream_key.eq_any(keys)))
+                .group_by(metric_edges::downstream_key)
+                .select((metric_edges::downstream_key, diesel::dsl::count(metrics::id).aggregate_distinct()))
+                .load(&mut conn)
+                .await?
+        }
+        Side::Downstream => {
+            metric_edges::table
+                .inner_join(metrics::table.on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::downstream_key))))
+                .filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::upstream_key.eq_any(keys)))
+                .group_by(metric_edges::upstream_key)
+                .select((metric_edges::upstream_key, diesel::dsl::count(metrics::id).aggregate_distinct()))
+                .load(&mut conn)
+                .await?
+        }
+    })
+}
+
+/// Keys that these metrics' edges name and that no metric has: (key asked for, missing key, whether it is upstream).
+pub async fn unresolved(mut conn: &AsyncPgConnection, tenant: TenantId, keys: &[String]) -> Result<Vec<(String, String, Side)>> {
+    use crate::schema::metrics;
+    let mut missing = Vec::new();
+    for side in [Side::Upstream, Side::Downstream] {
+        let rows: Vec<(String, String)> = match side {
+            Side::Upstream => {
+                metric_edges::table
+                    .left_join(metrics::table.on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::upstream_key))))
+                    .filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::downstream_key.eq_any(keys)))
+                    .filter(metrics::id.nullable().is_null())
+                    .select((metric_edges::downstream_key, metric_edges::upstream_key))
+                    .distinct()
+                    .load(&mut conn)
+                    .await?
+            }
+            Side::Downstream => {
+                metric_edges::table
+                    .left_join(metrics::table.on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::downstream_key))))
+                    .filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::upstream_key.eq_any(keys)))
+                    .filter(metrics::id.nullable().is_null())
+                    .select((metric_edges::upstream_key, metric_edges::downstream_key))
+                    .distinct()
+                    .load(&mut conn)
+                    .await?
+            }
+        };
+        missing.extend(rows.into_iter().map(|(key, missing)| (key, missing, side)));
+    }
+    missing.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    Ok(missing)
+}
+
+/// For each key a page of its neighbours. Diesel has no LATERAL; this node writes it, and its statement is prepared once.
+struct Neighbours<'a> {
+    tenant: TenantId,
+    side: Side,
+    keys: &'a [String],
+    args: &'a PageArgs<ByText>,
+}
+
+impl QueryId for Neighbours<'_> {
+    type QueryId = ();
+    // Prepared by its text, of which there are a few: two sides, with and without cursors.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for Neighbours<'_> {
+    type SqlType = (Text, Text, SqlUuid);
+}
+
+impl QueryFragment<Pg> for Neighbours<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let (near, far) = match self.side {
+            Side::Upstream => ("downstream_key", "upstream_key"),
+            Side::Downstream => ("upstream_key", "downstream_key"),
+        };
+        let order = if self.args.backward { "DESC" } else { "ASC" };
+        out.push_sql("SELECT wanted.key, neighbour.key, neighbour.id FROM unnest(");
+        out.push_bind_param::<Array<Text>, _>(self.keys)?;
+        out.push_sql(") AS wanted (key), LATERAL (SELECT DISTINCT m.key, m.id FROM metric_edges e JOIN metrics m ON m.tenant_id = e.tenant_id AND m.key = e.");
+        out.push_sql(far);
+        out.push_sql(" WHERE e.tenant_id = ");
+        out.push_bind_param::<SqlUuid, _>(&self.tenant)?;
+        out.push_sql(" AND e.");
+        out.push_sql(near);
+        out.push_sql(" = wanted.key");
+        for (edge, comparison) in [(&self.args.after, ">"), (&self.args.before, "<")] {
+            if let Some(ByText(key)) = edge {
+                out.push_sql(&format!(" AND m.key {comparison} "));
+                out.push_bind_param::<Text, _>(key)?;
+            }
+        }
+        out.push_sql(&format!(" ORDER BY m.key {order} LIMIT {}) AS neighbour ORDER BY wanted.key, neighbour.key {order}", self.args.fetch()));
+        Ok(())
+    }
+}

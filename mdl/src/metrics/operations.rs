@@ -1,0 +1,209 @@
+//! What people do to metrics. Each operation is one transaction: the change, its version, audit and event.
+
+use chrono::Utc;
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::changes::{self, ChangeTier, FieldChange};
+use super::definition::{Definition, Details, Status, check_key};
+use super::versions::{self, Semver};
+use super::{Metric, lineage, store};
+use crate::actor::{Actor, Permission};
+use crate::app::App;
+use crate::error::{Code, Error, Problem, Result};
+use crate::events::Event;
+use crate::ids::{DomainId, MetricId, TenantId};
+use crate::schema::metrics;
+use crate::text::Problems;
+use crate::{audit, domains, events};
+
+/// A metric to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewMetric {
+    pub key: String,
+    /// Key or name of its business domain.
+    pub domain: Option<String>,
+    /// Its `domain_id` is set from `domain`.
+    pub definition: Definition,
+    /// The first version; 1.0.0 unless the definition has a history elsewhere.
+    pub version: Semver,
+    /// Why, for the history.
+    pub message: Option<String>,
+}
+
+/// How a metric is to change, beside its content.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Update {
+    /// The revision that the caller has seen; the update fails if there has been another since.
+    pub expected_revision: Option<i32>,
+    /// `Some(None)` takes the metric out of its domain; `Some(Some(key or name))` moves it.
+    pub domain: Option<Option<String>>,
+    pub message: Option<String>,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = metrics)]
+struct NewRow<'a> {
+    tenant_id: TenantId,
+    id: MetricId,
+    key: &'a str,
+    details: &'a Details,
+    created_by: Option<Uuid>,
+    updated_by: Option<Uuid>,
+}
+
+/// Adds a metric to the catalog.
+pub async fn create(app: &App, actor: &Actor, mut new: NewMetric) -> Result<(Metric, Details)> {
+    actor.require(Permission::CatalogWrite)?;
+    let mut problems = Problems::default();
+    check_key(&mut problems, "key", &new.key);
+    new.definition.check(&mut problems);
+    check_message(&mut problems, new.message.as_deref());
+    problems.check()?;
+
+    let tx = app.db.begin(actor.tenant).await?;
+    new.definition.summary.domain_id = match &new.domain {
+        Some(domain) => Some(resolve_domain(&tx, actor.tenant, domain).await?),
+        None => None,
+    };
+    let metric = insert(&tx, actor, &new).await?;
+    let fields: Vec<String> = changes::between(&Definition::default(), &new.definition).into_iter().map(|change| change.field).collect();
+    versions::insert(&tx, &metric, &new.definition, ChangeTier::Initial, &fields, new.message.as_deref()).await?;
+    lineage::declare(&tx, actor.tenant, metric.id, &metric.key, &new.definition.details.relationships).await?;
+    record(&tx, actor, "metric.created", &metric, &fields).await?;
+    tx.commit().await?;
+    Ok((metric, new.definition.details))
+}
+
+/// Changes a metric: `edit` is given its present content. A change of nothing writes nothing.
+pub async fn update(
+    app: &App,
+    actor: &Actor,
+    id: MetricId,
+    update: Update,
+    edit: impl FnOnce(&mut Definition) + Send,
+) -> Result<(Metric, Details)> {
+    actor.require(Permission::CatalogWrite)?;
+    let mut problems = Problems::default();
+    check_message(&mut problems, update.message.as_deref());
+
+    let tx = app.db.begin(actor.tenant).await?;
+    let (metric, details) = lock(&tx, actor.tenant, id, update.expected_revision).await?;
+    let before = Definition { summary: metric.summary.clone(), details };
+    let mut after = before.clone();
+    edit(&mut after);
+    after.summary.domain_id = match &update.domain {
+        None => before.summary.domain_id,
+        Some(None) => None,
+        Some(Some(domain)) => Some(resolve_domain(&tx, actor.tenant, domain).await?),
+    };
+    after.check(&mut problems);
+    problems.check()?;
+    let changed = changes::between(&before, &after);
+    if changed.is_empty() {
+        return Ok((metric, before.details));
+    }
+    let metric = write(&tx, actor, metric, &after, &changed, update.message.as_deref()).await?;
+    lineage::declare(&tx, actor.tenant, metric.id, &metric.key, &after.details.relationships).await?;
+    tx.commit().await?;
+    Ok((metric, after.details))
+}
+
+/// Takes a metric out of the lists. It keeps its history, and its status becomes removed.
+pub async fn archive(app: &App, actor: &Actor, id: MetricId, expected_revision: Option<i32>) -> Result<(Metric, Details)> {
+    actor.require(Permission::CatalogWrite)?;
+    let tx = app.db.begin(actor.tenant).await?;
+    let (mut metric, details) = lock(&tx, actor.tenant, id, expected_revision).await?;
+    if metric.archived_at.is_some() {
+        return Ok((metric, details));
+    }
+    let before = Definition { summary: metric.summary.clone(), details };
+    let mut after = before.clone();
+    after.summary.status = Status::Removed;
+    metric.archived_at = Some(Utc::now());
+    let changed = changes::between(&before, &after);
+    let metric = write(&tx, actor, metric, &after, &changed, Some("Archived")).await?;
+    record(&tx, actor, "metric.archived", &metric, &[]).await?;
+    tx.commit().await?;
+    Ok((metric, after.details))
+}
+
+async fn insert(mut conn: &AsyncPgConnection, actor: &Actor, new: &NewMetric) -> Result<Metric> {
+    let by = actor.user().map(|user| user.0);
+    let row = NewRow {
+        tenant_id: actor.tenant,
+        id: MetricId::new(),
+        key: &new.key,
+        details: &new.definition.details,
+        created_by: by,
+        updated_by: by,
+    };
+    diesel::insert_into(metrics::table)
+        .values((row, &new.definition.summary, new.version))
+        .returning(Metric::as_returning())
+        .get_result(&mut conn)
+        .await
+        .map_err(Error::from)
+        .map_err(|error| error.on_constraint("metrics_key_key", || Problem::new("key", Code::Taken, format!("There is a metric {:?} already", new.key))))
+}
+
+/// Writes the next revision: row, version, audit, event.
+async fn write(
+    mut conn: &AsyncPgConnection,
+    actor: &Actor,
+    metric: Metric,
+    after: &Definition,
+    changed: &[FieldChange],
+    message: Option<&str>,
+) -> Result<Metric> {
+    let tier = ChangeTier::of(changed.iter().map(|change| change.field.as_str()));
+    let row = metrics::table.filter(metrics::tenant_id.eq(metric.tenant_id).and(metrics::id.eq(metric.id)));
+    let metric: Metric = diesel::update(row)
+        .set((
+            &after.summary,
+            metrics::details.eq(&after.details),
+            metric.version.bump(tier),
+            metrics::revision.eq(metric.revision + 1),
+            metrics::updated_at.eq(Utc::now()),
+            metrics::updated_by.eq(actor.user().map(|user| user.0)),
+            metrics::archived_at.eq(metric.archived_at),
+        ))
+        .returning(Metric::as_returning())
+        .get_result(&mut conn)
+        .await?;
+    let fields: Vec<String> = changed.iter().map(|change| change.field.clone()).collect();
+    versions::insert(conn, &metric, after, tier, &fields, message).await?;
+    record(conn, actor, "metric.updated", &metric, &fields).await?;
+    Ok(metric)
+}
+
+async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: MetricId, expected: Option<i32>) -> Result<(Metric, Details)> {
+    let (metric, details) = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::not_found("metric", id))?;
+    match expected {
+        Some(expected) if expected != metric.revision => {
+            Err(Error::VersionConflict { kind: "metric", expected, actual: metric.revision })
+        }
+        _ => Ok((metric, details)),
+    }
+}
+
+async fn resolve_domain(conn: &AsyncPgConnection, tenant: TenantId, name: &str) -> Result<DomainId> {
+    match domains::store::by_key_or_name(conn, tenant, name).await? {
+        Some(domain) => Ok(domain.id),
+        None => Err(Error::invalid("domain", Code::NotFound, format!("There is no business domain {name:?}"))),
+    }
+}
+
+fn check_message(problems: &mut Problems, message: Option<&str>) {
+    if let Some(message) = message {
+        problems.text("message", message, 2_000);
+    }
+}
+
+async fn record(conn: &AsyncPgConnection, actor: &Actor, kind: &'static str, metric: &Metric, fields: &[String]) -> Result<()> {
+    let payload = json!({ "key": metric.key, "version": metric.version.to_string(), "changedFields": fields });
+    audit::record(conn, actor, kind, ("metric", metric.id.0), &payload).await?;
+    events::push(conn, actor, &Event { kind, subject: metric.id.0, payload }).await
+}

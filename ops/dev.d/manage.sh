@@ -1,0 +1,104 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # the other topics use these variables
+# What looks at a running MDL, opens its servers, or cleans up after it.
+
+# Stops a running `up` the way Ctrl-C would, then whatever else is left.
+down() {
+  local holder group
+  if [ ! -d "$DEV" ] && [ -z "$(orphaned_server_homes)" ]; then
+    say "Nothing runs here."
+    return
+  fi
+  if holder="$(remembered_process "$DEV/lock/process")"; then
+    # A terminal's Ctrl-C goes to the whole group: cargo or npm, which `up` may be waiting for, have to end too.
+    group="$(ps -p "$holder" -o pgid= | tr -d ' ')"
+    if [ "$group" = "$holder" ]; then kill -TERM -- "-$group"; else kill -TERM "$holder"; fi
+    local tries=0
+    while process_runs "$holder"; do
+      tries=$((tries + 1))
+      [ "$tries" -lt 600 ] || die "The running ops/dev up (process $holder) does not end."
+      sleep 0.1
+    done
+  fi
+  take_lock
+  trap release_lock EXIT
+  open_instance "$DEV"
+  open_logs
+  stop_leftovers
+  sweep_tests
+  say "Everything is stopped."
+}
+
+reset() {
+  local answer="" home
+  case "${1:-}" in
+    --yes | -y) answer=yes ;;
+    "") ;;
+    *) die "reset knows no argument \"$1\": see ops/dev help." ;;
+  esac
+  if [ -z "$answer" ]; then
+    [ -t 0 ] || die "reset deletes $DEV with its database: say --yes to do that without a terminal."
+    printf 'Delete %s with its database, uploads and passwords? [y/N] ' "$DEV"
+    read -r answer || true
+  fi
+  case "$answer" in y | Y | yes) ;; *) die "Nothing was deleted." ;; esac
+  down
+  for home in "$DEV"/test-*; do
+    [ ! -d "$home" ] || die "Tests are running: let them end, then reset."
+  done
+  [ "$SERVER_HOME" = "$DEV" ] || [ -z "$SERVER_HOME" ] || rm -rf "$SERVER_HOME"
+  orphaned_server_homes | while read -r home; do rm -rf "$home"; done
+  rm -rf "$DEV"
+  say "Deleted $DEV."
+}
+
+status() {
+  local holder name pid port
+  if holder="$(remembered_process "$DEV/lock/process")"; then say "up:          runs (process $holder)"; else say "up:          does not run"; fi
+  for name in api worker; do
+    if pid="$(remembered_process "$DEV/$name.process")"; then
+      printf '%-12s runs (process %s)\n' "$name:" "$pid"
+    else
+      printf '%-12s does not run\n' "$name:"
+    fi
+  done
+  INSTANCE="$DEV"
+  for name in postgres redis http ops worker-ops; do
+    port="$(remembered_port "$name")"
+    [ -n "$port" ] || continue
+    if port_is_free "$port"; then
+      printf '%-12s nothing listens on port %s\n' "$name:" "$port"
+    else
+      printf '%-12s 127.0.0.1:%s\n' "$name:" "$port"
+    fi
+  done
+  say "logs:        $LOGS"
+}
+
+open_psql() {
+  if [ -n "${DATABASE_URL:-}" ]; then
+    have psql || die "psql is missing: install PostgreSQL's client programs."
+    exec psql "${DATABASE_OWNER_URL:-$DATABASE_URL}" "$@"
+  fi
+  find_private_server postgres
+  find_postgres || die "psql is missing: install PostgreSQL."
+  POSTGRES_PORT="$(remembered_port postgres)"
+  point_psql_at mdl
+  exec "$PG_BIN/psql" "$@"
+}
+
+open_redis_cli() {
+  local cli
+  cli="$(command -v redis-cli || command -v valkey-cli)" || die "redis-cli is missing: install Redis."
+  [ -z "${REDIS_URL:-}" ] || exec "$cli" -u "$REDIS_URL" "$@"
+  find_private_server redis
+  REDISCLI_AUTH="$PRIVATE_PASSWORD" exec "$cli" -h 127.0.0.1 -p "$(remembered_port redis)" "$@"
+}
+
+find_private_server() { # name
+  local port
+  INSTANCE="$DEV"
+  port="$(remembered_port "$1")"
+  if [ ! -f "$DEV/pgpass" ] || [ -z "$port" ] || port_is_free "$port"; then die "It does not run: start it with ops/dev up."; fi
+  open_passwords
+}
