@@ -1,1 +1,3 @@
+//! The GraphQL server: HTTP in front, `mdl` behind.
 
+pub mod graphql;

@@ -165,7 +165,8 @@ pub async fn archive(app: &App, actor: &Actor, id: DomainId, expected_revision: 
 
 /// Writes the next revision of the row.
 async fn write(mut conn: &AsyncPgConnection, actor: &Actor, domain: Domain) -> Result<Domain> {
-    let row = business_domains::table.filter(business_domains::tenant_id.eq(domain.tenant_id).and(business_domains::id.eq(domain.id)));
+    let row =
+        business_domains::table.filter(business_domains::tenant_id.eq(domain.tenant_id).and(business_domains::id.eq(domain.id)));
     diesel::update(row)
         .set((
             &domain.content,

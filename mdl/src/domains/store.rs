@@ -82,10 +82,12 @@ pub async fn page(
             (Order::Name, Position::Name(name)) => query.filter(domains::name.lt(name.clone())),
             (Order::Key, Position::Key(key)) if greater => query.filter(domains::key.gt(key.clone())),
             (Order::Key, Position::Key(key)) => query.filter(domains::key.lt(key.clone())),
-            (Order::UpdatedAt, Position::UpdatedAt(at, id)) if greater => query
-                .filter(domains::updated_at.ge(*at).and(domains::updated_at.gt(*at).or(domains::id.gt(*id)))),
-            (Order::UpdatedAt, Position::UpdatedAt(at, id)) => query
-                .filter(domains::updated_at.le(*at).and(domains::updated_at.lt(*at).or(domains::id.lt(*id)))),
+            (Order::UpdatedAt, Position::UpdatedAt(at, id)) if greater => {
+                query.filter(domains::updated_at.ge(*at).and(domains::updated_at.gt(*at).or(domains::id.gt(*id))))
+            }
+            (Order::UpdatedAt, Position::UpdatedAt(at, id)) => {
+                query.filter(domains::updated_at.le(*at).and(domains::updated_at.lt(*at).or(domains::id.lt(*id))))
+            }
             _ => return Err(Error::invalid("after", Code::Invalid, "Not a cursor of this list in this order")),
         };
     }

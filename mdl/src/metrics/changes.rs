@@ -79,7 +79,9 @@ pub fn leaves(definition: &Definition) -> Vec<(String, Value)> {
                 ("calculation", Value::Object(inner)) => {
                     fields.extend(inner.into_iter().map(|(name, value)| (format!("definition.{name}"), value)));
                 }
-                (_, Value::Object(inner)) => fields.extend(inner.into_iter().map(|(name, value)| (format!("{section}.{name}"), value))),
+                (_, Value::Object(inner)) => {
+                    fields.extend(inner.into_iter().map(|(name, value)| (format!("{section}.{name}"), value)))
+                }
                 (_, value) => fields.push((section, value)),
             }
         }
@@ -91,7 +93,9 @@ pub fn leaves(definition: &Definition) -> Vec<(String, Value)> {
 fn column_name(column: &str) -> String {
     match column {
         "formula" | "unit" | "expected_direction" => format!("definition.{column}"),
-        "owner_team" | "technical_owner" | "business_owner" | "data_classification" | "pii_involved" => format!("governance.{column}"),
+        "owner_team" | "technical_owner" | "business_owner" | "data_classification" | "pii_involved" => {
+            format!("governance.{column}")
+        }
         "domain_id" => "domain".to_owned(),
         other => other.to_owned(),
     }

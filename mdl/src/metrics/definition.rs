@@ -129,7 +129,9 @@ pub enum Direction {
 text_enum!(Direction { Increase = "increase", Decrease = "decrease", Stable = "stable" });
 
 /// What is shown of one metric at a time. Empty parts are left out of the stored JSON.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, diesel::expression::AsExpression, diesel::deserialize::FromSqlRow)]
+#[derive(
+    Debug, Clone, PartialEq, Default, Serialize, Deserialize, diesel::expression::AsExpression, diesel::deserialize::FromSqlRow,
+)]
 #[diesel(sql_type = diesel::sql_types::Jsonb)]
 #[serde(default)]
 pub struct Details {
@@ -423,7 +425,11 @@ impl Details {
         // The rest is free text, bounded as a whole: nobody filters by it.
         match serde_json::to_string(self) {
             Ok(json) if json.len() > 256 * 1024 => {
-                problems.add("", Code::TooLong, format!("The definition takes {} bytes as JSON; at most 262144 are allowed", json.len()));
+                problems.add(
+                    "",
+                    Code::TooLong,
+                    format!("The definition takes {} bytes as JSON; at most 262144 are allowed", json.len()),
+                );
             }
             Ok(json) if json.contains("\\u0000") => problems.add("", Code::Invalid, "Must not contain the NUL character"),
             Ok(_) => {}

@@ -1,8 +1,8 @@
 //! Which metrics are wanted. A filter is a tree; it becomes one SQL condition.
 
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
 use diesel::pg::Pg;
+use diesel::prelude::*;
 use diesel::sql_types::{Array, Bool, Text, Uuid as SqlUuid};
 
 use super::definition::{IndicatorKind, MetricType, Status, Tier};
@@ -54,8 +54,7 @@ pub(super) type Condition = Box<dyn BoxableExpression<metrics::table, Pg, SqlTyp
 impl Filter {
     /// Whether this filter, or one inside it, says something about archived metrics.
     pub fn mentions_archived(&self) -> bool {
-        self.archived.is_some()
-            || self.and.iter().chain(&self.or).chain(self.not.as_deref()).any(Filter::mentions_archived)
+        self.archived.is_some() || self.and.iter().chain(&self.or).chain(self.not.as_deref()).any(Filter::mentions_archived)
     }
 
     /// The SQL condition; `None` when everything passes. Never NULL: a column without a value fails "is one of", and passes
@@ -137,7 +136,8 @@ impl Filter {
 fn known<E>(condition: E) -> impl BoxableExpression<metrics::table, Pg, SqlType = Bool>
 where
     E: Expression<SqlType = diesel::sql_types::Nullable<Bool>> + Clone,
-    diesel::dsl::And<diesel::dsl::IsNotNull<E>, diesel::dsl::AssumeNotNull<E>>: BoxableExpression<metrics::table, Pg, SqlType = Bool>,
+    diesel::dsl::And<diesel::dsl::IsNotNull<E>, diesel::dsl::AssumeNotNull<E>>:
+        BoxableExpression<metrics::table, Pg, SqlType = Bool>,
     E: NullableExpressionMethods + ExpressionMethods,
 {
     condition.clone().is_not_null().and(condition.assume_not_null())

@@ -80,12 +80,20 @@ pub async fn neighbours_of_each(
 }
 
 /// How many existing neighbours each metric has.
-pub async fn count_of_each(mut conn: &AsyncPgConnection, tenant: TenantId, side: Side, keys: &[String]) -> Result<Vec<(String, i64)>> {
+pub async fn count_of_each(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    side: Side,
+    keys: &[String],
+) -> Result<Vec<(String, i64)>> {
     use crate::schema::metrics;
     Ok(match side {
         Side::Upstream => {
             metric_edges::table
-                .inner_join(metrics::table.on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::upstream_key))))
+                .inner_join(
+                    metrics::table
+                        .on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::upstream_key))),
+                )
                 .filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::downstream_key.eq_any(keys)))
                 .group_by(metric_edges::downstream_key)
                 .select((metric_edges::downstream_key, diesel::dsl::count(metrics::id).aggregate_distinct()))
@@ -94,7 +102,10 @@ pub async fn count_of_each(mut conn: &AsyncPgConnection, tenant: TenantId, side:
         }
         Side::Downstream => {
             metric_edges::table
-                .inner_join(metrics::table.on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::downstream_key))))
+                .inner_join(
+                    metrics::table
+                        .on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::downstream_key))),
+                )
                 .filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::upstream_key.eq_any(keys)))
                 .group_by(metric_edges::upstream_key)
                 .select((metric_edges::upstream_key, diesel::dsl::count(metrics::id).aggregate_distinct()))
@@ -112,7 +123,10 @@ pub async fn unresolved(mut conn: &AsyncPgConnection, tenant: TenantId, keys: &[
         let rows: Vec<(String, String)> = match side {
             Side::Upstream => {
                 metric_edges::table
-                    .left_join(metrics::table.on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::upstream_key))))
+                    .left_join(
+                        metrics::table
+                            .on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::upstream_key))),
+                    )
                     .filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::downstream_key.eq_any(keys)))
                     .filter(metrics::id.nullable().is_null())
                     .select((metric_edges::downstream_key, metric_edges::upstream_key))
@@ -122,7 +136,11 @@ pub async fn unresolved(mut conn: &AsyncPgConnection, tenant: TenantId, keys: &[
             }
             Side::Downstream => {
                 metric_edges::table
-                    .left_join(metrics::table.on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::downstream_key))))
+                    .left_join(
+                        metrics::table.on(metrics::tenant_id
+                            .eq(metric_edges::tenant_id)
+                            .and(metrics::key.eq(metric_edges::downstream_key))),
+                    )
                     .filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::upstream_key.eq_any(keys)))
                     .filter(metrics::id.nullable().is_null())
                     .select((metric_edges::upstream_key, metric_edges::downstream_key))
@@ -177,7 +195,10 @@ impl QueryFragment<Pg> for Neighbours<'_> {
                 out.push_bind_param::<Text, _>(key)?;
             }
         }
-        out.push_sql(&format!(" ORDER BY m.key {order} LIMIT {}) AS neighbour ORDER BY wanted.key, neighbour.key {order}", self.args.fetch()));
+        out.push_sql(&format!(
+            " ORDER BY m.key {order} LIMIT {}) AS neighbour ORDER BY wanted.key, neighbour.key {order}",
+            self.args.fetch()
+        ));
         Ok(())
     }
 }

@@ -69,7 +69,8 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewMetric) -> Result<(Met
         None => None,
     };
     let metric = insert(&tx, actor, &new).await?;
-    let fields: Vec<String> = changes::between(&Definition::default(), &new.definition).into_iter().map(|change| change.field).collect();
+    let fields: Vec<String> =
+        changes::between(&Definition::default(), &new.definition).into_iter().map(|change| change.field).collect();
     versions::insert(&tx, &metric, &new.definition, ChangeTier::Initial, &fields, new.message.as_deref()).await?;
     lineage::declare(&tx, actor.tenant, metric.id, &metric.key, &new.definition.details.relationships).await?;
     record(&tx, actor, "metric.created", &metric, &fields).await?;
@@ -146,7 +147,11 @@ async fn insert(mut conn: &AsyncPgConnection, actor: &Actor, new: &NewMetric) ->
         .get_result(&mut conn)
         .await
         .map_err(Error::from)
-        .map_err(|error| error.on_constraint("metrics_key_key", || Problem::new("key", Code::Taken, format!("There is a metric {:?} already", new.key))))
+        .map_err(|error| {
+            error.on_constraint("metrics_key_key", || {
+                Problem::new("key", Code::Taken, format!("There is a metric {:?} already", new.key))
+            })
+        })
 }
 
 /// Writes the next revision: row, version, audit, event.

@@ -8,10 +8,10 @@ use diesel::sql_types::{Jsonb, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 
+use super::Metric;
 use super::definition::Details;
 use super::filter::{Condition, Filter};
 use super::search::{MAX_QUERY, rank, search_metrics};
-use super::Metric;
 use crate::error::{Code, Error, Result};
 use crate::ids::{DomainId, MetricId, TenantId};
 use crate::page::{Page, PageArgs};
@@ -81,7 +81,11 @@ pub async fn lock(mut conn: &AsyncPgConnection, tenant: TenantId, id: MetricId) 
         .optional()?)
 }
 
-pub async fn details_by_ids(mut conn: &AsyncPgConnection, tenant: TenantId, ids: &[MetricId]) -> Result<Vec<(MetricId, Details)>> {
+pub async fn details_by_ids(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    ids: &[MetricId],
+) -> Result<Vec<(MetricId, Details)>> {
     Ok(metrics::table
         .filter(metrics::tenant_id.eq(tenant).and(metrics::id.eq_any(ids)))
         .select((metrics::id, metrics::details))
@@ -120,13 +124,20 @@ pub async fn page(
     let query = query.limit(args.fetch());
     let rows: Vec<(Row, Option<f32>)> = if listing.order == Order::Relevance {
         // Only here does the position need a value that is in no column.
-        let ranked: Vec<(Metric, Option<Details>, f32)> = query.select((Metric::as_select(), details(listing.with_details), rank(listing.words()))).load(&mut conn).await?;
+        let ranked: Vec<(Metric, Option<Details>, f32)> =
+            query.select((Metric::as_select(), details(listing.with_details), rank(listing.words()))).load(&mut conn).await?;
         ranked.into_iter().map(|(metric, details, rank)| ((metric, details), Some(rank))).collect()
     } else {
         let plain: Vec<Row> = query.load(&mut conn).await?;
         plain.into_iter().map(|row| (row, None)).collect()
     };
-    let rows = rows.into_iter().map(|(row, rank)| { let position = listing.position(&row.0, rank); (row, position) }).collect();
+    let rows = rows
+        .into_iter()
+        .map(|(row, rank)| {
+            let position = listing.position(&row.0, rank);
+            (row, position)
+        })
+        .collect();
     Ok(Page::from_rows(rows, args))
 }
 
@@ -146,7 +157,10 @@ pub async fn count_by_status(mut conn: &AsyncPgConnection, tenant: TenantId) -> 
     Ok(current(tenant).group_by(metrics::status).select((metrics::status, count_star())).load(&mut conn).await?)
 }
 
-pub async fn count_by_tier(mut conn: &AsyncPgConnection, tenant: TenantId) -> Result<Vec<(Option<super::definition::Tier>, i64)>> {
+pub async fn count_by_tier(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+) -> Result<Vec<(Option<super::definition::Tier>, i64)>> {
     Ok(current(tenant).group_by(metrics::tier).select((metrics::tier, count_star())).load(&mut conn).await?)
 }
 
@@ -181,8 +195,12 @@ impl Listing {
             Some(search) if search.chars().count() > MAX_QUERY => {
                 Err(Error::invalid("search", Code::TooLong, format!("At most {MAX_QUERY} characters are allowed")))
             }
-            Some(search) if search.contains('\0') => Err(Error::invalid("search", Code::Invalid, "Must not contain the NUL character")),
-            None if self.order == Order::Relevance => Err(Error::invalid("order_by", Code::Invalid, "RELEVANCE orders the results of a search; give one")),
+            Some(search) if search.contains('\0') => {
+                Err(Error::invalid("search", Code::Invalid, "Must not contain the NUL character"))
+            }
+            None if self.order == Order::Relevance => {
+                Err(Error::invalid("order_by", Code::Invalid, "RELEVANCE orders the results of a search; give one"))
+            }
             _ => Ok(()),
         }
     }

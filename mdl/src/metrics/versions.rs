@@ -17,7 +17,22 @@ use crate::page::{Page, PageArgs};
 use crate::schema::{metric_versions, metrics};
 
 /// A semantic version: major for what changes the number, minor for what changes its reading, patch for the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Queryable, Selectable, Insertable, AsChangeset)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    Queryable,
+    Selectable,
+    Insertable,
+    AsChangeset,
+)]
 #[diesel(table_name = metrics, check_for_backend(diesel::pg::Pg))]
 pub struct Semver {
     #[diesel(column_name = version_major)]
@@ -40,7 +55,8 @@ impl Semver {
     /// ```
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.').map(|part| part.parse::<u16>().ok().map(i32::from));
-        let version = Semver { major: parts.next()??, minor: parts.next().unwrap_or(Some(0))?, patch: parts.next().unwrap_or(Some(0))? };
+        let version =
+            Semver { major: parts.next()??, minor: parts.next().unwrap_or(Some(0))?, patch: parts.next().unwrap_or(Some(0))? };
         parts.next().is_none().then_some(version)
     }
 
@@ -137,7 +153,9 @@ pub async fn page_of_each(
 ) -> Result<Vec<(MetricId, Page<MetricVersion>)>> {
     let fetch = args.limit as i32 + 1;
     let mut query = metric_versions::table
-        .inner_join(metrics::table.on(metrics::tenant_id.eq(metric_versions::tenant_id).and(metrics::id.eq(metric_versions::metric_id))))
+        .inner_join(
+            metrics::table.on(metrics::tenant_id.eq(metric_versions::tenant_id).and(metrics::id.eq(metric_versions::metric_id))),
+        )
         .filter(metric_versions::tenant_id.eq(tenant))
         .filter(metric_versions::metric_id.eq_any(ids))
         .select(MetricVersion::as_select())
@@ -153,8 +171,11 @@ pub async fn page_of_each(
         (false, None, _) => query.filter(metric_versions::revision.gt(metrics::revision - fetch)),
         (true, _, before) => query.filter(metric_versions::revision.le(before.unwrap_or(0).saturating_add(fetch))),
     };
-    query = if args.backward { query.order((metric_versions::metric_id, metric_versions::revision.asc())) }
-            else { query.order((metric_versions::metric_id, metric_versions::revision.desc())) };
+    query = if args.backward {
+        query.order((metric_versions::metric_id, metric_versions::revision.asc()))
+    } else {
+        query.order((metric_versions::metric_id, metric_versions::revision.desc()))
+    };
     let rows: Vec<MetricVersion> = query.load(&mut conn).await?;
     let pages = rows.chunk_by(|a, b| a.metric_id == b.metric_id);
     Ok(pages.map(|versions| (versions[0].metric_id, Page::from_rows(versions.to_vec(), args))).collect())
@@ -172,7 +193,12 @@ pub async fn count_of_each(mut conn: &AsyncPgConnection, tenant: TenantId, ids: 
 }
 
 /// The whole definition of a metric as it was at a version.
-pub async fn document(mut conn: &AsyncPgConnection, tenant: TenantId, id: MetricId, version: Semver) -> Result<(MetricVersion, Definition)> {
+pub async fn document(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    id: MetricId,
+    version: Semver,
+) -> Result<(MetricVersion, Definition)> {
     let found: Option<(MetricVersion, serde_json::Value)> = metric_versions::table
         .filter(metric_versions::tenant_id.eq(tenant))
         .filter(metric_versions::metric_id.eq(id))

@@ -1,0 +1,89 @@
+//! What a resolver is given: the operation it is part of.
+
+use std::sync::{Arc, RwLock};
+
+use async_graphql::Context;
+use mdl::db::Snapshot;
+use mdl::{Actor, App, Error};
+
+use super::loaders::Loaders;
+
+/// One operation: who asks, and the moment of the database that it reads.
+pub struct Operation {
+    pub app: App,
+    /// `None` for a caller without a credential.
+    pub actor: Option<Actor>,
+    /// Of the HTTP request; sign-in keeps it with the session.
+    pub user_agent: Option<String>,
+    view: RwLock<Option<Arc<View>>>,
+}
+
+/// One moment of the database, and the loaders that read it. A query has one; in a mutation each root field, when it has
+/// written, begins another, so that it returns what it wrote.
+pub struct View {
+    pub snapshot: Arc<Snapshot>,
+    pub loaders: Loaders,
+}
+
+impl Operation {
+    pub fn new(app: App, actor: Option<Actor>, user_agent: Option<String>) -> Arc<Self> {
+        Arc::new(Self { app, actor, user_agent, view: RwLock::new(None) })
+    }
+
+    /// The view of this moment; made when it is first asked for.
+    pub fn view(&self) -> mdl::Result<Arc<View>> {
+        let tenant = self.actor()?.tenant;
+        if let Some(view) = &*self.view.read().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            return Ok(view.clone());
+        }
+        let mut slot = self.view.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let view = slot.get_or_insert_with(|| {
+            let snapshot = Arc::new(self.app.db.snapshot(tenant));
+            Arc::new(View { loaders: Loaders::new(snapshot.clone()), snapshot })
+        });
+        Ok(view.clone())
+    }
+
+    /// Forgets the view: the next read sees the database as it is then. Dropping a snapshot ends it.
+    pub fn renew_view(&self) {
+        *self.view.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+    }
+
+    pub fn actor(&self) -> mdl::Result<&Actor> {
+        self.actor.as_ref().ok_or(Error::Unauthenticated("Sign in, or send an API key"))
+    }
+
+    /// Ends the view when the operation is done, and returns its connection.
+    pub async fn finish(self: Arc<Self>) {
+        let view = self.view.write().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        if let Some(view) = view.and_then(Arc::into_inner) {
+            drop(view.loaders);
+            if let Some(snapshot) = Arc::into_inner(view.snapshot) {
+                snapshot.finish().await;
+            }
+        }
+    }
+}
+
+/// Shorthands for resolvers. Each operation's request carries its [`Operation`] as data.
+pub trait ContextExt {
+    fn operation(&self) -> &Arc<Operation>;
+
+    fn app(&self) -> &App {
+        &self.operation().app
+    }
+
+    fn actor(&self) -> mdl::Result<&Actor> {
+        self.operation().actor()
+    }
+
+    fn view(&self) -> mdl::Result<Arc<View>> {
+        self.operation().view()
+    }
+}
+
+impl ContextExt for Context<'_> {
+    fn operation(&self) -> &Arc<Operation> {
+        self.data_unchecked::<Arc<Operation>>()
+    }
+}

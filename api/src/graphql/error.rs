@@ -1,0 +1,82 @@
+//! How our errors leave the house: what the caller can mend as `userErrors`, the rest as top-level errors with
+//! `extensions.code`. Internal detail is logged here, and never returned.
+
+use async_graphql::{ErrorExtensions, SimpleObject};
+use mdl::Error;
+use mdl::error::Code;
+use tracing::error;
+
+/// Something in the input that the caller can mend.
+#[derive(Debug, Clone, PartialEq, Eq, SimpleObject)]
+pub struct UserError {
+    /// Path of the input field that is wrong, outermost first; empty when it is about the whole.
+    pub field: Vec<String>,
+    /// What is wrong, as a stable name: `REQUIRED`, `INVALID`, `TOO_LONG`, `TOO_MANY`, `OUT_OF_RANGE`, `TAKEN`, `NOT_FOUND`,
+    /// `VERSION_CONFLICT`, `WRONG_CREDENTIALS`, `LAST_ADMIN`.
+    pub code: String,
+    /// What is wrong, as a sentence.
+    pub message: String,
+}
+
+/// Parts a mutation's result: the value, or what the caller can mend. Other errors go on as top-level errors.
+pub fn split<T>(result: mdl::Result<T>) -> async_graphql::Result<(Option<T>, Vec<UserError>)> {
+    let user_error = |field: &str, code: Code, message: String| UserError {
+        field: field.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        code: code.as_str().to_owned(),
+        message,
+    };
+    match result {
+        Ok(value) => Ok((Some(value), Vec::new())),
+        Err(Error::Invalid(problems)) => {
+            let errors = problems.into_iter().map(|problem| UserError {
+                field: problem.field.iter().map(|part| camel_case(part)).collect(),
+                code: problem.code.as_str().to_owned(),
+                message: problem.message,
+            });
+            Ok((None, errors.collect()))
+        }
+        Err(error @ Error::NotFound { .. }) => Ok((None, vec![user_error("id", Code::NotFound, error.to_string())])),
+        Err(error @ Error::VersionConflict { .. }) => {
+            Ok((None, vec![user_error("expectedVersion", Code::VersionConflict, error.to_string())]))
+        }
+        Err(error) => Err(top_level(error)),
+    }
+}
+
+/// A top-level error with its code. Detail of faults is logged, not returned.
+pub fn top_level(error: Error) -> async_graphql::Error {
+    match &error {
+        Error::Internal(source) => error!(error = %chain(source.as_ref()), "A request failed"),
+        Error::Unavailable { service, source } => error!(service, error = %chain(source.as_ref()), "A server did not answer"),
+        _ => {}
+    }
+    let code = error.code();
+    async_graphql::Error::new(error.to_string()).extend_with(|_, extensions| extensions.set("code", code))
+}
+
+/// An error with all its causes, on one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// `expected_direction` becomes `expectedDirection`, as the schema spells it.
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |mut name, word| {
+        let mut letters = word.chars();
+        name.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        name.push_str(letters.as_str());
+        name
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn fields_are_spelled_as_in_the_schema() {
+        assert_eq!(super::camel_case("expected_direction"), "expectedDirection");
+        assert_eq!(super::camel_case("name"), "name");
+    }
+}
