@@ -45,7 +45,8 @@ impl Hasher {
     /// The hash to store, in PHC string format, with a salt of its own.
     pub async fn hash(&self, password: &str) -> Result<String> {
         let password = Zeroizing::new(password.to_owned());
-        self.run(move || Ok(PasswordHasher::<PasswordHash>::hash_password(&Argon2::default(), password.as_bytes())?.to_string())).await
+        self.run(move || Ok(PasswordHasher::<PasswordHash>::hash_password(&Argon2::default(), password.as_bytes())?.to_string()))
+            .await
     }
 
     /// Checks a password. Without a hash (there is no such user) it takes as long and is wrong.

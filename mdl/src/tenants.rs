@@ -49,7 +49,9 @@ pub async fn create(app: &App, slug: &str, name: &str) -> Result<Tenant> {
         .returning(Tenant::as_returning())
         .get_result(&mut conn)
         .await
-        .map_err(|e| Error::from(e).on_constraint("tenants_slug_key", || Problem::new("slug", Code::Taken, "This slug is taken")))?;
+        .map_err(|e| {
+            Error::from(e).on_constraint("tenants_slug_key", || Problem::new("slug", Code::Taken, "This slug is taken"))
+        })?;
     audit::record(&tx, &actor, "tenant.created", ("tenant", id.0), &json!({ "slug": slug, "name": name })).await?;
     tx.commit().await?;
     Ok(tenant)
@@ -57,6 +59,9 @@ pub async fn create(app: &App, slug: &str, name: &str) -> Result<Tenant> {
 
 /// The tenant with this slug, for those who are not signed in yet.
 pub async fn by_slug(app: &App, slug: &str) -> Result<Option<Tenant>> {
+    if !is_slug(slug) {
+        return Ok(None);
+    }
     let tx = app.db.begin_by_slug(slug).await?;
     let mut conn: &AsyncPgConnection = &tx;
     let tenant = tenants::table.filter(tenants::slug.eq(slug)).select(Tenant::as_select()).first(&mut conn).await.optional()?;

@@ -63,7 +63,9 @@ impl Keys {
         let signing = match &config.signing_key_file {
             Some(file) => read_signing_key(file)?,
             None => {
-                warn!("No signing key is set (MDL_SIGNING_KEY_FILE): access tokens end with this process, and no other accepts them");
+                warn!(
+                    "No signing key is set (MDL_SIGNING_KEY_FILE): access tokens end with this process, and no other accepts them"
+                );
                 random_key()
             }
         };
@@ -72,7 +74,8 @@ impl Keys {
         let public = signing.verifying_key();
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(key_id(&public));
-        let accepted = retired.iter().chain([&public]).map(|key| (key_id(key), DecodingKey::from_ed_der(key.as_bytes()))).collect();
+        let accepted =
+            retired.iter().chain([&public]).map(|key| (key_id(key), DecodingKey::from_ed_der(key.as_bytes()))).collect();
 
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = 0;
@@ -145,8 +148,9 @@ fn read_pem(file: &Path) -> anyhow::Result<Zeroizing<String>> {
 }
 
 fn read_signing_key(file: &Path) -> anyhow::Result<SigningKey> {
-    SigningKey::from_pkcs8_pem(&read_pem(file)?)
-        .with_context(|| format!("{} does not hold an Ed25519 private key (PKCS#8 PEM, as mdl-api keygen makes it)", file.display()))
+    SigningKey::from_pkcs8_pem(&read_pem(file)?).with_context(|| {
+        format!("{} does not hold an Ed25519 private key (PKCS#8 PEM, as mdl-api keygen makes it)", file.display())
+    })
 }
 
 fn read_public_key(file: &Path) -> anyhow::Result<VerifyingKey> {
