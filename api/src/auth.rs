@@ -16,7 +16,7 @@ use moka::future::Cache;
 use sha2::{Digest, Sha256};
 
 /// How long an answer of PostgreSQL about a credential is believed. With the time the question takes, below a second.
-const RECHECK_AFTER: Duration = Duration::from_millis(900);
+const RECHECK_AFTER: Duration = Duration::from_millis(800);
 /// Credentials kept at most, in each of the two caches; each takes some 300 bytes.
 const MAX_KEPT: u64 = 50_000;
 /// Longest credential looked at, in bytes; ours are far below.
@@ -110,8 +110,8 @@ struct UntilExpired;
 
 impl Expiry<Fingerprint, Arc<Claims>> for UntilExpired {
     fn expire_after_create(&self, _: &Fingerprint, claims: &Arc<Claims>, _: Instant) -> Option<Duration> {
-        let left = claims.exp - chrono::Utc::now().timestamp();
-        Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
+        let left = claims.exp * 1000 - chrono::Utc::now().timestamp_millis();
+        Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
     }
 }
 
