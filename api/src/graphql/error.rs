@@ -55,7 +55,7 @@ pub fn top_level(error: Error) -> async_graphql::Error {
 }
 
 /// An error with all its causes, on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
