@@ -54,6 +54,19 @@ pub struct Tokens {
     pub session_expires_at: DateTime<Utc>,
 }
 
+impl Tokens {
+    fn new(keys: &Keys, user: UserId, session: SessionId, ends: DateTime<Utc>, refresh_token: RefreshTokenText) -> Result<Self> {
+        let access = keys.issue(refresh_token.tenant, user, session, ends)?;
+        Ok(Self {
+            access_token: access.text,
+            access_expires_at: access.expires_at,
+            refresh_token,
+            session,
+            session_expires_at: ends,
+        })
+    }
+}
+
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens").field("session", &self.session).finish_non_exhaustive()
@@ -137,14 +150,7 @@ async fn start(app: &App, keys: &Keys, input: SignIn) -> Result<SignedIn> {
     audit::record(&tx, &actor, "session.started", ("session", session.0), &json!({})).await?;
     tx.commit().await?;
 
-    let access = keys.issue(tenant, user.id, session, expires_at)?;
-    let tokens = Tokens {
-        access_token: access.text,
-        access_expires_at: access.expires_at,
-        refresh_token,
-        session,
-        session_expires_at: expires_at,
-    };
+    let tokens = Tokens::new(keys, user.id, session, expires_at, refresh_token)?;
     Ok(SignedIn { tenant, user, role, tokens })
 }
 
@@ -169,14 +175,7 @@ pub async fn refresh(app: &App, keys: &Keys, token: &RefreshTokenText) -> Result
     store::insert_token(&tx, session, &refresh_token).await?;
     tx.commit().await?;
 
-    let access = keys.issue(tenant, user.id, session, expires_at)?;
-    let tokens = Tokens {
-        access_token: access.text,
-        access_expires_at: access.expires_at,
-        refresh_token,
-        session,
-        session_expires_at: expires_at,
-    };
+    let tokens = Tokens::new(keys, user.id, session, expires_at, refresh_token)?;
     Ok(SignedIn { tenant, user, role, tokens })
 }
 
