@@ -4,6 +4,7 @@
 //! and outside (a lost lease, a cancellation, a shutdown), it makes one [`Outcome`] of it. [`record`] writes those to the
 //! ledger, several at once, and tries until the ledger answers.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -34,8 +35,8 @@ const BATCH: usize = 500;
 pub struct Attempt {
     pub job: Claimed,
     pub held: Arc<Held>,
-    /// Its place among the jobs that run at once.
-    pub _permit: OwnedSemaphorePermit,
+    /// Its place among the jobs that run at once, given up when its handler has really ended.
+    pub permit: OwnedSemaphorePermit,
 }
 
 /// An attempt that is over, and not yet written down.
@@ -141,9 +142,10 @@ pub async fn record(mut ends: UnboundedReceiver<Ended>, db: Db, leases: Arc<Leas
             }
         };
         outage.over();
+        let outcomes: HashMap<_, _> =
+            batch.iter().map(|ended| ((ended.held.id, ended.held.lease_token), &ended.outcome)).collect();
         for job in &settled {
-            let outcome = batch.iter().find(|ended| ended.held.id == job.id).map(|ended| &ended.outcome);
-            tell(job, outcome);
+            tell(job, outcomes.get(&(job.id, job.lease_token)).copied());
         }
         if settled.len() < batch.len() {
             warn!("{} ends of jobs were void: others have taken them over", batch.len() - settled.len());

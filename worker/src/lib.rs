@@ -132,10 +132,10 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
                 .build(move |attempt: Attempt| {
                     let (app, registry) = (app.clone(), registry.clone());
                     async move {
-                        let cancel = attempt.held.cancel.clone();
-                        // The permit goes with the end of the handler.
-                        let _permit = attempt._permit;
-                        Ok::<_, Infallible>(registry.run(app, attempt.job, cancel).await)
+                        let Attempt { job, held, permit } = attempt;
+                        let outcome = registry.run(app, job, held.cancel.clone()).await;
+                        drop(permit);
+                        Ok::<_, Infallible>(outcome)
                     }
                 })
         });

@@ -133,7 +133,7 @@ impl Fetcher {
             for (job, permit) in claimed.into_iter().zip(permits) {
                 metrics::histogram!(instruments::JOB_WAIT_SECONDS, "queue" => self.queue).record(job.waited_seconds);
                 let held = self.shared.leases.hold(self.queue, job.id, job.lease_token);
-                if let Err(unsent) = self.jobs.send(Attempt { job, held, _permit: permit }) {
+                if let Err(unsent) = self.jobs.send(Attempt { job, held, permit }) {
                     // The worker is gone; the lease ends by itself.
                     self.shared.leases.let_go(&unsent.0.held);
                     return;

@@ -108,6 +108,8 @@ pub struct Settled {
     pub kind: String,
     #[diesel(sql_type = Text)]
     pub state: JobState,
+    #[diesel(sql_type = BigInt)]
+    pub lease_token: i64,
     #[diesel(sql_type = Nullable<Text>)]
     pub last_error: Option<String>,
 }
@@ -272,7 +274,7 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
                    ON jobs.id = ended.id AND jobs.lease_token = ended.token
                WHERE jobs.state = 'running' ORDER BY jobs.id FOR UPDATE OF jobs) AS decided
          WHERE jobs.id = decided.id
-         RETURNING jobs.id, queue, kind, jobs.state, last_error",
+         RETURNING jobs.id, queue, kind, jobs.state, lease_token, last_error",
     )
     .bind::<Array<Uuid>, _>(ids)
     .bind::<Array<BigInt>, _>(tokens)
@@ -301,7 +303,7 @@ pub async fn rescue(mut conn: &AsyncPgConnection) -> Result<Vec<Settled>> {
                FROM jobs WHERE state = 'running' AND lease_until < now()
                ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) AS decided
          WHERE jobs.id = decided.id
-         RETURNING jobs.id, queue, kind, jobs.state, last_error",
+         RETURNING jobs.id, queue, kind, jobs.state, lease_token, last_error",
     )
     .bind::<BigInt, _>(RESCUE_BATCH)
     .load(&mut conn)
