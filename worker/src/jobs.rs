@@ -25,6 +25,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
+use crate::link::with_sources;
+
 /// Every kind of job that `mdl-worker` does: one line for each.
 pub fn registry() -> Registry {
     Registry::default()
@@ -77,19 +79,22 @@ struct Kind {
     queue: &'static str,
     timeout: Duration,
     backoff: fn(i32) -> Duration,
-    run: Box<dyn Fn(Value, JobContext) -> BoxFuture<'static, Result<mdl::Result<Done>, serde_json::Error>> + Send + Sync>,
+    run: Box<dyn Fn(Value, JobContext) -> Running + Send + Sync>,
 }
+
+/// A handler at work, or a payload that it cannot read.
+type Running = BoxFuture<'static, Result<mdl::Result<Done>, serde_json::Error>>;
 
 /// How long a job of a kind that this worker does not know waits for a worker that does, as during an upgrade.
 const UNKNOWN_KIND_RETRY: Duration = Duration::from_secs(30);
 
 impl Registry {
     /// Adds a kind of job and its handler.
-    pub fn add<J, Run, Running>(&mut self, run: Run)
+    pub fn add<J, Run, Answer>(&mut self, run: Run)
     where
         J: Job,
-        Run: Fn(J, JobContext) -> Running + Send + Sync + 'static,
-        Running: Future<Output = mdl::Result<Done>> + Send + 'static,
+        Run: Fn(J, JobContext) -> Answer + Send + Sync + 'static,
+        Answer: Future<Output = mdl::Result<Done>> + Send + 'static,
     {
         let run = move |payload: Value, ctx: JobContext| match serde_json::from_value::<J>(payload) {
             Ok(job) => run(job, ctx).map(Ok).boxed(),
@@ -154,18 +159,49 @@ fn may_pass(error: &Error) -> bool {
     }
 }
 
-/// The error and why it happened, in one line.
-fn with_sources(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let reason = error.to_string();
-        // Wrapping errors often repeat what they wrap.
-        if !text.ends_with(&reason) {
-            text.push_str(": ");
-            text.push_str(&reason);
-        }
-        source = error.source();
+#[cfg(test)]
+mod tests {
+    use mdl::config::Config;
+    use opentelemetry::trace::TracerProvider;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use serde::{Deserialize, Serialize};
+    use serde_json::json;
+    use tracing::instrument::WithSubscriber;
+    use tracing_subscriber::layer::SubscriberExt;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Trace;
+
+    impl Job for Trace {
+        const KIND: &'static str = "trace";
+        const QUEUE: &'static str = "traces";
+        const MAX_ATTEMPTS: i32 = 1;
+        const TIMEOUT: Duration = Duration::from_secs(1);
     }
-    text
+
+    #[tokio::test]
+    async fn a_handler_continues_the_trace_of_its_job() {
+        let mut registry = Registry::default();
+        registry.add(async |_: Trace, _| Err(Error::internal(telemetry::trace_context().to_string())));
+        let job = Claimed {
+            tenant_id: TenantId(Uuid::nil()),
+            id: JobId::new(),
+            kind: "trace".to_owned(),
+            payload: json!(null),
+            attempt: 1,
+            max_attempts: 1,
+            lease_token: 1,
+            trace_context: json!({ "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" }),
+            waited_seconds: 0.0,
+        };
+        let app = App::new(Config::from_arguments(["test"]).unwrap()).unwrap();
+        let tracer = SdkTracerProvider::builder().build().tracer("test");
+        let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(tracer));
+        let outcome = registry.run(app, job, CancellationToken::new()).with_subscriber(subscriber).await;
+        let Outcome::Failed { error, .. } = outcome else { panic!("{outcome:?}") };
+        assert!(error.contains("00-0af7651916cd43dd8448eb211c80319c-"), "{error}");
+    }
 }

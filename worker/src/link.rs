@@ -1,6 +1,6 @@
 //! Connections that come back by themselves, and the two log lines of an outage.
 
-use std::fmt::Display;
+use std::error::Error;
 use std::time::{Duration, Instant};
 
 use mdl::config::RedisConfig;
@@ -55,10 +55,10 @@ impl Outage {
         Self { what, since: None }
     }
 
-    pub fn failed(&mut self, error: &dyn Display) {
+    pub fn failed(&mut self, error: &dyn Error) {
         if self.since.is_none() {
             self.since = Some(Instant::now());
-            warn!(%error, "Could not {}; trying again until it works", self.what);
+            warn!(error = with_sources(error), "Could not {}; trying again until it works", self.what);
         }
     }
 
@@ -71,4 +71,20 @@ impl Outage {
             info!("Can {} again, after {:.1} s", self.what, since.elapsed().as_secs_f64());
         }
     }
+}
+
+/// The error and why it happened, in one line.
+pub fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let reason = error.to_string();
+        // Wrapping errors often repeat what they wrap.
+        if !text.ends_with(&reason) {
+            text.push_str(": ");
+            text.push_str(&reason);
+        }
+        source = error.source();
+    }
+    text
 }

@@ -3,32 +3,32 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, ValueEnum};
 use mdl::config::Config;
 use mdl::{App, instruments, telemetry};
 use mdl_worker::{Stop, jobs, ops, start};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::info;
 
 /// Does MDL's background work: takes jobs from the ledger in PostgreSQL and does them
 #[derive(Parser)]
 #[command(name = "mdl-worker", version)]
 struct Program {
-    #[command(subcommand)]
-    command: Option<Command>,
+    #[arg(value_enum, default_value_t = Command::Run)]
+    command: Command,
     #[command(flatten)]
     config: Config,
 }
 
-#[derive(Subcommand)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Command {
-    /// Work until told to stop (the default)
+    /// Work until told to stop
     Run,
 }
 
 fn main() -> ExitCode {
     let program = Program::parse();
-    let Command::Run = program.command.unwrap_or(Command::Run);
+    let Command::Run = program.command;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -70,11 +70,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     stop_on_signals(stop.clone())?;
     let serving = tokio::spawn(ops::serve(app.clone(), listener, metrics));
     start::database(&app, &stop.gently).await;
-    let result = mdl_worker::run(app, registry, stop).await;
+    let result = match stop.gently.is_cancelled() {
+        true => Ok(()),
+        false => mdl_worker::run(app, registry, stop).await,
+    };
     serving.abort();
-    match &result {
-        Ok(()) => info!("Stopped"),
-        Err(error) => error!("{error:#}"),
+    if result.is_ok() {
+        info!("Stopped");
     }
     result
 }

@@ -6,6 +6,8 @@ use mdl::{App, migrations};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::link::with_sources;
+
 /// How often the servers are asked.
 const ASK: Duration = Duration::from_secs(1);
 
@@ -27,18 +29,17 @@ pub async fn database(app: &App, stop: &CancellationToken) {
 }
 
 async fn database_is_ready(app: &App) -> Result<(), String> {
-    app.db.ping().await.map_err(|error| format!("{error} ({})", source(&error)))?;
+    // A new connection, since the pool does not say why it cannot connect.
+    app.db.dedicated().await.map_err(|error| with_sources(&error))?;
     match migrations::pending(&app.db).await {
         Ok(false) => Ok(()),
         Ok(true) => Err("the database lacks migrations of this version; run `mdl-api migrate`".to_owned()),
-        // Before the first migration there is no table that says which were applied.
-        Err(error) if source(&error).contains("__diesel_schema_migrations") => {
-            Err("the database is empty; run `mdl-api migrate`".to_owned())
-        }
-        Err(error) => Err(format!("{error} ({})", source(&error))),
+        Err(error) => match with_sources(&error) {
+            // Before the first migration there is no table that says which were applied.
+            reason if reason.contains("__diesel_schema_migrations") => {
+                Err("the database is empty; run `mdl-api migrate`".to_owned())
+            }
+            reason => Err(reason),
+        },
     }
-}
-
-fn source(error: &mdl::Error) -> String {
-    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
 }
