@@ -5,3 +5,5 @@
 mod jobs_bench;
 mod jobs_outages;
 mod jobs_outcomes;
+mod migrations;
+mod tenancy;
