@@ -42,7 +42,10 @@ impl TestApp {
         let mut environment: Vec<(String, String)> = vec![
             ("DATABASE_URL".to_owned(), database.url("mdl_app")),
             ("DATABASE_OWNER_URL".to_owned(), database.url("mdl_owner")),
-            ("REDIS_URL".to_owned(), variable("MDL_TEST_REDIS_URL").expect("MDL_TEST_REDIS_URL: run the tests with ops/dev test")),
+            (
+                "REDIS_URL".to_owned(),
+                variable("MDL_TEST_REDIS_URL").expect("MDL_TEST_REDIS_URL: run the tests with ops/dev test"),
+            ),
             ("MDL_REDIS_PREFIX".to_owned(), format!("test-{name}")),
             ("MDL_STORAGE_URL".to_owned(), format!("file://{}", storage.display())),
             ("MDL_WEB_DIR".to_owned(), crate::root().join("web/dist").display().to_string()),
@@ -125,7 +128,8 @@ pub fn email(role: Role) -> String {
 
 async fn add_users(app: &App, tenant: &Tenant) {
     for role in Role::ALL {
-        let new = NewUser { email: email(*role), name: format!("The {}", role.as_str()), password: PASSWORD.to_owned(), role: *role };
+        let new =
+            NewUser { email: email(*role), name: format!("The {}", role.as_str()), password: PASSWORD.to_owned(), role: *role };
         users::create(app, &Actor::system(tenant.id), new).await.expect("a user");
     }
 }
