@@ -143,7 +143,8 @@ impl Bench {
         self.job(id).await
     }
 
-    async fn until(&self, reached: impl AsyncFn() -> bool) -> Duration {
+    /// Waits until something is so; answers how long that took.
+    pub async fn until(&self, reached: impl AsyncFn() -> bool) -> Duration {
         let start = Instant::now();
         while !reached().await {
             if start.elapsed() > Duration::from_secs(60) {
