@@ -214,3 +214,24 @@ pub async fn document(
         None => Err(Error::invalid("version", Code::NotFound, format!("There is no version {version} of this metric"))),
     }
 }
+
+/// Whole definitions as they were, for several revisions of several metrics.
+pub async fn documents(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    wanted: &[(MetricId, i32)],
+) -> Result<Vec<((MetricId, i32), Definition)>> {
+    let ids: Vec<MetricId> = wanted.iter().map(|(id, _)| *id).collect();
+    let revisions: Vec<i32> = wanted.iter().map(|(_, revision)| *revision).collect();
+    // Matches every id with every revision; what nobody asked for is dropped below.
+    let found: Vec<(MetricId, i32, serde_json::Value)> = metric_versions::table
+        .filter(metric_versions::tenant_id.eq(tenant))
+        .filter(metric_versions::metric_id.eq_any(&ids))
+        .filter(metric_versions::revision.eq_any(&revisions))
+        .select((metric_versions::metric_id, metric_versions::revision, metric_versions::document))
+        .load(&mut conn)
+        .await?;
+    let wanted: std::collections::HashSet<&(MetricId, i32)> = wanted.iter().collect();
+    let found = found.into_iter().filter(|(id, revision, _)| wanted.contains(&(*id, *revision)));
+    found.map(|(id, revision, document)| Ok(((id, revision), serde_json::from_value(document)?))).collect()
+}
