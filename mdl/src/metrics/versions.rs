@@ -3,7 +3,9 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::{Array, Bool, Integer, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -221,17 +223,18 @@ pub async fn documents(
     tenant: TenantId,
     wanted: &[(MetricId, i32)],
 ) -> Result<Vec<((MetricId, i32), Definition)>> {
-    let ids: Vec<MetricId> = wanted.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<Uuid> = wanted.iter().map(|(id, _)| id.0).collect();
     let revisions: Vec<i32> = wanted.iter().map(|(_, revision)| *revision).collect();
-    // Matches every id with every revision; what nobody asked for is dropped below.
+    let pairs = sql::<Bool>("(metric_versions.metric_id, metric_versions.revision) IN (SELECT * FROM unnest(")
+        .bind::<Array<SqlUuid>, _>(ids)
+        .sql(", ")
+        .bind::<Array<Integer>, _>(revisions)
+        .sql("))");
     let found: Vec<(MetricId, i32, serde_json::Value)> = metric_versions::table
         .filter(metric_versions::tenant_id.eq(tenant))
-        .filter(metric_versions::metric_id.eq_any(&ids))
-        .filter(metric_versions::revision.eq_any(&revisions))
+        .filter(pairs)
         .select((metric_versions::metric_id, metric_versions::revision, metric_versions::document))
         .load(&mut conn)
         .await?;
-    let wanted: std::collections::HashSet<&(MetricId, i32)> = wanted.iter().collect();
-    let found = found.into_iter().filter(|(id, revision, _)| wanted.contains(&(*id, *revision)));
-    found.map(|(id, revision, document)| Ok(((id, revision), serde_json::from_value(document)?))).collect()
+    found.into_iter().map(|(id, revision, document)| Ok(((id, revision), serde_json::from_value(document)?))).collect()
 }
