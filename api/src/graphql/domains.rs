@@ -69,11 +69,11 @@ impl DomainTotals {
 }
 
 #[derive(Default)]
-pub struct DomainQuery;
+pub struct DomainQueries;
 
 #[Object]
 #[expect(clippy::too_many_arguments, reason = "they are the arguments of the field")]
-impl DomainQuery {
+impl DomainQueries {
     /// One business domain, by its key or its id: give exactly one of the two. Archived domains are found as well.
     #[graphql(guard = "Needs(Permission::CatalogRead)")]
     async fn business_domain(
@@ -111,10 +111,10 @@ impl DomainQuery {
 }
 
 #[derive(Default)]
-pub struct DomainMutation;
+pub struct DomainMutations;
 
 #[Object]
-impl DomainMutation {
+impl DomainMutations {
     /// Adds a business domain.
     #[graphql(guard = "Needs(Permission::CatalogWrite)")]
     async fn create_business_domain(

@@ -28,11 +28,11 @@ use super::guard::Needs;
 use super::payload::payloads;
 
 #[derive(Default)]
-pub struct MetricQuery;
+pub struct MetricQueries;
 
 #[Object]
 #[expect(clippy::too_many_arguments, reason = "they are the arguments of the field")]
-impl MetricQuery {
+impl MetricQueries {
     /// One metric, by its key or its id: give exactly one of the two. Archived metrics are found as well.
     #[graphql(guard = "Needs(Permission::CatalogRead)")]
     async fn metric(
@@ -76,10 +76,10 @@ impl MetricQuery {
 }
 
 #[derive(Default)]
-pub struct MetricMutation;
+pub struct MetricMutations;
 
 #[Object]
-impl MetricMutation {
+impl MetricMutations {
     /// Adds a metric to the catalog.
     #[graphql(guard = "Needs(Permission::CatalogWrite)")]
     async fn create_metric(

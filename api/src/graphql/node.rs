@@ -25,10 +25,10 @@ pub enum Node {
 }
 
 #[derive(Default)]
-pub struct NodeQuery;
+pub struct NodeQueries;
 
 #[Object]
-impl NodeQuery {
+impl NodeQueries {
     /// Anything by its id; null if there is no such thing.
     #[graphql(guard = "Needs(Permission::CatalogRead)")]
     async fn node(

@@ -17,7 +17,7 @@ use mdl::page::PageArgs;
 
 use self::enums::ObjectiveStatus;
 pub use self::key_result::KeyResult;
-pub use self::mutations::ObjectiveMutation;
+pub use self::mutations::ObjectiveMutations;
 pub use self::object::Objective;
 use super::connection::{connection, page_cost};
 use super::context::ContextExt;
@@ -90,11 +90,11 @@ impl ObjectiveTotals {
 }
 
 #[derive(Default)]
-pub struct ObjectiveQuery;
+pub struct ObjectiveQueries;
 
 #[Object]
 #[expect(clippy::too_many_arguments, reason = "they are the arguments of the field")]
-impl ObjectiveQuery {
+impl ObjectiveQueries {
     /// One objective, by its key or its id: give exactly one of the two. Archived objectives are found as well.
     #[graphql(guard = "Needs(Permission::CatalogRead)")]
     async fn objective(

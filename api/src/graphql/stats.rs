@@ -11,10 +11,10 @@ use super::guard::Needs;
 use super::metrics::enums::{MetricStatus, Tier};
 
 #[derive(Default)]
-pub struct StatsQuery;
+pub struct StatsQueries;
 
 #[Object]
-impl StatsQuery {
+impl StatsQueries {
     /// How much there is in the catalog. Archived entries do not count.
     #[graphql(guard = "Needs(Permission::CatalogRead)")]
     async fn catalog_stats(&self) -> CatalogStats {

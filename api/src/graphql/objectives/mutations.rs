@@ -17,10 +17,10 @@ use crate::graphql::guard::Needs;
 use crate::graphql::payload::payloads;
 
 #[derive(Default)]
-pub struct ObjectiveMutation;
+pub struct ObjectiveMutations;
 
 #[Object]
-impl ObjectiveMutation {
+impl ObjectiveMutations {
     /// Adds an objective. Its key results are added one by one.
     #[graphql(guard = "Needs(Permission::CatalogWrite)")]
     async fn create_objective(
