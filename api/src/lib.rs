@@ -1,5 +1,7 @@
 //! The GraphQL server: HTTP in front, `mdl` behind.
 
 pub mod auth;
+pub mod cli;
 pub mod graphql;
+pub mod http;
 pub mod rate_limit;

@@ -2,7 +2,7 @@
 
 use async_graphql::connection::{Connection, Edge, EmptyFields};
 use async_graphql::{ObjectType, OutputType};
-use mdl::page::{DEFAULT_PAGE, MAX_PAGE, Page, cursor};
+use mdl::page::{Page, cursor};
 use serde::Serialize;
 
 /// A connection with further fields (`totalCount`), from a page whose items come with their positions.
@@ -28,10 +28,4 @@ where
     Node: OutputType,
 {
     connection(page, EmptyFields, wrap)
-}
-
-/// The cost of a page: its size times the cost of one entry. For the `complexity` of connection fields.
-pub fn page_cost(first: Option<i32>, last: Option<i32>, entry: usize) -> usize {
-    let asked = first.or(last).map_or(DEFAULT_PAGE, |count| usize::try_from(count).unwrap_or(0));
-    asked.min(MAX_PAGE) * entry + 1
 }

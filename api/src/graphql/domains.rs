@@ -13,12 +13,13 @@ use mdl::page::PageArgs;
 
 use self::inputs::{ArchiveBusinessDomainInput, CreateBusinessDomainInput, UpdateBusinessDomainInput};
 pub use self::object::BusinessDomain;
-use super::connection::{connection, page_cost};
+use super::connection::connection;
 use super::context::ContextExt;
 use super::error::top_level;
 use super::filter::{OneOf, OrderDirection};
 use super::global_id::{Kind, expect};
 use super::guard::Needs;
+use super::limits::page_cost;
 use super::payload::payloads;
 
 /// Conditions that must all hold.
@@ -92,7 +93,9 @@ impl DomainQueries {
         ctx: &Context<'_>,
         #[graphql(desc = "Which domains. Without it all that are not archived.")] filter: Option<BusinessDomainFilter>,
         #[graphql(desc = "In which order; by name if not given.")] order_by: Option<BusinessDomainOrder>,
-        #[graphql(desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given.")]
+        #[graphql(
+            desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given."
+        )]
         first: Option<i32>,
         #[graphql(desc = "A cursor of this list, in the same order: what comes after it.")] after: Option<String>,
         #[graphql(desc = "How many, from the end of the list or before `before`; at most 100.")] last: Option<i32>,
@@ -125,7 +128,7 @@ impl DomainMutations {
         let actor = ctx.actor().map_err(top_level)?;
         let (key, content) = input.into_content();
         let result = domains::create(ctx.app(), actor, &key, &content).await;
-        CreateBusinessDomainPayload::answer(ctx, result, BusinessDomain::from)
+        CreateBusinessDomainPayload::answer(result, BusinessDomain::from)
     }
 
     /// Changes a business domain. A change of nothing writes nothing.
@@ -141,7 +144,7 @@ impl DomainMutations {
             domains::update(ctx.app(), actor, id, input.expected_version, |content| input.apply(content)).await
         }
         .await;
-        UpdateBusinessDomainPayload::answer(ctx, result, BusinessDomain::from)
+        UpdateBusinessDomainPayload::answer(result, BusinessDomain::from)
     }
 
     /// Takes a business domain out of the lists. Its metrics stay in it. To do it twice is no error.
@@ -157,7 +160,7 @@ impl DomainMutations {
             domains::archive(ctx.app(), actor, id, input.expected_version).await
         }
         .await;
-        ArchiveBusinessDomainPayload::answer(ctx, result, BusinessDomain::from)
+        ArchiveBusinessDomainPayload::answer(result, BusinessDomain::from)
     }
 }
 

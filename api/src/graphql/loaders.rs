@@ -3,6 +3,7 @@
 mod domains;
 mod metrics;
 mod objectives;
+mod people;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -18,6 +19,7 @@ use mdl::error::Error;
 pub use domains::DomainLoaders;
 pub use metrics::MetricLoaders;
 pub use objectives::ObjectiveLoaders;
+pub use people::PeopleLoaders;
 
 use super::error::{log, outward};
 
@@ -31,6 +33,7 @@ pub struct Loaders {
     pub domains: DomainLoaders,
     pub metrics: MetricLoaders,
     pub objectives: ObjectiveLoaders,
+    pub people: PeopleLoaders,
 }
 
 impl Loaders {
@@ -39,6 +42,7 @@ impl Loaders {
             domains: DomainLoaders::new(&snapshot),
             metrics: MetricLoaders::new(&snapshot),
             objectives: ObjectiveLoaders::new(&snapshot),
+            people: PeopleLoaders::new(&snapshot),
         }
     }
 }
@@ -75,7 +79,10 @@ impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
         }
         let mut found = self.0.try_load_many(keys.clone()).await?;
         // A key may be asked for twice.
-        keys.iter().map(|key| found.get_mut(key).map_or(Ok(None), |value| value.clone())).map(|value| value.map_err(|error| outward(&error))).collect()
+        keys.iter()
+            .map(|key| found.get_mut(key).map_or(Ok(None), |value| value.clone()))
+            .map(|value| value.map_err(|error| outward(&error)))
+            .collect()
     }
 }
 

@@ -20,11 +20,11 @@ use self::filter::{MetricFilter, MetricOrder, listing};
 use self::inputs::{ArchiveMetricInput, CreateMetricInput, UpdateMetricInput, parse_version};
 use self::list::{MetricConnection, MetricTotals, metric_connection, page_wants_details};
 pub use self::object::{Metric, wants_details};
-use super::connection::page_cost;
 use super::context::ContextExt;
 use super::error::top_level;
 use super::global_id::{Kind, expect};
 use super::guard::Needs;
+use super::limits::page_cost;
 use super::payload::payloads;
 
 #[derive(Default)]
@@ -57,9 +57,12 @@ impl MetricQueries {
                     as well. At most 200 characters."
         )]
         search: Option<String>,
-        #[graphql(desc = "In which order. By key if not given, and by relevance if something is searched for.")]
-        order_by: Option<MetricOrder>,
-        #[graphql(desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given.")]
+        #[graphql(desc = "In which order. By key if not given, and by relevance if something is searched for.")] order_by: Option<
+            MetricOrder,
+        >,
+        #[graphql(
+            desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given."
+        )]
         first: Option<i32>,
         #[graphql(desc = "A cursor of this list, in the same order: what comes after it.")] after: Option<String>,
         #[graphql(desc = "How many, from the end of the list or before `before`; at most 100.")] last: Option<i32>,
@@ -89,7 +92,7 @@ impl MetricMutations {
     ) -> Result<CreateMetricPayload> {
         let actor = ctx.actor().map_err(top_level)?;
         let result = async { metrics::create(ctx.app(), actor, input.into_new()?).await }.await;
-        CreateMetricPayload::answer(ctx, result, |(metric, details)| Metric::new(metric, details))
+        CreateMetricPayload::answer(result, |(metric, details)| Metric::new(metric, details))
     }
 
     /// Changes a metric, and writes a version. A change of nothing writes nothing.
@@ -106,7 +109,7 @@ impl MetricMutations {
             metrics::update(ctx.app(), actor, id, update, edit).await
         }
         .await;
-        UpdateMetricPayload::answer(ctx, result, |(metric, details)| Metric::new(metric, details))
+        UpdateMetricPayload::answer(result, |(metric, details)| Metric::new(metric, details))
     }
 
     /// Takes a metric out of the lists. Its key stays taken, its history stays, and its status becomes `REMOVED`. To do it
@@ -123,7 +126,7 @@ impl MetricMutations {
             metrics::archive(ctx.app(), actor, id, input.expected_version).await
         }
         .await;
-        ArchiveMetricPayload::answer(ctx, result, |(metric, details)| Metric::new(metric, details))
+        ArchiveMetricPayload::answer(result, |(metric, details)| Metric::new(metric, details))
     }
 }
 

@@ -3,7 +3,7 @@
 use async_graphql::{Context, ID, Interface, Object, Result};
 use mdl::actor::Permission;
 use mdl::error::{Code, Error};
-use mdl::ids::{DomainId, KeyResultId, MetricId, ObjectiveId};
+use mdl::ids::{DomainId, KeyResultId, MetricId, ObjectiveId, UserId};
 use mdl::page::MAX_PAGE;
 
 use super::context::ContextExt;
@@ -13,6 +13,7 @@ use super::global_id::{Kind, decode};
 use super::guard::Needs;
 use super::metrics::Metric;
 use super::objectives::{KeyResult, Objective};
+use super::users::{self, User};
 
 /// Anything that has an id of its own and can be asked for by it.
 #[derive(Interface)]
@@ -22,6 +23,7 @@ pub enum Node {
     Metric(Metric),
     Objective(Objective),
     KeyResult(KeyResult),
+    User(User),
 }
 
 #[derive(Default)]
@@ -56,7 +58,7 @@ impl NodeQueries {
     }
 }
 
-/// Users, API keys and imports are found by fields of their own, which need other permissions.
+/// What the caller may not see is not there, as with the things of another tenant.
 async fn by_id(ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
     let Some((kind, uuid)) = decode(&id) else {
         return Err(top_level(Error::invalid("id", Code::Invalid, format!("{:?} is not an id of this catalog", id.as_str()))));
@@ -70,6 +72,16 @@ async fn by_id(ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
         Kind::KeyResult => {
             loaders.objectives.key_result_by_id.get(KeyResultId(uuid)).await?.map(|row| KeyResult::from(row).into())
         }
+        Kind::User if may_see_user(ctx, UserId(uuid)).map_err(top_level)? => {
+            users::by_id(ctx, Some(uuid)).await.transpose()?.map(Node::from)
+        }
+        // API keys are listed by `apiKeys`.
         Kind::User | Kind::ApiKey | Kind::Import => None,
     })
+}
+
+/// Everybody sees themselves; those who manage users see all.
+fn may_see_user(ctx: &Context<'_>, id: UserId) -> mdl::Result<bool> {
+    let actor = ctx.actor()?;
+    Ok(actor.user() == Some(id) || actor.permissions.contains(Permission::Manage))
 }

@@ -19,12 +19,13 @@ use self::enums::ObjectiveStatus;
 pub use self::key_result::KeyResult;
 pub use self::mutations::ObjectiveMutations;
 pub use self::object::Objective;
-use super::connection::{connection, page_cost};
+use super::connection::connection;
 use super::context::ContextExt;
 use super::error::top_level;
 use super::filter::{OneOf, OrderDirection, converted};
 use super::global_id::{Kind, expect};
 use super::guard::Needs;
+use super::limits::page_cost;
 
 /// Conditions that must all hold. An objective without a value fails every `in`.
 #[derive(Debug, Default, InputObject)]
@@ -113,7 +114,9 @@ impl ObjectiveQueries {
         ctx: &Context<'_>,
         #[graphql(desc = "Which objectives. Without it all that are not archived.")] filter: Option<ObjectiveFilter>,
         #[graphql(desc = "In which order; by key if not given.")] order_by: Option<ObjectiveOrder>,
-        #[graphql(desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given.")]
+        #[graphql(
+            desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given."
+        )]
         first: Option<i32>,
         #[graphql(desc = "A cursor of this list, in the same order: what comes after it.")] after: Option<String>,
         #[graphql(desc = "How many, from the end of the list or before `before`; at most 100.")] last: Option<i32>,

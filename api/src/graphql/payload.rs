@@ -13,13 +13,8 @@ macro_rules! payloads {
         }
 
         impl $name {
-            /// From the result of the operation. What the operation wrote is there for the selection below it.
-            fn answer<T>(
-                ctx: &async_graphql::Context<'_>,
-                result: mdl::Result<T>,
-                wrap: impl FnOnce(T) -> $type,
-            ) -> async_graphql::Result<Self> {
-                $crate::graphql::context::ContextExt::operation(ctx).renew_view();
+            /// From the result of the operation. The selection below reads from a view that begins after it.
+            fn answer<T>(result: mdl::Result<T>, wrap: impl FnOnce(T) -> $type) -> async_graphql::Result<Self> {
                 let (value, user_errors) = $crate::graphql::error::split(result)?;
                 Ok(Self { $field: value.map(wrap), user_errors })
             }

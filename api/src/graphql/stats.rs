@@ -57,10 +57,9 @@ impl CatalogStats {
         let ids = counts.iter().filter_map(|(id, _)| *id).collect();
         // Archived domains are found as well, so that the counts add up.
         let mut domains = view.loaders.domains.by_id.get_many(ids).await?.into_iter();
-        let counts = counts.into_iter().map(|(id, count)| DomainCount {
-            domain: id.and_then(|_| domains.next()).map(BusinessDomain),
-            count,
-        });
+        let counts = counts
+            .into_iter()
+            .map(|(id, count)| DomainCount { domain: id.and_then(|_| domains.next()).map(BusinessDomain), count });
         Ok(counts.collect())
     }
 

@@ -258,8 +258,7 @@ pub(super) async fn next_position(mut conn: &AsyncPgConnection, tenant: TenantId
 }
 
 type Query = objectives::BoxedQuery<'static, Pg, diesel::dsl::SqlTypeOf<diesel::dsl::AsSelect<Objective, Pg>>>;
-type Condition =
-    Box<dyn BoxableExpression<objectives::table, Pg, SqlType = Nullable<Bool>>>;
+type Condition = Box<dyn BoxableExpression<objectives::table, Pg, SqlType = Nullable<Bool>>>;
 
 fn all(tenant: TenantId) -> Query {
     objectives::table.filter(objectives::tenant_id.eq(tenant)).select(Objective::as_select()).into_boxed()

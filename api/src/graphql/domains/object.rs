@@ -8,13 +8,15 @@ use mdl::domains::Domain;
 use mdl::page::{Page, PageArgs};
 use serde_json::{Map, Value};
 
-use crate::graphql::connection::{connection, page_cost};
+use crate::graphql::connection::connection;
 use crate::graphql::context::ContextExt;
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
+use crate::graphql::limits::page_cost;
 use crate::graphql::metrics::Metric;
 use crate::graphql::metrics::list::{MetricConnection, MetricTotals, metric_connection, page_wants_details};
 use crate::graphql::objectives::{Objective, ObjectiveConnection, ObjectiveTotals};
+use crate::graphql::users::{self, User};
 
 #[derive(Clone)]
 pub struct BusinessDomain(pub Arc<Domain>);
@@ -78,7 +80,9 @@ impl BusinessDomain {
     async fn metrics(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given.")]
+        #[graphql(
+            desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given."
+        )]
         first: Option<i32>,
         #[graphql(desc = "A cursor of this list: what comes after it.")] after: Option<String>,
         #[graphql(desc = "How many, from the end of the list or before `before`; at most 100.")] last: Option<i32>,
@@ -99,7 +103,9 @@ impl BusinessDomain {
     async fn objectives(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given.")]
+        #[graphql(
+            desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given."
+        )]
         first: Option<i32>,
         #[graphql(desc = "A cursor of this list: what comes after it.")] after: Option<String>,
         #[graphql(desc = "How many, from the end of the list or before `before`; at most 100.")] last: Option<i32>,
@@ -143,9 +149,19 @@ impl BusinessDomain {
         self.0.created_at
     }
 
+    /// Who added it; null if it was no person.
+    async fn created_by(&self, ctx: &Context<'_>) -> Option<Result<User>> {
+        users::by_id(ctx, self.0.created_by).await
+    }
+
     /// When it last changed.
     async fn updated_at(&self) -> DateTime<Utc> {
         self.0.updated_at
+    }
+
+    /// Who changed it last; null if it was no person.
+    async fn updated_by(&self, ctx: &Context<'_>) -> Option<Result<User>> {
+        users::by_id(ctx, self.0.updated_by).await
     }
 
     /// When it was taken out of the lists.

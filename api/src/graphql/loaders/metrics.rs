@@ -69,8 +69,7 @@ impl MetricLoaders {
                     let mut found = Vec::new();
                     for (args, ids) in by_arguments(keys) {
                         let tenant = snapshot.tenant();
-                        let pages =
-                            snapshot.read(async |conn| versions::page_of_each(conn, tenant, &ids, &args).await).await?;
+                        let pages = snapshot.read(async |conn| versions::page_of_each(conn, tenant, &ids, &args).await).await?;
                         found.extend(pages.into_iter().map(|(id, page)| ((id, args.clone()), page)));
                     }
                     Ok(found)
@@ -78,10 +77,8 @@ impl MetricLoaders {
                 .boxed()
             }),
             version_count: Batched::new(snapshot, |snapshot, ids| {
-                async move {
-                    snapshot.read(async |conn| versions::count_of_each(conn, snapshot.tenant(), &ids).await).await
-                }
-                .boxed()
+                async move { snapshot.read(async |conn| versions::count_of_each(conn, snapshot.tenant(), &ids).await).await }
+                    .boxed()
             }),
             documents: Batched::new(snapshot, |snapshot, wanted| {
                 async move {
@@ -97,9 +94,7 @@ impl MetricLoaders {
                     for ((side, args, details), keys) in by_arguments(keys) {
                         let tenant = snapshot.tenant();
                         let pages = snapshot
-                            .read(async |conn| {
-                                lineage::neighbours_of_each(conn, tenant, side, &keys, &args, details).await
-                            })
+                            .read(async |conn| lineage::neighbours_of_each(conn, tenant, side, &keys, &args, details).await)
                             .await?;
                         found.extend(
                             pages.into_iter().map(|(key, page)| ((key, (side, args.clone(), details)), with_wrapped(page))),
@@ -114,8 +109,7 @@ impl MetricLoaders {
                     let mut found = Vec::new();
                     for (side, keys) in by_arguments(keys) {
                         let tenant = snapshot.tenant();
-                        let counts =
-                            snapshot.read(async |conn| lineage::count_of_each(conn, tenant, side, &keys).await).await?;
+                        let counts = snapshot.read(async |conn| lineage::count_of_each(conn, tenant, side, &keys).await).await?;
                         found.extend(counts.into_iter().map(|(key, count)| ((key, side), count)));
                     }
                     Ok(found)

@@ -69,8 +69,7 @@ impl ObjectiveLoaders {
                     let mut found = Vec::new();
                     for (details, ids) in by_arguments(keys) {
                         let tenant = snapshot.tenant();
-                        let rows =
-                            snapshot.read(async |conn| related::of_key_results(conn, tenant, &ids, details).await).await?;
+                        let rows = snapshot.read(async |conn| related::of_key_results(conn, tenant, &ids, details).await).await?;
                         found.extend(rows.into_iter().map(|(id, row)| ((id, details), Metric::from(row))));
                     }
                     Ok(grouped(found))

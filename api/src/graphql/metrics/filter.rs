@@ -105,7 +105,11 @@ impl MetricFilter {
     fn check(&self) -> mdl::Result<()> {
         let (conditions, depth) = self.measure();
         if depth > MAX_DEPTH {
-            return Err(Error::invalid("filter", Code::TooMany, format!("Is {depth} levels deep; at most {MAX_DEPTH} are allowed")));
+            return Err(Error::invalid(
+                "filter",
+                Code::TooMany,
+                format!("Is {depth} levels deep; at most {MAX_DEPTH} are allowed"),
+            ));
         }
         if conditions > MAX_CONDITIONS {
             let message = format!("Has {conditions} parts; at most {MAX_CONDITIONS} are allowed");

@@ -14,6 +14,7 @@ use super::enums::ChangeTier;
 use crate::graphql::connection::connection;
 use crate::graphql::context::ContextExt;
 use crate::graphql::error::top_level;
+use crate::graphql::users::{self, User};
 
 pub type MetricVersionConnection = Connection<String, MetricVersion, VersionTotals>;
 
@@ -54,6 +55,11 @@ impl MetricVersion {
     /// When the change was made.
     async fn created_at(&self) -> DateTime<Utc> {
         self.version.created_at
+    }
+
+    /// Who made the change; null if it was no person.
+    async fn created_by(&self, ctx: &Context<'_>) -> Option<Result<User>> {
+        users::by_id(ctx, self.version.created_by).await
     }
 
     /// The metric as it was. Its lineage and key results are those of today.

@@ -166,5 +166,6 @@ fn clear<T: Default>(group: &mut T) {
 
 /// `"2.1.0"`, given as the argument or field `version`.
 pub fn parse_version(text: &str) -> mdl::Result<Semver> {
-    Semver::parse(text).ok_or_else(|| Error::invalid("version", Code::Invalid, format!("{text:?} is not a version such as 2.1.0")))
+    Semver::parse(text)
+        .ok_or_else(|| Error::invalid("version", Code::Invalid, format!("{text:?} is not a version such as 2.1.0")))
 }

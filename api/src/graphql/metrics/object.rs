@@ -17,12 +17,13 @@ use super::details::{
 use super::enums::{IndicatorKind, MetricStatus, MetricType, Tier};
 use super::history::{self, MetricVersionConnection};
 use super::list::{MetricConnection, MetricTotals, metric_connection, page_wants_details};
-use crate::graphql::connection::page_cost;
 use crate::graphql::context::ContextExt;
 use crate::graphql::domains::{self, BusinessDomain};
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
+use crate::graphql::limits::page_cost;
 use crate::graphql::objectives::KeyResult;
+use crate::graphql::users::{self, User};
 
 /// A metric: its row, and its details once somebody has asked for them.
 #[derive(Clone)]
@@ -172,7 +173,9 @@ impl Metric {
     async fn upstream(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given.")]
+        #[graphql(
+            desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given."
+        )]
         first: Option<i32>,
         #[graphql(desc = "A cursor of this list: what comes after it.")] after: Option<String>,
         #[graphql(desc = "How many, from the end of the list or before `before`; at most 100.")] last: Option<i32>,
@@ -187,7 +190,9 @@ impl Metric {
     async fn downstream(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given.")]
+        #[graphql(
+            desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given."
+        )]
         first: Option<i32>,
         #[graphql(desc = "A cursor of this list: what comes after it.")] after: Option<String>,
         #[graphql(desc = "How many, from the end of the list or before `before`; at most 100.")] last: Option<i32>,
@@ -225,7 +230,9 @@ impl Metric {
     async fn versions(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given.")]
+        #[graphql(
+            desc = "How many, from the start of the list or after `after`; at most 100, 20 if neither this nor `last` is given."
+        )]
         first: Option<i32>,
         #[graphql(desc = "A cursor of this list: what comes after it.")] after: Option<String>,
         #[graphql(desc = "How many, from the end of the list or before `before`; at most 100.")] last: Option<i32>,
@@ -240,9 +247,19 @@ impl Metric {
         self.row.created_at
     }
 
+    /// Who added it; null if it was no person.
+    async fn created_by(&self, ctx: &Context<'_>) -> Option<Result<User>> {
+        users::by_id(ctx, self.row.created_by).await
+    }
+
     /// When it last changed.
     async fn updated_at(&self) -> DateTime<Utc> {
         self.row.updated_at
+    }
+
+    /// Who changed it last; null if it was no person.
+    async fn updated_by(&self, ctx: &Context<'_>) -> Option<Result<User>> {
+        users::by_id(ctx, self.row.updated_by).await
     }
 
     /// When it was taken out of the lists.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_graphql::{Context, ID, Json, Object, Result};
 use chrono::{DateTime, Utc};
-use mdl::objectives::{self, progress};
 use mdl::Error;
+use mdl::objectives::{self, progress};
 use serde_json::{Map, Value};
 
 use super::Objective;
@@ -14,6 +14,7 @@ use crate::graphql::context::ContextExt;
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::metrics::{Metric, wants_details};
+use crate::graphql::users::{self, User};
 
 /// A key result, and its objective where that is at hand.
 #[derive(Clone)]
@@ -129,9 +130,19 @@ impl KeyResult {
         self.row.created_at
     }
 
+    /// Who added it; null if it was no person.
+    async fn created_by(&self, ctx: &Context<'_>) -> Option<Result<User>> {
+        users::by_id(ctx, self.row.created_by).await
+    }
+
     /// When it last changed.
     async fn updated_at(&self) -> DateTime<Utc> {
         self.row.updated_at
+    }
+
+    /// Who changed it last; null if it was no person.
+    async fn updated_by(&self, ctx: &Context<'_>) -> Option<Result<User>> {
+        users::by_id(ctx, self.row.updated_by).await
     }
 
     /// When it was taken out of its objective.

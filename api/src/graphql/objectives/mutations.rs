@@ -30,7 +30,7 @@ impl ObjectiveMutations {
     ) -> Result<CreateObjectivePayload> {
         let actor = ctx.actor().map_err(top_level)?;
         let result = objectives::create(ctx.app(), actor, input.into_new()).await;
-        CreateObjectivePayload::answer(ctx, result, Objective::from)
+        CreateObjectivePayload::answer(result, Objective::from)
     }
 
     /// Changes an objective. A change of nothing writes nothing.
@@ -47,7 +47,7 @@ impl ObjectiveMutations {
             objectives::update(ctx.app(), actor, id, expected, domain, |content| input.apply(content)).await
         }
         .await;
-        UpdateObjectivePayload::answer(ctx, result, Objective::from)
+        UpdateObjectivePayload::answer(result, Objective::from)
     }
 
     /// Takes an objective out of the lists. To do it twice is no error.
@@ -63,7 +63,7 @@ impl ObjectiveMutations {
             objectives::archive(ctx.app(), actor, id, input.expected_version).await
         }
         .await;
-        ArchiveObjectivePayload::answer(ctx, result, Objective::from)
+        ArchiveObjectivePayload::answer(result, Objective::from)
     }
 
     /// Adds a key result to an objective.
@@ -80,7 +80,7 @@ impl ObjectiveMutations {
             key_results::create(ctx.app(), actor, objective, &key, &content, &metric_keys).await
         }
         .await;
-        CreateKeyResultPayload::answer(ctx, result, KeyResult::from)
+        CreateKeyResultPayload::answer(result, KeyResult::from)
     }
 
     /// Changes a key result: its current value above all. A change of nothing writes nothing.
@@ -97,7 +97,7 @@ impl ObjectiveMutations {
             key_results::update(ctx.app(), actor, id, expected, |content, metric_keys| input.apply(content, metric_keys)).await
         }
         .await;
-        UpdateKeyResultPayload::answer(ctx, result, KeyResult::from)
+        UpdateKeyResultPayload::answer(result, KeyResult::from)
     }
 
     /// Takes a key result out of its objective; it no longer counts for the progress. To do it twice is no error.
@@ -113,7 +113,7 @@ impl ObjectiveMutations {
             key_results::archive(ctx.app(), actor, id, input.expected_version).await
         }
         .await;
-        ArchiveKeyResultPayload::answer(ctx, result, KeyResult::from)
+        ArchiveKeyResultPayload::answer(result, KeyResult::from)
     }
 }
 

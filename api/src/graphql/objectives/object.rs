@@ -14,6 +14,7 @@ use crate::graphql::context::ContextExt;
 use crate::graphql::domains::{self, BusinessDomain};
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::metrics::{Metric, wants_details};
+use crate::graphql::users::{self, User};
 
 #[derive(Clone)]
 pub struct Objective(pub Arc<objectives::Objective>);
@@ -132,9 +133,19 @@ impl Objective {
         self.0.created_at
     }
 
+    /// Who added it; null if it was no person.
+    async fn created_by(&self, ctx: &Context<'_>) -> Option<Result<User>> {
+        users::by_id(ctx, self.0.created_by).await
+    }
+
     /// When it last changed.
     async fn updated_at(&self) -> DateTime<Utc> {
         self.0.updated_at
+    }
+
+    /// Who changed it last; null if it was no person.
+    async fn updated_by(&self, ctx: &Context<'_>) -> Option<Result<User>> {
+        users::by_id(ctx, self.0.updated_by).await
     }
 
     /// When it was taken out of the lists.
