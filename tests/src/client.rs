@@ -36,7 +36,10 @@ impl Client {
     pub async fn sign_in(&self, tenant: &str, email: &str, password: &str) -> Self {
         let input = json!({ "input": { "tenant": tenant, "email": email, "password": password } });
         let answer = self
-            .send("mutation($input: SignInInput!) { signIn(input: $input) { session { accessToken } userErrors { message } } }", input)
+            .send(
+                "mutation($input: SignInInput!) { signIn(input: $input) { session { accessToken } userErrors { message } } }",
+                input,
+            )
             .await;
         let token = answer.data()["signIn"]["session"]["accessToken"].as_str().expect("an access token").to_owned();
         self.with(token)
@@ -49,7 +52,8 @@ impl Client {
 
     /// Sends an operation with further headers.
     pub async fn send_with(&self, query: &str, variables: Value, headers: &[(&str, &str)]) -> Answer {
-        let mut request = self.http.post(format!("{}/graphql", self.base)).json(&json!({ "query": query, "variables": variables }));
+        let mut request =
+            self.http.post(format!("{}/graphql", self.base)).json(&json!({ "query": query, "variables": variables }));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -90,7 +94,8 @@ impl Answer {
     pub fn user_errors(&self) -> Vec<String> {
         let data = self.data();
         let fields = data.as_object().expect("data is an object");
-        let errors = fields.values().next().and_then(|payload| payload["userErrors"].as_array()).expect("userErrors were selected");
+        let errors =
+            fields.values().next().and_then(|payload| payload["userErrors"].as_array()).expect("userErrors were selected");
         errors
             .iter()
             .map(|error| {
