@@ -45,9 +45,7 @@ impl ApiKey {
 
     /// Whom it acts for.
     async fn user(&self, ctx: &Context<'_>) -> Result<User> {
-        let view = ctx.view().map_err(top_level)?;
-        let found = view.loaders.users.try_load(self.0.user_id).await.map_err(|e| top_level(Error::internal(e)))?;
-        match found.map_err(|error| top_level(Error::internal(error)))? {
+        match ctx.reading()?.loaders.people.users.get(self.0.user_id).await? {
             Some(user) => Ok(users::User::clone(&user).into()),
             None => Err(top_level(Error::not_found("user", self.0.user_id))),
         }

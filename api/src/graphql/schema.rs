@@ -7,17 +7,31 @@ use mdl::config::GraphqlConfig;
 use mdl::tokens::Keys;
 
 use super::api_keys::{ApiKeyMutations, ApiKeyQueries};
+use super::domains::{DomainMutations, DomainQueries};
 use super::limits::MAX_SELECTION_SETS;
+use super::metrics::{MetricMutations, MetricQueries};
+use super::node::NodeQueries;
+use super::objectives::{ObjectiveMutations, ObjectiveQueries};
 use super::sessions::{SessionMutations, SessionQueries};
+use super::stats::StatsQueries;
 use super::users::{UserMutations, UserQueries};
 
 /// What can be read.
 #[derive(MergedObject, Default)]
-pub struct Query(SessionQueries, UserQueries, ApiKeyQueries);
+pub struct Query(
+    NodeQueries,
+    SessionQueries,
+    UserQueries,
+    ApiKeyQueries,
+    MetricQueries,
+    DomainQueries,
+    ObjectiveQueries,
+    StatsQueries,
+);
 
 /// What can be changed. The fields of one request run one after the other, each in a transaction of its own.
 #[derive(MergedObject, Default)]
-pub struct Mutation(SessionMutations, UserMutations, ApiKeyMutations);
+pub struct Mutation(SessionMutations, UserMutations, ApiKeyMutations, MetricMutations, DomainMutations, ObjectiveMutations);
 
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 

@@ -7,6 +7,7 @@ use mdl::actor;
 use mdl::ids::UserId;
 use mdl::page::{ByText, Page, PageArgs};
 use mdl::users::{self, Member};
+use uuid::Uuid;
 
 use super::connection::connection;
 use super::context::ContextExt;
@@ -73,6 +74,13 @@ impl From<users::User> for User {
     }
 }
 
+/// Whoever did something, for a field that is null when it was no person.
+pub async fn by_id(ctx: &Context<'_>, id: Option<Uuid>) -> Option<Result<User>> {
+    let id = UserId(id?);
+    let found = async { ctx.reading()?.loaders.people.users.get(id).await }.await;
+    found.map(|user| user.map(|user| users::User::clone(&user).into())).transpose()
+}
+
 impl User {
     /// Somebody who has just signed in.
     pub fn signed_in(row: users::User, role: actor::Role) -> Self {
@@ -83,9 +91,7 @@ impl User {
         if self.membership.is_some() {
             return Ok(self.membership);
         }
-        let view = ctx.view().map_err(top_level)?;
-        let member = view.loaders.members.try_load(self.row.id).await.map_err(|e| top_level(mdl::Error::internal(e)))?;
-        let member = member.map_err(shared)?;
+        let member = ctx.reading()?.loaders.people.members.get(self.row.id).await?;
         Ok(member.map(|member| Membership { role: member.role, suspended_at: member.suspended_at }))
     }
 }
@@ -94,7 +100,7 @@ impl User {
 #[Object]
 impl User {
     /// Opaque, and unique over all types.
-    async fn id(&self) -> ID {
+    pub async fn id(&self) -> ID {
         global_id::encode(Kind::User, self.row.id.0)
     }
 
@@ -132,14 +138,6 @@ impl User {
     async fn last_signed_in_at(&self) -> Option<DateTime<Utc>> {
         self.row.last_signed_in_at
     }
-}
-
-/// An error that a whole batch got, as this field's own.
-fn shared(error: std::sync::Arc<mdl::Error>) -> async_graphql::Error {
-    top_level(match &*error {
-        mdl::Error::Unavailable { service, .. } => mdl::Error::unavailable(service, error),
-        _ => mdl::Error::internal(error),
-    })
 }
 
 /// How many users there are.
