@@ -143,7 +143,8 @@ impl Bench {
         self.job(id).await
     }
 
-    async fn until(&self, reached: impl AsyncFn() -> bool) -> Duration {
+    /// Waits until something is so; answers how long that took.
+    pub async fn until(&self, reached: impl AsyncFn() -> bool) -> Duration {
         let start = Instant::now();
         while !reached().await {
             if start.elapsed() > Duration::from_secs(60) {
@@ -171,9 +172,19 @@ impl Bench {
             .unwrap()
     }
 
+    /// Whether PostgreSQL accepts new connections to the test's database.
+    pub async fn allow_connections(&self, allow: bool) {
+        self.outside(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allow}", self.database)).await;
+    }
+
     /// Drops the database.
     pub async fn end(self) {
-        connect(&self.admin_url).await.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.database)).await.unwrap();
+        self.outside(&format!("DROP DATABASE {} WITH (FORCE)", self.database)).await;
+    }
+
+    /// Runs a statement that cannot be run in the database it is about.
+    async fn outside(&self, statement: &str) {
+        connect(&self.admin_url).await.batch_execute(statement).await.unwrap();
     }
 }
 
@@ -238,9 +249,7 @@ impl Job for Probe {
 }
 
 pub fn registry() -> Registry {
-    let mut registry = Registry::default();
-    registry.add(probe);
-    registry
+    Registry::default().with(probe)
 }
 
 async fn probe(job: Probe, ctx: JobContext) -> mdl::Result<Done> {

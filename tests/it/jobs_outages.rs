@@ -62,15 +62,18 @@ async fn jobs_go_on_without_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_survive_lost_connections_to_postgresql() {
+async fn jobs_survive_an_absent_postgresql() {
     let bench = test_app(&[]).await;
     let worker = bench.worker();
     bench.enqueue_many(JOBS as usize, &Probe::Take { millis: 20 }).await;
-    for done in [20, 60, 100] {
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    for (done, away) in [(20, Duration::ZERO), (60, Duration::from_secs(3)), (100, Duration::ZERO)] {
         bench.until_count(JobState::Succeeded, done).await;
-        let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-             WHERE datname = current_database() AND pid <> pg_backend_pid()";
-        assert!(bench.number(terminate).await > 0);
+        bench.allow_connections(away.is_zero()).await;
+        assert!(bench.number(cut).await > 0);
+        tokio::time::sleep(away).await;
+        bench.allow_connections(true).await;
     }
     bench.until_count(JobState::Succeeded, JOBS).await;
     // A cut connection may have committed without our knowing it; then its job ran twice.

@@ -7,4 +7,5 @@ mod jobs_bench;
 mod jobs_outages;
 mod jobs_outcomes;
 mod migrations;
+mod sign_in;
 mod tenancy;

@@ -27,7 +27,7 @@ use tracing::{Instrument, info_span};
 
 use crate::link::with_sources;
 
-/// Every kind of job that `mdl-worker` does: one line for each.
+/// Every kind of job that `mdl-worker` does: one line for each, `.with(import_catalog::run)`.
 pub fn registry() -> Registry {
     Registry::default()
 }
@@ -90,7 +90,8 @@ const UNKNOWN_KIND_RETRY: Duration = Duration::from_secs(30);
 
 impl Registry {
     /// Adds a kind of job and its handler.
-    pub fn add<J, Run, Answer>(&mut self, run: Run)
+    #[must_use]
+    pub fn with<J, Run, Answer>(mut self, run: Run) -> Self
     where
         J: Job,
         Run: Fn(J, JobContext) -> Answer + Send + Sync + 'static,
@@ -102,6 +103,7 @@ impl Registry {
         };
         let kind = Kind { queue: J::QUEUE, timeout: J::TIMEOUT, backoff: J::backoff, run: Box::new(run) };
         self.kinds.insert(J::KIND, kind);
+        self
     }
 
     /// The queues that these kinds come from.
@@ -184,8 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_handler_continues_the_trace_of_its_job() {
-        let mut registry = Registry::default();
-        registry.add(async |_: Trace, _| Err(Error::internal(telemetry::trace_context().to_string())));
+        let registry = Registry::default().with(async |_: Trace, _| Err(Error::internal(telemetry::trace_context().to_string())));
         let job = Claimed {
             tenant_id: TenantId(Uuid::nil()),
             id: JobId::new(),

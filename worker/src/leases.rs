@@ -48,6 +48,8 @@ impl Held {
 pub struct Leases {
     held: Mutex<HashMap<(JobId, i64), Arc<Held>>>,
     look: Notify,
+    /// What is claimed from now on goes back unstarted.
+    handed_back: AtomicBool,
 }
 
 impl Leases {
@@ -61,7 +63,12 @@ impl Leases {
             lost: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
-        self.lock().insert((id, lease_token), held.clone());
+        let mut all = self.lock();
+        if self.handed_back.load(Ordering::Acquire) {
+            held.end_now.cancel();
+        }
+        all.insert((id, lease_token), held.clone());
+        drop(all);
         metrics::gauge!(instruments::JOBS_RUNNING, "queue" => queue).increment(1.0);
         held
     }
@@ -76,6 +83,7 @@ impl Leases {
     /// Ends all running handlers, so that their jobs can be handed back. Returns how many there were.
     pub fn hand_back(&self) -> usize {
         let held = self.lock();
+        self.handed_back.store(true, Ordering::Release);
         let running = held.values().filter(|held| !held.ended.load(Ordering::Acquire));
         running.map(|held| held.end_now.cancel()).count()
     }

@@ -85,7 +85,7 @@ impl Executor {
 
     fn parse(&self, request: &Request, signed_in: bool) -> Result<(ExecutableDocument, Prepared), Vec<ServerError>> {
         limits::check_text(&request.query, &self.limits).map_err(violation)?;
-        let document = parse_query(&request.query).map_err(|e| vec![coded(e.into(), "GRAPHQL_PARSE_FAILED")])?;
+        let document = parse_query(&request.query).map_err(|error| vec![syntax(error.into())])?;
         let size = limits::check(&document, &self.limits).map_err(violation)?;
         if size.introspects && !signed_in && !self.limits.public_introspection {
             return Err(vec![coded(ServerError::new("Sign in to see the schema", None), "UNAUTHENTICATED")]);
@@ -170,6 +170,14 @@ pub fn coded(mut error: ServerError, code: &str) -> ServerError {
 
 fn violation(violation: Violation) -> Vec<ServerError> {
     vec![coded(ServerError::new(violation.message, violation.at), violation.code)]
+}
+
+/// What the parser said, without the piece of the document that it repeats.
+fn syntax(mut error: ServerError) -> ServerError {
+    if let Some((_, expectation)) = error.message.rsplit_once("\n  = ") {
+        error.message = format!("Syntax error: {expectation}");
+    }
+    coded(error, "GRAPHQL_PARSE_FAILED")
 }
 
 /// What validation said. It suggests names of the schema, which is not for everybody.

@@ -14,14 +14,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mdl::idempotency::{self, Outcome};
 use mdl::{Actor, App};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tracing::{Span, error};
 
 use super::negotiate::{self, BodyKind, Media};
 use super::observe::RequestId;
 use super::parse::{self, Requests, malformed};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, errors_json, to_json};
 use super::{Server, upload};
 use crate::graphql::context::Operation;
 use crate::graphql::executor::{Answer, Prepared};
@@ -99,7 +98,7 @@ pub struct Caller {
 impl Caller {
     /// Checks the credential, and charges the request to it.
     async fn identify(server: &Server, parts: &Parts) -> Result<Self, Refusal> {
-        let mut actor = server.auth.authenticate(&parts.headers).await.map_err(Refusal::from_error)?;
+        let mut actor = in_time(server, server.auth.authenticate(&parts.headers)).await?;
         if let Some(actor) = &mut actor {
             actor.request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
             let span = Span::current();
@@ -133,16 +132,11 @@ enum Outgoing {
     Rejected(Vec<ServerError>),
 }
 
-#[derive(Serialize)]
-struct Errors<'a> {
-    errors: &'a [ServerError],
-}
-
 impl Outgoing {
     fn body(self) -> String {
         match self {
             Outgoing::Executed(body) | Outgoing::Replayed(body) => body,
-            Outgoing::Rejected(errors) => to_json(&Errors { errors: &errors }),
+            Outgoing::Rejected(errors) => errors_json(&errors),
         }
     }
 }
@@ -173,7 +167,7 @@ async fn answer_many(server: &Server, caller: &Caller, requests: Vec<Request>, m
         let incoming = Incoming { request, file: None, idempotency_key: None, may_write: true };
         answers.push(match run(server, caller, incoming).await {
             Ok(outgoing) => outgoing.body(),
-            Err(refusal) => refusal.to_json().to_string(),
+            Err(refusal) => refusal.to_json(),
         });
     }
     let body = format!("[{}]", answers.join(","));
@@ -202,7 +196,7 @@ async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Out
             run_once(server, caller, actor, prepared, &key, &hash).await
         }
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
-        _ => match execute(server, caller, prepared).await? {
+        _ => match execute(server, caller, prepared).await {
             Answer::Executed(response) => Ok(Outgoing::Executed(to_json(&response))),
             Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
             Answer::TimedOut => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
@@ -223,7 +217,7 @@ async fn run_once(
         let message = "Idempotency-Key cannot be used here: the answer is a credential, which is not stored";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", message));
     }
-    let guard = match idempotency::begin(&server.app, actor, key, hash).await.map_err(Refusal::from_error)? {
+    let guard = match in_time(server, idempotency::begin(&server.app, actor, key, hash)).await? {
         // Stored as text: jsonb would put the fields into another order.
         Outcome::Stored(serde_json::Value::String(body)) => return Ok(Outgoing::Replayed(body)),
         Outcome::Stored(other) => return Ok(Outgoing::Replayed(other.to_string())),
@@ -231,7 +225,7 @@ async fn run_once(
     };
     // With several fields, one may have written before another failed: that is not repeated.
     let several = prepared.root_fields > 1;
-    match execute(server, caller, prepared).await? {
+    match execute(server, caller, prepared).await {
         Answer::Executed(response) if response.errors.is_empty() || several => {
             let body = to_json(&response);
             if let Err(error) = guard.finish(&serde_json::Value::String(body.clone())).await {
@@ -258,9 +252,17 @@ async fn release(guard: idempotency::Guard) {
     }
 }
 
-async fn execute(server: &Server, caller: &Caller, prepared: Prepared) -> Result<Answer, Refusal> {
+/// What is asked of the database before an operation has the time of a request, too.
+async fn in_time<T>(server: &Server, work: impl Future<Output = mdl::Result<T>>) -> Result<T, Refusal> {
+    match tokio::time::timeout(server.executor.timeout(), work).await {
+        Ok(result) => result.map_err(Refusal::from_error),
+        Err(_) => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
+    }
+}
+
+async fn execute(server: &Server, caller: &Caller, prepared: Prepared) -> Answer {
     let operation = Operation::new(server.app.clone(), caller.actor.clone(), caller.user_agent.clone());
-    Ok(server.executor.execute(prepared, operation).await)
+    server.executor.execute(prepared, operation).await
 }
 
 /// Everything that makes a request what it is.
@@ -316,9 +318,4 @@ pub fn slow_body() -> Refusal {
 fn not_acceptable() -> Response {
     let message = "Accept application/graphql-response+json or application/json";
     Refusal::new(StatusCode::NOT_ACCEPTABLE, "NOT_ACCEPTABLE", message).respond(Media::Json)
-}
-
-fn to_json(value: &impl Serialize) -> String {
-    // Answers are maps with text keys, numbers that are finite, and text: what JSON can hold.
-    serde_json::to_string(value).expect("an answer is plain data")
 }

@@ -13,8 +13,8 @@ use tokio::sync::Mutex;
 
 use super::Server;
 
-/// How long one server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one server may take to answer. Shorter than the second that probes wait by default.
+const PATIENCE: Duration = Duration::from_millis(700);
 /// How long an answer is repeated: anybody may ask, and each question costs a connection.
 const FRESH: Duration = Duration::from_millis(500);
 

@@ -2,14 +2,16 @@
 
 use std::borrow::Cow;
 
+use async_graphql::ServerError;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mdl::Error;
-use serde_json::json;
+use serde::Serialize;
 use tracing::error;
 
 use super::negotiate::Media;
 use crate::graphql::error::chain;
+use crate::graphql::executor::coded;
 use crate::rate_limit::Limited;
 
 /// Why a request is not answered.
@@ -67,16 +69,30 @@ impl Refusal {
     }
 
     /// The errors as GraphQL says them, for an answer of its own or for one place in a batch.
-    pub fn to_json(&self) -> serde_json::Value {
-        json!({ "errors": [{ "message": self.message, "extensions": { "code": self.code } }] })
+    pub fn to_json(&self) -> String {
+        errors_json(&[coded(ServerError::new(&self.message, None), &self.code)])
     }
 
     pub fn respond(self, media: Media) -> Response {
-        let mut response =
-            (self.status, [(header::CONTENT_TYPE, media.content_type())], self.to_json().to_string()).into_response();
+        let mut response = (self.status, [(header::CONTENT_TYPE, media.content_type())], self.to_json()).into_response();
         if let Some((name, value)) = self.header {
             response.headers_mut().insert(name, value);
         }
         response
     }
+}
+
+/// The answer of a request of which nothing was executed: it has no `data`.
+pub fn errors_json(errors: &[ServerError]) -> String {
+    #[derive(Serialize)]
+    struct Errors<'a> {
+        errors: &'a [ServerError],
+    }
+    to_json(&Errors { errors })
+}
+
+/// An answer as text.
+pub fn to_json(value: &impl Serialize) -> String {
+    // Answers are maps with text keys, finite numbers, and text: what JSON can hold.
+    serde_json::to_string(value).expect("an answer is plain data")
 }

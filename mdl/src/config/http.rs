@@ -82,9 +82,8 @@ pub struct GraphqlConfig {
 
 /// An origin as browsers send it: scheme, host, and a port that is not the scheme's own.
 fn origin(text: &str) -> Result<String, String> {
-    let url: Url = text.parse().map_err(|error| format!("{error}"))?;
-    let origin = url.origin().ascii_serialization();
-    if origin == text { Ok(origin) } else { Err(format!("an origin is like https://app.example.com; did you mean {origin}?")) }
+    let origin = text.parse().map(|url: Url| url.origin().ascii_serialization());
+    origin.ok().filter(|origin| origin == text).ok_or_else(|| "an origin is like https://app.example.com, and no more".to_owned())
 }
 
 #[cfg(test)]
