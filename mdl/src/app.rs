@@ -8,6 +8,7 @@ use bb8_redis::RedisConnectionManager;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::{Error, Result};
+use crate::passwords;
 use crate::storage::Storage;
 
 pub type RedisPool = bb8::Pool<RedisConnectionManager>;
@@ -19,6 +20,8 @@ pub struct App {
     pub db: Db,
     pub redis: RedisPool,
     pub storage: Storage,
+    /// Hashes and checks passwords, a bounded number at once.
+    pub passwords: passwords::Hasher,
 }
 
 impl App {
@@ -30,7 +33,13 @@ impl App {
             .connection_timeout(Duration::from_secs(2))
             .test_on_check_out(false)
             .build_unchecked(manager);
-        Ok(Self { db: Db::new(&config.database), redis, storage: Storage::new(&config.storage)?, config: Arc::new(config) })
+        Ok(Self {
+            db: Db::new(&config.database),
+            redis,
+            storage: Storage::new(&config.storage)?,
+            passwords: passwords::Hasher::new(config.auth.password_checks),
+            config: Arc::new(config),
+        })
     }
 
     /// Whether Redis answers.

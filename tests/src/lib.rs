@@ -1,1 +1,49 @@
+//! What the integration tests share: a [`TestApp`] with a database, Redis names and files of its own, and clients of its API.
+//!
+//! The servers are real. `ops/dev test` starts them and says where they are (`MDL_TEST_DATABASE_URL`, `MDL_TEST_REDIS_URL`).
 
+mod app;
+mod client;
+pub mod database;
+pub mod servers;
+
+pub use app::TestApp;
+pub use client::{Answer, Client};
+pub use database::TestDatabase;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Waits until `condition` gives a value, and fails with `what` after a minute.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut condition: impl FnMut() -> F) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "did not happen within a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The project's root.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the project").to_owned()
+}
+
+/// A folder of the real catalogs beside the project, if they are there.
+pub fn real_catalog(name: &str) -> Option<PathBuf> {
+    let folder = root().join("../shared/data").join(name);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    eprintln!("skipped: {} is not there (real catalogs are not part of the project)", folder.display());
+    None
+}
+
+/// A variable that `ops/dev test` sets.
+#[expect(clippy::disallowed_methods, reason = "these are not settings of the product")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::dsl::count_star;
 use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::sql_types::{Bool, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +74,7 @@ pub async fn page(
     descending: bool,
     args: &PageArgs<Position>,
 ) -> Result<Page<(Domain, Position)>> {
-    let mut query = filter.apply(all(tenant));
+    let mut query = all(tenant).filter(filter.condition());
     for (position, after) in [(&args.after, true), (&args.before, false)] {
         let Some(position) = position else { continue };
         let greater = after != descending;
@@ -100,23 +101,19 @@ pub async fn page(
         (Order::UpdatedAt, false) => query.order((domains::updated_at.desc(), domains::id.desc())),
     };
     let rows: Vec<Domain> = query.limit(args.fetch()).load(&mut conn).await?;
-    let rows = rows.into_iter().map(|domain| (position(order, &domain), domain)).map(|(p, d)| (d, p)).collect();
+    let rows = rows
+        .into_iter()
+        .map(|domain| {
+            let position = position(order, &domain);
+            (domain, position)
+        })
+        .collect();
     Ok(Page::from_rows(rows, args))
 }
 
 pub async fn count(mut conn: &AsyncPgConnection, tenant: TenantId, filter: &Filter) -> Result<i64> {
-    let mut query = domains::table.filter(domains::tenant_id.eq(tenant)).select(count_star()).into_boxed::<Pg>();
-    if let Some(keys) = filter.keys.clone() {
-        query = query.filter(domains::key.eq_any(keys));
-    }
-    if let Some(teams) = filter.owner_teams.clone() {
-        query = query.filter(domains::owner_team.eq_any(teams));
-    }
-    query = match filter.archived {
-        Some(true) => query.filter(domains::archived_at.is_not_null()),
-        Some(false) | None => query.filter(domains::archived_at.is_null()),
-    };
-    Ok(query.first(&mut conn).await?)
+    let query = domains::table.filter(domains::tenant_id.eq(tenant)).select(count_star()).into_boxed::<Pg>();
+    Ok(query.filter(filter.condition()).first(&mut conn).await?)
 }
 
 type Query = domains::BoxedQuery<'static, Pg, diesel::dsl::SqlTypeOf<diesel::dsl::AsSelect<Domain, Pg>>>;
@@ -125,18 +122,21 @@ fn all(tenant: TenantId) -> Query {
     domains::table.filter(domains::tenant_id.eq(tenant)).select(Domain::as_select()).into_boxed()
 }
 
+type Condition = Box<dyn BoxableExpression<domains::table, Pg, SqlType = Nullable<Bool>>>;
+
 impl Filter {
-    fn apply(&self, mut query: Query) -> Query {
+    fn condition(&self) -> Condition {
+        let mut condition: Condition = match self.archived {
+            Some(true) => Box::new(domains::archived_at.is_not_null().nullable()),
+            Some(false) | None => Box::new(domains::archived_at.is_null().nullable()),
+        };
         if let Some(keys) = self.keys.clone() {
-            query = query.filter(domains::key.eq_any(keys));
+            condition = Box::new(condition.and(domains::key.eq_any(keys)));
         }
         if let Some(teams) = self.owner_teams.clone() {
-            query = query.filter(domains::owner_team.eq_any(teams));
+            condition = Box::new(condition.and(domains::owner_team.eq_any(teams)));
         }
-        match self.archived {
-            Some(true) => query.filter(domains::archived_at.is_not_null()),
-            Some(false) | None => query.filter(domains::archived_at.is_null()),
-        }
+        condition
     }
 }
 

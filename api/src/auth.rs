@@ -1,0 +1,216 @@
+//! From a request's credential to the [`Actor`] it stands for.
+//!
+//! Two caches keep a busy credential from costing a signature check and SQL at each request. An access token's signature is
+//! checked once, and what it says is kept until it expires. Whether the credential still holds (session and key not revoked,
+//! user not suspended, role unchanged) is asked of PostgreSQL and kept for less than a second, so that a revocation reaches
+//! every instance within one. Both are bounded, and keyed by the SHA-256 of the credential, never by the credential itself.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, HeaderName, header};
+use mdl::tokens::{ApiKeyText, Claims, Keys};
+use mdl::{Actor, App, Error, Result, api_keys, sessions};
+use moka::Expiry;
+use moka::future::Cache;
+use sha2::{Digest, Sha256};
+
+/// How long an answer of PostgreSQL about a credential is believed. With the time the question takes, below a second.
+const RECHECK_AFTER: Duration = Duration::from_millis(800);
+/// Credentials kept at most, in each of the two caches; each takes some 300 bytes.
+const MAX_KEPT: u64 = 50_000;
+/// Longest credential looked at, in bytes; ours are far below.
+const MAX_LENGTH: usize = 4096;
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+const MALFORMED: Error = Error::Unauthenticated("Send Authorization: Bearer, with an access token or an API key, or X-API-Key");
+
+/// SHA-256 of a credential.
+type Fingerprint = [u8; 32];
+
+/// Checks credentials. Cheap to clone; all clones share their caches.
+#[derive(Clone)]
+pub struct Authenticator {
+    app: App,
+    keys: Arc<Keys>,
+    /// What verified access tokens say, until they expire.
+    verified: Cache<Fingerprint, Arc<Claims>>,
+    /// Who credentials stand for, for [`RECHECK_AFTER`].
+    actors: Cache<Fingerprint, Arc<Actor>>,
+}
+
+/// A credential as it was sent.
+enum Credential<'a> {
+    AccessToken(&'a str),
+    ApiKey(&'a str, ApiKeyText),
+}
+
+impl Authenticator {
+    pub fn new(app: App, keys: Arc<Keys>) -> Self {
+        Self {
+            app,
+            keys,
+            verified: Cache::builder().max_capacity(MAX_KEPT).expire_after(UntilExpired).build(),
+            actors: Cache::builder().max_capacity(MAX_KEPT).time_to_live(RECHECK_AFTER).build(),
+        }
+    }
+
+    /// The keys that access tokens are signed with.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Who sends this request: `Authorization: Bearer` with an access token or an API key, or `X-API-Key`. `None` without a
+    /// credential. A credential that is malformed, refused or sent twice is an error, never the anonymous.
+    ///
+    /// The actor's `request_id` is left for the caller to fill in.
+    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Actor>> {
+        match credential(headers)? {
+            None => Ok(None),
+            Some(Credential::AccessToken(token)) => self.access_token(token).await.map(Some),
+            Some(Credential::ApiKey(text, key)) => self.api_key(text, &key).await.map(Some),
+        }
+    }
+
+    /// As [`Authenticator::authenticate`], for a credential that comes another way: in the first message of a websocket.
+    pub async fn authenticate_text(&self, credential: &str) -> Result<Actor> {
+        match parse(credential)? {
+            Credential::AccessToken(token) => self.access_token(token).await,
+            Credential::ApiKey(text, key) => self.api_key(text, &key).await,
+        }
+    }
+
+    async fn access_token(&self, token: &str) -> Result<Actor> {
+        let fingerprint = fingerprint(token);
+        let claims = match self.verified.get(&fingerprint).await {
+            Some(claims) => claims,
+            None => {
+                let claims = Arc::new(self.keys.verify(token)?);
+                self.verified.insert(fingerprint, claims.clone()).await;
+                claims
+            }
+        };
+        self.known(fingerprint, sessions::actor(&self.app, &claims)).await
+    }
+
+    async fn api_key(&self, text: &str, key: &ApiKeyText) -> Result<Actor> {
+        self.known(fingerprint(text), api_keys::authenticate(&self.app, key)).await
+    }
+
+    /// The actor that was found lately, or is found now: by one of many requests that ask at once, for all of them.
+    async fn known(&self, fingerprint: Fingerprint, find: impl Future<Output = Result<Actor>>) -> Result<Actor> {
+        let found = self.actors.try_get_with(fingerprint, async { find.await.map(Arc::new) }).await;
+        found.map(|actor| Actor::clone(&actor)).map_err(shared)
+    }
+}
+
+/// Ends what is known of a token when the token ends.
+struct UntilExpired;
+
+impl Expiry<Fingerprint, Arc<Claims>> for UntilExpired {
+    fn expire_after_create(&self, _: &Fingerprint, claims: &Arc<Claims>, _: Instant) -> Option<Duration> {
+        let left = claims.exp * 1000 - chrono::Utc::now().timestamp_millis();
+        Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+    }
+}
+
+fn fingerprint(credential: &str) -> Fingerprint {
+    Sha256::digest(credential).into()
+}
+
+/// An error of one's own from one that several requests got at once.
+fn shared(error: Arc<Error>) -> Error {
+    match &*error {
+        Error::Unauthenticated(message) => Error::Unauthenticated(message),
+        Error::Unavailable { service, .. } => Error::unavailable(service, error),
+        _ => Error::internal(error),
+    }
+}
+
+fn credential(headers: &HeaderMap) -> Result<Option<Credential<'_>>> {
+    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let mut api_key = headers.get_all(X_API_KEY).iter();
+    let found = match (authorization.next(), api_key.next()) {
+        (None, None) => return Ok(None),
+        (Some(value), None) => {
+            let (scheme, credential) = value.to_str().ok().and_then(|text| text.trim().split_once(' ')).ok_or(MALFORMED)?;
+            if !scheme.eq_ignore_ascii_case("bearer") {
+                return Err(MALFORMED);
+            }
+            parse(credential.trim())?
+        }
+        (None, Some(value)) => match parse(value.to_str().map_err(|_| MALFORMED)?.trim())? {
+            Credential::AccessToken(_) => return Err(MALFORMED),
+            key => key,
+        },
+        (Some(_), Some(_)) => return Err(Error::Unauthenticated("Send one credential, not two")),
+    };
+    if authorization.next().is_some() || api_key.next().is_some() {
+        return Err(Error::Unauthenticated("Send one credential, not two"));
+    }
+    Ok(Some(found))
+}
+
+fn parse(credential: &str) -> Result<Credential<'_>> {
+    if credential.is_empty() || credential.len() > MAX_LENGTH {
+        return Err(MALFORMED);
+    }
+    if credential.starts_with(ApiKeyText::PREFIX) {
+        let key = credential.parse().map_err(|_| Error::Unauthenticated("The API key is not valid, or no longer"))?;
+        return Ok(Credential::ApiKey(credential, key));
+    }
+    Ok(Credential::AccessToken(credential))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use mdl::ids::{ApiKeyId, TenantId};
+
+    use super::*;
+
+    fn read(headers: &[(&'static str, &str)]) -> Result<Option<&'static str>, &'static str> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        match credential(&map) {
+            Ok(None) => Ok(None),
+            Ok(Some(Credential::AccessToken(_))) => Ok(Some("token")),
+            Ok(Some(Credential::ApiKey(..))) => Ok(Some("key")),
+            Err(error) => Err(error.code()),
+        }
+    }
+
+    #[test]
+    fn finds_the_credential() {
+        let key = ApiKeyText::new(TenantId::new(), ApiKeyId::new()).reveal();
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&[("authorization", "Bearer a.b.c")]), Ok(Some("token")));
+        assert_eq!(read(&[("authorization", "bearer  a.b.c ")]), Ok(Some("token")));
+        assert_eq!(read(&[("authorization", &format!("Bearer {key}"))]), Ok(Some("key")));
+        assert_eq!(read(&[("x-api-key", &key)]), Ok(Some("key")));
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_understand() {
+        let key = ApiKeyText::new(TenantId::new(), ApiKeyId::new()).reveal();
+        let long = format!("Bearer {}", "x".repeat(MAX_LENGTH + 1));
+        for bad in [
+            &[("authorization", "")] as &[_],
+            &[("authorization", "Bearer")],
+            &[("authorization", "Bearer ")],
+            &[("authorization", "Basic YTpi")],
+            &[("authorization", "a.b.c")],
+            &[("authorization", &long)],
+            &[("authorization", "Bearer mdl_short")],
+            &[("x-api-key", "a.b.c")],
+            &[("x-api-key", "")],
+            &[("authorization", "Bearer a.b.c"), ("x-api-key", &key)],
+            &[("authorization", "Bearer a.b.c"), ("authorization", "Bearer a.b.c")],
+        ] {
+            assert_eq!(read(bad), Err("UNAUTHENTICATED"), "{bad:?}");
+        }
+    }
+}

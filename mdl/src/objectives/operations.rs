@@ -1,0 +1,153 @@
+//! What people do to objectives.
+
+use chrono::Utc;
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Content, Objective, store};
+use crate::actor::{Actor, Permission};
+use crate::app::App;
+use crate::error::{Code, Error, Problem, Result};
+use crate::events::Event;
+use crate::ids::{DomainId, ObjectiveId, TenantId};
+use crate::metrics::definition::check_key;
+use crate::schema::objectives;
+use crate::text::Problems;
+use crate::{audit, domains, events};
+
+/// An objective to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewObjective {
+    pub key: String,
+    /// Key or name of its business domain.
+    pub domain: Option<String>,
+    /// Its `domain_id` is set from `domain`.
+    pub content: Content,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = objectives)]
+struct NewRow<'a> {
+    tenant_id: TenantId,
+    id: ObjectiveId,
+    key: &'a str,
+    created_by: Option<Uuid>,
+    updated_by: Option<Uuid>,
+}
+
+/// Adds an objective.
+pub async fn create(app: &App, actor: &Actor, mut new: NewObjective) -> Result<Objective> {
+    actor.require(Permission::CatalogWrite)?;
+    let mut problems = Problems::default();
+    check_key(&mut problems, "key", &new.key);
+    new.content.check(&mut problems);
+    problems.check()?;
+
+    let tx = app.db.begin(actor.tenant).await?;
+    new.content.domain_id = match &new.domain {
+        Some(domain) => Some(resolve_domain(&tx, actor.tenant, domain).await?),
+        None => None,
+    };
+    let by = actor.user().map(|user| user.0);
+    let row = NewRow { tenant_id: actor.tenant, id: ObjectiveId::new(), key: &new.key, created_by: by, updated_by: by };
+    let objective: Objective = diesel::insert_into(objectives::table)
+        .values((row, &new.content))
+        .returning(Objective::as_returning())
+        .get_result(&mut &*tx)
+        .await
+        .map_err(Error::from)
+        .map_err(|error| {
+            error.on_constraint("objectives_key_key", || {
+                Problem::new("key", Code::Taken, format!("There is an objective {:?} already", new.key))
+            })
+        })?;
+    record(&tx, actor, "objective.created", &objective).await?;
+    tx.commit().await?;
+    Ok(objective)
+}
+
+/// Changes an objective: `edit` is given its present content. `domain` is as in [`crate::metrics::Update`]. A change of
+/// nothing writes nothing.
+pub async fn update(
+    app: &App,
+    actor: &Actor,
+    id: ObjectiveId,
+    expected_revision: Option<i32>,
+    domain: Option<Option<String>>,
+    edit: impl FnOnce(&mut Content) + Send,
+) -> Result<Objective> {
+    actor.require(Permission::CatalogWrite)?;
+    let tx = app.db.begin(actor.tenant).await?;
+    let objective = lock(&tx, actor.tenant, id, expected_revision).await?;
+    let mut content = objective.content.clone();
+    edit(&mut content);
+    content.domain_id = match &domain {
+        None => objective.content.domain_id,
+        Some(None) => None,
+        Some(Some(domain)) => Some(resolve_domain(&tx, actor.tenant, domain).await?),
+    };
+    let mut problems = Problems::default();
+    content.check(&mut problems);
+    problems.check()?;
+    if content == objective.content {
+        return Ok(objective);
+    }
+    let objective = write(&tx, actor, Objective { content, ..objective }).await?;
+    record(&tx, actor, "objective.updated", &objective).await?;
+    tx.commit().await?;
+    Ok(objective)
+}
+
+/// Takes an objective, and with it its key results, out of the lists.
+pub async fn archive(app: &App, actor: &Actor, id: ObjectiveId, expected_revision: Option<i32>) -> Result<Objective> {
+    actor.require(Permission::CatalogWrite)?;
+    let tx = app.db.begin(actor.tenant).await?;
+    let objective = lock(&tx, actor.tenant, id, expected_revision).await?;
+    if objective.archived_at.is_some() {
+        return Ok(objective);
+    }
+    let objective = write(&tx, actor, Objective { archived_at: Some(Utc::now()), ..objective }).await?;
+    record(&tx, actor, "objective.archived", &objective).await?;
+    tx.commit().await?;
+    Ok(objective)
+}
+
+async fn write(mut conn: &AsyncPgConnection, actor: &Actor, objective: Objective) -> Result<Objective> {
+    let row = objectives::table.filter(objectives::tenant_id.eq(objective.tenant_id).and(objectives::id.eq(objective.id)));
+    Ok(diesel::update(row)
+        .set((
+            &objective.content,
+            objectives::revision.eq(objective.revision + 1),
+            objectives::updated_at.eq(Utc::now()),
+            objectives::updated_by.eq(actor.user().map(|user| user.0)),
+            objectives::archived_at.eq(objective.archived_at),
+        ))
+        .returning(Objective::as_returning())
+        .get_result(&mut conn)
+        .await?)
+}
+
+async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: ObjectiveId, expected: Option<i32>) -> Result<Objective> {
+    let objective = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::not_found("objective", id))?;
+    match expected {
+        Some(expected) if expected != objective.revision => {
+            Err(Error::VersionConflict { kind: "objective", expected, actual: objective.revision })
+        }
+        _ => Ok(objective),
+    }
+}
+
+async fn resolve_domain(conn: &AsyncPgConnection, tenant: TenantId, name: &str) -> Result<DomainId> {
+    match domains::store::by_key_or_name(conn, tenant, name).await? {
+        Some(domain) => Ok(domain.id),
+        None => Err(Error::invalid("domain", Code::NotFound, format!("There is no business domain {name:?}"))),
+    }
+}
+
+async fn record(conn: &AsyncPgConnection, actor: &Actor, kind: &'static str, objective: &Objective) -> Result<()> {
+    let payload = json!({ "key": objective.key, "name": objective.content.name });
+    audit::record(conn, actor, kind, ("objective", objective.id.0), &payload).await?;
+    events::push(conn, actor, &Event { kind, subject: objective.id.0, payload }).await
+}

@@ -1,0 +1,140 @@
+//! The product with a database, Redis names and files of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mdl::actor::{Actor, Role};
+use mdl::config::Config;
+use mdl::tenants::Tenant;
+use mdl::tokens::Keys;
+use mdl::users::NewUser;
+use mdl::{App, tenants, users};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Client, TestDatabase, variable};
+
+/// The password of every user of a test.
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// A running API with one tenant, `acme`, that has an admin, an editor and a viewer.
+pub struct TestApp {
+    pub app: App,
+    pub base: String,
+    pub tenant: Tenant,
+    pub database: TestDatabase,
+    environment: Vec<(String, String)>,
+    storage: PathBuf,
+    stop: CancellationToken,
+    anonymous: Client,
+}
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With settings, as environment variables.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let database = TestDatabase::migrated().await;
+        let name = uuid::Uuid::now_v7().simple().to_string();
+        let storage = std::env::temp_dir().join(format!("mdl-test-{name}"));
+        let mut environment: Vec<(String, String)> = vec![
+            ("DATABASE_URL".to_owned(), database.url("mdl_app")),
+            ("DATABASE_OWNER_URL".to_owned(), database.url("mdl_owner")),
+            ("REDIS_URL".to_owned(), variable("MDL_TEST_REDIS_URL").expect("MDL_TEST_REDIS_URL: run the tests with ops/dev test")),
+            ("MDL_REDIS_PREFIX".to_owned(), format!("test-{name}")),
+            ("MDL_STORAGE_URL".to_owned(), format!("file://{}", storage.display())),
+            ("MDL_WEB_DIR".to_owned(), crate::root().join("web/dist").display().to_string()),
+            ("DATABASE_POOL_SIZE".to_owned(), "6".to_owned()),
+            ("MDL_DEFAULT_TENANT".to_owned(), "acme".to_owned()),
+        ];
+        for (name, value) in settings {
+            environment.retain(|(known, _)| known != name);
+            environment.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        let config = config(&environment);
+        let app = App::new(config).expect("an app");
+        let keys = Arc::new(Keys::load(&app.config.auth).expect("signing keys"));
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let base = format!("http://{}", listener.local_addr().expect("its address"));
+        let stop = CancellationToken::new();
+        let router = mdl_api::router(app.clone(), keys).into_make_service_with_connect_info::<SocketAddr>();
+        let stopped = stop.clone().cancelled_owned();
+        tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await.expect("the API serves") });
+        let tenant = tenants::create(&app, "acme", "Acme").await.expect("a tenant");
+        add_users(&app, &tenant).await;
+        let anonymous = Client::anonymous(&base);
+        Self { app, base, tenant, database, environment, storage, stop, anonymous }
+    }
+
+    /// The command line's actor in the first tenant: may everything.
+    pub fn system(&self) -> Actor {
+        Actor::system(self.tenant.id)
+    }
+
+    pub fn anonymous(&self) -> &Client {
+        &self.anonymous
+    }
+
+    /// A signed-in client of the first tenant.
+    pub async fn client(&self, role: Role) -> Client {
+        self.client_of("acme", role).await
+    }
+
+    pub async fn client_of(&self, tenant: &str, role: Role) -> Client {
+        self.anonymous.sign_in(tenant, &email(role), PASSWORD).await
+    }
+
+    /// A second tenant with the same users.
+    pub async fn other_tenant(&self) -> Tenant {
+        let tenant = tenants::create(&self.app, "globex", "Globex").await.expect("a second tenant");
+        add_users(&self.app, &tenant).await;
+        tenant
+    }
+
+    /// Runs a worker in this process until the test ends.
+    pub fn start_worker(&self) {
+        let (app, stop) = (self.app.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            mdl_worker::run(app, mdl_worker::jobs::registry(), mdl_worker::Stop::on(stop)).await.expect("the worker runs");
+        });
+    }
+
+    /// The settings of this app, for a program.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.environment.clone()
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if self.storage.exists()
+            && let Err(error) = std::fs::remove_dir_all(&self.storage)
+        {
+            eprintln!("{}: {error}", self.storage.display());
+        }
+    }
+}
+
+/// The address of the user with this role.
+pub fn email(role: Role) -> String {
+    format!("{}@example.com", role.as_str())
+}
+
+async fn add_users(app: &App, tenant: &Tenant) {
+    for role in Role::ALL {
+        let new = NewUser { email: email(*role), name: format!("The {}", role.as_str()), password: PASSWORD.to_owned(), role: *role };
+        users::create(app, &Actor::system(tenant.id), new).await.expect("a user");
+    }
+}
+
+/// The settings a program with this environment would have.
+fn config(environment: &[(String, String)]) -> Config {
+    let flags = environment.iter().map(|(name, value)| {
+        let flag = name.strip_prefix("MDL_").unwrap_or(name).to_lowercase().replace('_', "-");
+        format!("--{flag}={value}")
+    });
+    Config::from_arguments(std::iter::once("test".to_owned()).chain(flags)).expect("settings")
+}

@@ -1,0 +1,102 @@
+//! A client of the GraphQL API, as a frontend would write it.
+
+use reqwest::StatusCode;
+use reqwest::header::{AUTHORIZATION, HeaderMap};
+use serde_json::{Value, json};
+
+/// Sends operations, with or without a credential.
+#[derive(Clone)]
+pub struct Client {
+    pub http: reqwest::Client,
+    /// `http://127.0.0.1:port`
+    pub base: String,
+    pub credential: Option<String>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Client {
+    pub fn anonymous(base: &str) -> Self {
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Self { http, base: base.to_owned(), credential: None }
+    }
+
+    /// The same with another credential: an access token or an API key.
+    pub fn with(&self, credential: impl Into<String>) -> Self {
+        Self { credential: Some(credential.into()), ..self.clone() }
+    }
+
+    /// Signs in; fails if it is refused.
+    pub async fn sign_in(&self, tenant: &str, email: &str, password: &str) -> Self {
+        let input = json!({ "input": { "tenant": tenant, "email": email, "password": password } });
+        let answer = self
+            .send("mutation($input: SignInInput!) { signIn(input: $input) { session { accessToken } userErrors { message } } }", input)
+            .await;
+        let token = answer.data()["signIn"]["session"]["accessToken"].as_str().expect("an access token").to_owned();
+        self.with(token)
+    }
+
+    /// Sends an operation.
+    pub async fn send(&self, query: &str, variables: Value) -> Answer {
+        self.send_with(query, variables, &[]).await
+    }
+
+    /// Sends an operation with further headers.
+    pub async fn send_with(&self, query: &str, variables: Value, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.http.post(format!("{}/graphql", self.base)).json(&json!({ "query": query, "variables": variables }));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.receive(request).await
+    }
+
+    /// Sends any request with this client's credential.
+    pub async fn receive(&self, request: reqwest::RequestBuilder) -> Answer {
+        let request = match &self.credential {
+            Some(credential) => request.header(AUTHORIZATION, format!("Bearer {credential}")),
+            None => request,
+        };
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.expect("the whole answer");
+        Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    }
+
+    /// Sends an operation that must succeed, and gives its data.
+    pub async fn ask(&self, query: &str, variables: Value) -> Value {
+        self.send(query, variables).await.data()
+    }
+}
+
+impl Answer {
+    /// The data of an answer without errors.
+    pub fn data(&self) -> Value {
+        assert!(self.body.get("errors").is_none(), "{}", self.body);
+        self.body["data"].clone()
+    }
+
+    /// The code of the first error, if there is one.
+    pub fn error_code(&self) -> Option<&str> {
+        self.body["errors"][0]["extensions"]["code"].as_str()
+    }
+
+    /// The user errors of a mutation's only field, as `field: CODE`.
+    pub fn user_errors(&self) -> Vec<String> {
+        let data = self.data();
+        let fields = data.as_object().expect("data is an object");
+        let errors = fields.values().next().and_then(|payload| payload["userErrors"].as_array()).expect("userErrors were selected");
+        errors
+            .iter()
+            .map(|error| {
+                let field: Vec<_> = error["field"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                format!("{}: {}", field.join("."), error["code"].as_str().unwrap_or_default())
+            })
+            .collect()
+    }
+}

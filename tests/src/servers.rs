@@ -1,0 +1,119 @@
+//! Servers and programs that one test has for itself, to stop, flush and kill.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::{TestApp, eventually};
+
+/// A Redis that no other test uses.
+pub struct PrivateRedis {
+    process: Child,
+    port: u16,
+}
+
+impl PrivateRedis {
+    pub async fn start() -> Self {
+        Self::on(free_port()).await
+    }
+
+    async fn on(port: u16) -> Self {
+        let process = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server, which ops/dev test installs");
+        let redis = Self { process, port };
+        eventually("Redis answers", async || redis.command("PING").await.ok()).await;
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Forgets everything.
+    pub async fn flush(&self) {
+        self.command("FLUSHALL").await.expect("FLUSHALL");
+    }
+
+    /// Kills the server and starts an empty one in its place.
+    pub async fn restart(mut self) -> Self {
+        let port = self.port;
+        self.stop();
+        drop(self);
+        Self::on(port).await
+    }
+
+    pub fn stop(&mut self) {
+        self.process.kill().expect("Redis ends");
+        self.process.wait().expect("Redis has ended");
+    }
+
+    async fn command(&self, name: &str) -> redis::RedisResult<String> {
+        let client = redis::Client::open(self.url())?;
+        let mut conn = client.get_multiplexed_async_connection().await?;
+        redis::cmd(name).query_async(&mut conn).await
+    }
+}
+
+impl Drop for PrivateRedis {
+    fn drop(&mut self) {
+        // It may have been stopped by the test.
+        if self.process.kill().is_ok() {
+            self.process.wait().expect("Redis has ended");
+        }
+    }
+}
+
+/// The real worker program, as an operator runs it.
+pub struct WorkerProcess(Child);
+
+impl WorkerProcess {
+    pub fn start(app: &TestApp) -> Self {
+        let process = Command::new(binary("mdl-worker"))
+            .arg("run")
+            .envs(app.environment())
+            .env("MDL_WORKER_OPS_ADDR", format!("127.0.0.1:{}", free_port()))
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("mdl-worker, which cargo build --workspace --bins makes");
+        Self(process)
+    }
+
+    /// SIGKILL: no goodbye.
+    pub fn kill(&mut self) {
+        self.0.kill().expect("the worker ends");
+        self.0.wait().expect("the worker has ended");
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let told = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().expect("kill");
+        assert!(told.success());
+        let status = self.0.wait().expect("the worker has ended");
+        status.code()
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.kill();
+        }
+    }
+}
+
+/// A program of this workspace, built beside this test.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    let folder = test.parent().and_then(|deps| deps.parent()).expect("target/…/deps/");
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: cargo build --workspace --bins", path.display());
+    path
+}
+
+/// A loopback port that nobody listens on now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("its number").port()
+}
