@@ -217,6 +217,9 @@ fn first_version(fields: &mut Fields<'_>) -> Option<Semver> {
 pub fn check(metric: &MetricDraft) -> Problems {
     let mut problems = Problems::default();
     check_key(&mut problems, "metric_id", &metric.key);
+    if let Some(domain) = &metric.domain {
+        problems.line("business_domain", domain, 200);
+    }
     metric.definition.check(&mut problems);
     problems
 }

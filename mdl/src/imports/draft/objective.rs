@@ -96,6 +96,9 @@ fn date(fields: &mut Fields<'_>, names: &[&str]) -> Option<NaiveDate> {
 pub fn check(objective: &ObjectiveDraft) -> Problems {
     let mut problems = Problems::default();
     check_key(&mut problems, "objective_id", &objective.key);
+    if let Some(domain) = &objective.domain {
+        problems.line("business_domain", domain, 200);
+    }
     objective.content.check(&mut problems);
     problems.count("key_results", objective.key_results.len(), 100);
     let mut seen = HashSet::new();
