@@ -1,5 +1,9 @@
 //! The GraphQL server: HTTP in front, `mdl` behind.
 
 pub mod auth;
+pub mod cli;
 pub mod graphql;
+pub mod http;
 pub mod rate_limit;
+
+pub use http::{router, serve};

@@ -1,1 +1,20 @@
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use mdl_api::cli::Cli;
+
+/// Resolving a deeply nested answer calls deeply; the default of 2 MiB is close to that in debug builds.
+const STACK_BYTES: usize = 8 << 20;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(cli.run()));
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("mdl-api: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -25,6 +25,9 @@ use crate::telemetry;
 /// The PostgreSQL notification that wakes the relay; its payload is the queue's name.
 pub const CHANNEL: &str = "mdl_jobs";
 
+/// The PostgreSQL notification that makes workers look whether one of their jobs is to be cancelled.
+pub const CANCEL_CHANNEL: &str = "mdl_job_cancel";
+
 /// A kind of job: its payload (ids, not copies) and how it is run.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The stored name, `verb_noun`: `import_catalog`.
@@ -40,6 +43,58 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
         let ceiling = 2f64.powi(attempt.clamp(1, 20)).min(600.0);
         Duration::from_secs_f64(rand::rng().random_range(ceiling / 2.0..=ceiling))
     }
+}
+
+/// How far a job has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobState {
+    /// For its time, or for room in the queue.
+    Waiting,
+    /// Its id is in Redis, for the next free worker.
+    Dispatched,
+    /// A worker holds its lease.
+    Running,
+    Succeeded,
+    /// Out of attempts, or not worth repeating: kept with its error.
+    Dead,
+    Cancelled,
+}
+
+crate::text::text_enum!(JobState {
+    Waiting = "waiting",
+    Dispatched = "dispatched",
+    Running = "running",
+    Succeeded = "succeeded",
+    Dead = "dead",
+    Cancelled = "cancelled",
+});
+
+/// A job as the ledger knows it.
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = jobs)]
+pub struct JobRow {
+    pub tenant_id: TenantId,
+    pub id: JobId,
+    pub queue: String,
+    pub kind: String,
+    pub payload: Value,
+    pub state: JobState,
+    pub priority: i16,
+    pub run_at: DateTime<Utc>,
+    pub unique_key: Option<String>,
+    /// Attempts begun so far.
+    pub attempt: i32,
+    pub max_attempts: i32,
+    /// Which worker has it, or had it last.
+    pub worker: Option<String>,
+    pub cancel_requested_at: Option<DateTime<Utc>>,
+    /// Of the last attempt that failed. Internal detail: for operators only.
+    pub last_error: Option<String>,
+    pub enqueued_by: Option<Uuid>,
+    pub created_at: DateTime<Utc>,
+    /// Of the last attempt.
+    pub started_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<DateTime<Utc>>,
 }
 
 /// When and how to enqueue; `Default` is at once.
@@ -61,7 +116,8 @@ struct NewJob<'a> {
     kind: &'a str,
     payload: Value,
     priority: i16,
-    run_at: DateTime<Utc>,
+    /// The database's clock when not given.
+    run_at: Option<DateTime<Utc>>,
     unique_key: Option<&'a str>,
     max_attempts: i32,
     trace_context: Value,
@@ -77,7 +133,7 @@ pub async fn enqueue<J: Job>(mut conn: &AsyncPgConnection, actor: &Actor, job: &
         kind: J::KIND,
         payload: serde_json::to_value(job)?,
         priority: how.priority,
-        run_at: how.run_at.unwrap_or_else(Utc::now),
+        run_at: how.run_at,
         unique_key: how.unique_key.as_deref(),
         max_attempts: J::MAX_ATTEMPTS,
         trace_context: telemetry::trace_context(),
@@ -91,12 +147,61 @@ pub async fn enqueue<J: Job>(mut conn: &AsyncPgConnection, actor: &Actor, job: &
         .await
         .optional()?;
     if id.is_some() {
-        // Delivered when the transaction commits, and not at all when it does not.
-        diesel::sql_query("SELECT pg_notify($1, $2)")
-            .bind::<diesel::sql_types::Text, _>(CHANNEL)
-            .bind::<diesel::sql_types::Text, _>(J::QUEUE)
-            .execute(&mut conn)
-            .await?;
+        notify(conn, CHANNEL, J::QUEUE).await?;
     }
     Ok(id)
+}
+
+/// The job with this id.
+pub async fn by_id(mut conn: &AsyncPgConnection, tenant: TenantId, id: JobId) -> Result<Option<JobRow>> {
+    Ok(jobs::table
+        .select(JobRow::as_select())
+        .filter(jobs::tenant_id.eq(tenant).and(jobs::id.eq(id)))
+        .first(&mut conn)
+        .await
+        .optional()?)
+}
+
+/// Asks for a job to be stopped, in the caller's transaction. One that has not begun is cancelled at once; of one that runs,
+/// its worker hears within a second. Answers with the state it is in now: `Cancelled`, `Running`, or how it had already
+/// ended; `None` when there is no such job.
+///
+/// A handler's transaction may lock its own rows before the job's (see [`ledger::hold`]), so lock them in that order too.
+pub async fn request_cancel(mut conn: &AsyncPgConnection, tenant: TenantId, id: JobId) -> Result<Option<JobState>> {
+    #[derive(QueryableByName)]
+    struct Now {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        state: JobState,
+    }
+    let now: Option<Now> = diesel::sql_query(
+        "UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, now()),
+             state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
+             finished_at = CASE WHEN state = 'running' THEN NULL ELSE now() END
+         WHERE tenant_id = $1 AND id = $2 AND state IN ('waiting', 'dispatched', 'running')
+         RETURNING state",
+    )
+    .bind::<diesel::sql_types::Uuid, _>(tenant)
+    .bind::<diesel::sql_types::Uuid, _>(id)
+    .get_result(&mut conn)
+    .await
+    .optional()?;
+    match now {
+        None => Ok(by_id(conn, tenant, id).await?.map(|job| job.state)),
+        Some(now) => {
+            if now.state == JobState::Running {
+                notify(conn, CANCEL_CHANNEL, &id.to_string()).await?;
+            }
+            Ok(Some(now.state))
+        }
+    }
+}
+
+/// Sends a notification when the caller's transaction commits, and none when it does not.
+async fn notify(mut conn: &AsyncPgConnection, channel: &str, payload: &str) -> Result<()> {
+    diesel::sql_query("SELECT pg_notify($1, $2)")
+        .bind::<diesel::sql_types::Text, _>(channel)
+        .bind::<diesel::sql_types::Text, _>(payload)
+        .execute(&mut conn)
+        .await?;
+    Ok(())
 }

@@ -8,6 +8,7 @@ pub mod definition;
 pub mod filter;
 pub mod lineage;
 mod operations;
+pub mod related;
 pub mod search;
 pub mod store;
 pub mod versions;

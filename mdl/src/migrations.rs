@@ -39,12 +39,16 @@ pub async fn pending(db: &crate::db::Db) -> Result<bool> {
         #[diesel(sql_type = diesel::sql_types::Text)]
         version: String,
     }
-    let known: Vec<Box<dyn diesel::migration::Migration<diesel::pg::Pg>>> =
-        MIGRATIONS.migrations().map_err(|e: BoxError| Error::internal(e))?;
+    // Migrations cannot be kept across an await: they may not move between threads.
+    let known: Vec<String> = {
+        let migrations: Vec<Box<dyn diesel::migration::Migration<diesel::pg::Pg>>> =
+            MIGRATIONS.migrations().map_err(|e: BoxError| Error::internal(e))?;
+        migrations.iter().map(|migration| migration.name().version().to_string()).collect()
+    };
     let tx = db.dispatch().await?;
     let mut conn: &AsyncPgConnection = &tx;
     let applied: Vec<Applied> = diesel::sql_query("SELECT version FROM __diesel_schema_migrations").load(&mut conn).await?;
-    Ok(known.iter().any(|m| !applied.iter().any(|a| a.version == m.name().version().to_string())))
+    Ok(known.iter().any(|version| !applied.iter().any(|applied| applied.version == *version)))
 }
 
 async fn connect(owner_url: &str) -> Result<AsyncPgConnection> {

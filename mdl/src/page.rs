@@ -77,6 +77,12 @@ impl<T> Page<T> {
     pub fn empty() -> Self {
         Self { items: Vec::new(), has_previous: false, has_next: false }
     }
+
+    /// The page with each entry made another.
+    pub fn map<U>(self, entry: impl FnMut(T) -> U) -> Page<U> {
+        let items = self.items.into_iter().map(entry).collect();
+        Page { items, has_previous: self.has_previous, has_next: self.has_next }
+    }
 }
 
 /// An opaque cursor for the values that order an entry.

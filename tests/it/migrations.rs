@@ -55,7 +55,8 @@ async fn two_programs_that_migrate_at_once_do_it_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn schema_rs_says_what_the_database_has() {
     let database = TestDatabase::migrated().await;
-    let tables: BTreeMap<_, _> = catalog(&database).await.into_iter().filter(|(table, _)| !table.starts_with("__diesel")).collect();
+    let tables: BTreeMap<_, _> =
+        catalog(&database).await.into_iter().filter(|(table, _)| !table.starts_with("__diesel")).collect();
     assert_eq!(declared(), tables);
 }
 

@@ -80,19 +80,13 @@ async fn without_a_tenant_nothing_is_seen() {
 async fn the_programs_role_owns_nothing_and_rewrites_no_history() {
     let database = TestDatabase::migrated().await;
     let superuser = database.superuser().await;
-    let owned: i64 = superuser
-        .query_one("SELECT count(*) FROM pg_class WHERE relowner = 'mdl_app'::regrole", &[])
-        .await
-        .unwrap()
-        .get(0);
+    let owned: i64 =
+        superuser.query_one("SELECT count(*) FROM pg_class WHERE relowner = 'mdl_app'::regrole", &[]).await.unwrap().get(0);
     assert_eq!(owned, 0);
     for table in ["audit_log", "metric_versions"] {
         for privilege in ["UPDATE", "DELETE", "TRUNCATE"] {
-            let may: bool = superuser
-                .query_one("SELECT has_table_privilege('mdl_app', $1, $2)", &[&table, &privilege])
-                .await
-                .unwrap()
-                .get(0);
+            let may: bool =
+                superuser.query_one("SELECT has_table_privilege('mdl_app', $1, $2)", &[&table, &privilege]).await.unwrap().get(0);
             assert!(!may, "mdl_app may {privilege} {table}");
         }
     }

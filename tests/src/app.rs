@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use mdl::actor::{Actor, Role};
 use mdl::config::Config;
@@ -42,7 +41,10 @@ impl TestApp {
         let mut environment: Vec<(String, String)> = vec![
             ("DATABASE_URL".to_owned(), database.url("mdl_app")),
             ("DATABASE_OWNER_URL".to_owned(), database.url("mdl_owner")),
-            ("REDIS_URL".to_owned(), variable("MDL_TEST_REDIS_URL").expect("MDL_TEST_REDIS_URL: run the tests with ops/dev test")),
+            (
+                "REDIS_URL".to_owned(),
+                variable("MDL_TEST_REDIS_URL").expect("MDL_TEST_REDIS_URL: run the tests with ops/dev test"),
+            ),
             ("MDL_REDIS_PREFIX".to_owned(), format!("test-{name}")),
             ("MDL_STORAGE_URL".to_owned(), format!("file://{}", storage.display())),
             ("MDL_WEB_DIR".to_owned(), crate::root().join("web/dist").display().to_string()),
@@ -55,11 +57,11 @@ impl TestApp {
         }
         let config = config(&environment);
         let app = App::new(config).expect("an app");
-        let keys = Arc::new(Keys::load(&app.config.auth).expect("signing keys"));
+        let keys = Keys::load(&app.config.auth).expect("signing keys");
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let base = format!("http://{}", listener.local_addr().expect("its address"));
         let stop = CancellationToken::new();
-        let router = mdl_api::router(app.clone(), keys).into_make_service_with_connect_info::<SocketAddr>();
+        let router = mdl_api::http::router(app.clone(), keys).into_make_service_with_connect_info::<SocketAddr>();
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await.expect("the API serves") });
         let tenant = tenants::create(&app, "acme", "Acme").await.expect("a tenant");
@@ -95,10 +97,9 @@ impl TestApp {
 
     /// Runs a worker in this process until the test ends.
     pub fn start_worker(&self) {
-        let (app, stop) = (self.app.clone(), self.stop.clone());
-        tokio::spawn(async move {
-            mdl_worker::run(app, mdl_worker::jobs::registry(), mdl_worker::Stop::on(stop)).await.expect("the worker runs");
-        });
+        let stop = mdl_worker::Stop { gently: self.stop.clone(), now: self.stop.clone() };
+        let app = self.app.clone();
+        tokio::spawn(async move { mdl_worker::run(app, mdl_worker::jobs::registry(), stop).await.expect("the worker runs") });
     }
 
     /// The settings of this app, for a program.
@@ -125,7 +126,8 @@ pub fn email(role: Role) -> String {
 
 async fn add_users(app: &App, tenant: &Tenant) {
     for role in Role::ALL {
-        let new = NewUser { email: email(*role), name: format!("The {}", role.as_str()), password: PASSWORD.to_owned(), role: *role };
+        let new =
+            NewUser { email: email(*role), name: format!("The {}", role.as_str()), password: PASSWORD.to_owned(), role: *role };
         users::create(app, &Actor::system(tenant.id), new).await.expect("a user");
     }
 }

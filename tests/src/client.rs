@@ -23,6 +23,8 @@ pub struct Answer {
 
 impl Client {
     pub fn anonymous(base: &str) -> Self {
+        // Err means that another client of this process did it first.
+        let _first = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         Self { http, base: base.to_owned(), credential: None }
     }
@@ -36,7 +38,10 @@ impl Client {
     pub async fn sign_in(&self, tenant: &str, email: &str, password: &str) -> Self {
         let input = json!({ "input": { "tenant": tenant, "email": email, "password": password } });
         let answer = self
-            .send("mutation($input: SignInInput!) { signIn(input: $input) { session { accessToken } userErrors { message } } }", input)
+            .send(
+                "mutation($input: SignInInput!) { signIn(input: $input) { session { accessToken } userErrors { message } } }",
+                input,
+            )
             .await;
         let token = answer.data()["signIn"]["session"]["accessToken"].as_str().expect("an access token").to_owned();
         self.with(token)
@@ -49,7 +54,8 @@ impl Client {
 
     /// Sends an operation with further headers.
     pub async fn send_with(&self, query: &str, variables: Value, headers: &[(&str, &str)]) -> Answer {
-        let mut request = self.http.post(format!("{}/graphql", self.base)).json(&json!({ "query": query, "variables": variables }));
+        let mut request =
+            self.http.post(format!("{}/graphql", self.base)).json(&json!({ "query": query, "variables": variables }));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -90,7 +96,8 @@ impl Answer {
     pub fn user_errors(&self) -> Vec<String> {
         let data = self.data();
         let fields = data.as_object().expect("data is an object");
-        let errors = fields.values().next().and_then(|payload| payload["userErrors"].as_array()).expect("userErrors were selected");
+        let errors =
+            fields.values().next().and_then(|payload| payload["userErrors"].as_array()).expect("userErrors were selected");
         errors
             .iter()
             .map(|error| {

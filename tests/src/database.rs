@@ -66,7 +66,10 @@ async fn template(superuser: &Url) -> String {
     if there.is_none() {
         let draft = format!("{name}_draft");
         client.batch_execute(&format!("DROP DATABASE IF EXISTS {draft}")).await.expect("no leftover draft");
-        client.batch_execute(&format!("CREATE DATABASE {draft} TEMPLATE mdl OWNER mdl_owner")).await.expect("a draft of the template");
+        client
+            .batch_execute(&format!("CREATE DATABASE {draft} TEMPLATE mdl OWNER mdl_owner"))
+            .await
+            .expect("a draft of the template");
         mdl::migrations::run(url_of(superuser, "mdl_owner", &draft).as_str()).await.expect("the migrations");
         client.batch_execute(&format!("ALTER DATABASE {draft} RENAME TO {name}")).await.expect("the template's name");
     }

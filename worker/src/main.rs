@@ -1,1 +1,102 @@
-fn main() {}
+//! `mdl-worker`: background jobs.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use mdl::config::Config;
+use mdl::{App, instruments, telemetry};
+use mdl_worker::{Stop, jobs, ops, start};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+/// Does MDL's background work: takes jobs from the ledger in PostgreSQL and does them
+#[derive(Parser)]
+#[command(name = "mdl-worker", version)]
+struct Program {
+    #[arg(value_enum, default_value_t = Command::Run)]
+    command: Command,
+    #[command(flatten)]
+    config: Config,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Command {
+    /// Work until told to stop
+    Run,
+}
+
+fn main() -> ExitCode {
+    let program = Program::parse();
+    let Command::Run = program.command;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("Cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(program.config));
+    // A handler that blocks its thread must not keep the program alive.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    // Fails only when a provider is installed already, and then there is one.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let _telemetry = telemetry::init(&config.telemetry, "mdl-worker")?;
+    let metrics = instruments::install()?;
+    let app = App::new(config)?;
+    let listener = ops::bind(&app).await?;
+    let registry = jobs::registry();
+    let served: Vec<_> =
+        registry.queues().iter().map(|queue| format!("{queue} ({})", registry.kinds_of(queue).join(", "))).collect();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        ops = %app.config.worker.ops_addr,
+        "Serving {} with {} jobs at once in each queue",
+        if served.is_empty() { "no queue".to_owned() } else { served.join(", ") },
+        app.config.worker.concurrency,
+    );
+
+    let stop = Stop::default();
+    stop_on_signals(stop.clone())?;
+    let serving = tokio::spawn(ops::serve(app.clone(), listener, metrics));
+    start::database(&app, &stop.gently).await;
+    let result = match stop.gently.is_cancelled() {
+        true => Ok(()),
+        false => mdl_worker::run(app, registry, stop).await,
+    };
+    serving.abort();
+    if result.is_ok() {
+        info!("Stopped");
+    }
+    result
+}
+
+/// The first signal stops gently, the second at once.
+fn stop_on_signals(stop: Stop) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for (token, sentence) in [
+            (stop.gently, "Stopping: taking no more jobs, and waiting for those that run. Once more to stop at once"),
+            (stop.now, "Stopping at once"),
+        ] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            info!("{sentence}");
+            token.cancel();
+        }
+    });
+    Ok(())
+}

@@ -6,6 +6,7 @@ use async_graphql::Context;
 use mdl::db::Snapshot;
 use mdl::{Actor, App, Error};
 
+use super::error::top_level;
 use super::loaders::Loaders;
 
 /// One operation: who asks, and the moment of the database that it reads.
@@ -79,6 +80,11 @@ pub trait ContextExt {
 
     fn view(&self) -> mdl::Result<Arc<View>> {
         self.operation().view()
+    }
+
+    /// The view, or the error as the caller is told of it.
+    fn reading(&self) -> async_graphql::Result<Arc<View>> {
+        self.view().map_err(top_level)
     }
 }
 

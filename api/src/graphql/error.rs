@@ -45,17 +45,27 @@ pub fn split<T>(result: mdl::Result<T>) -> async_graphql::Result<(Option<T>, Vec
 
 /// A top-level error with its code. Detail of faults is logged, not returned.
 pub fn top_level(error: Error) -> async_graphql::Error {
-    match &error {
-        Error::Internal(source) => error!(error = %chain(source.as_ref()), "A request failed"),
-        Error::Unavailable { service, source } => error!(service, error = %chain(source.as_ref()), "A server did not answer"),
-        _ => {}
-    }
+    log(&error);
+    outward(&error)
+}
+
+/// What the caller is told of an error that has been logged: many fields may share one.
+pub fn outward(error: &Error) -> async_graphql::Error {
     let code = error.code();
     async_graphql::Error::new(error.to_string()).extend_with(|_, extensions| extensions.set("code", code))
 }
 
+/// Logs what is not the caller's doing.
+pub fn log(error: &Error) {
+    match error {
+        Error::Internal(source) => error!(error = %chain(source.as_ref()), "A request failed"),
+        Error::Unavailable { service, source } => error!(service, error = %chain(source.as_ref()), "A server did not answer"),
+        _ => {}
+    }
+}
+
 /// An error with all its causes, on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

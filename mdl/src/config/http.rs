@@ -16,7 +16,7 @@ pub struct HttpConfig {
     #[arg(id = "public_url", long = "public-url", env = "MDL_PUBLIC_URL")]
     pub public_url: Option<Url>,
     /// Origins whose pages may call the api (CORS); comma-separated
-    #[arg(id = "cors_origins", long = "cors-origins", env = "MDL_CORS_ORIGINS", value_delimiter = ',')]
+    #[arg(id = "cors_origins", long = "cors-origins", env = "MDL_CORS_ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<String>,
     /// Seconds after which a request is given up
     #[arg(id = "request_timeout_seconds", long = "request-timeout-seconds", env = "MDL_REQUEST_TIMEOUT_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -78,4 +78,25 @@ pub struct GraphqlConfig {
     /// Answer introspection without a credential
     #[arg(id = "graphql_public_introspection", long = "graphql-public-introspection", env = "MDL_GRAPHQL_PUBLIC_INTROSPECTION", default_value_t = false, action = clap::ArgAction::Set)]
     pub public_introspection: bool,
+}
+
+/// An origin as browsers send it: scheme, host, and a port that is not the scheme's own.
+fn origin(text: &str) -> Result<String, String> {
+    let origin = text.parse().map(|url: Url| url.origin().ascii_serialization());
+    origin.ok().filter(|origin| origin == text).ok_or_else(|| "an origin is like https://app.example.com, and no more".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::origin;
+
+    #[test]
+    fn origins() {
+        for good in ["https://app.example.com", "http://localhost:3000", "http://127.0.0.1:5173"] {
+            assert_eq!(origin(good).as_deref(), Ok(good));
+        }
+        for bad in ["*", "example.com", "https://example.com/", "https://example.com:443", "https://example.com/app", "null"] {
+            assert!(origin(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -6,14 +6,15 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, Bool, Text, Uuid as SqlUuid};
 
 use super::definition::{IndicatorKind, MetricType, Status, Tier};
-use crate::ids::DomainId;
-use crate::schema::metrics;
+use crate::ids::{DomainId, TenantId};
+use crate::schema::{business_domains, metrics};
 
 /// Conditions that must all hold. An empty filter lets everything through.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filter {
     pub keys: Option<Vec<String>>,
     pub domains: Option<Vec<DomainId>>,
+    pub domain_keys: Option<Vec<String>>,
     /// Metrics that belong to no domain.
     pub without_domain: Option<bool>,
     pub categories: Option<Vec<String>>,
@@ -59,13 +60,19 @@ impl Filter {
 
     /// The SQL condition; `None` when everything passes. Never NULL: a column without a value fails "is one of", and passes
     /// its negation.
-    pub(super) fn condition(&self) -> Option<Condition> {
+    pub(super) fn condition(&self, tenant: TenantId) -> Option<Condition> {
         let mut all: Vec<Condition> = Vec::new();
         if let Some(keys) = self.keys.clone() {
             all.push(Box::new(metrics::key.eq_any(keys)));
         }
         if let Some(domains) = self.domains.clone() {
             all.push(Box::new(known(metrics::domain_id.eq_any(domains))));
+        }
+        if let Some(keys) = self.domain_keys.clone() {
+            let wanted = business_domains::table
+                .filter(business_domains::tenant_id.eq(tenant).and(business_domains::key.eq_any(keys)))
+                .select(business_domains::id.nullable());
+            all.push(Box::new(known(metrics::domain_id.eq_any(wanted))));
         }
         match self.without_domain {
             Some(true) => all.push(Box::new(metrics::domain_id.is_null())),
@@ -116,14 +123,14 @@ impl Filter {
             Some(false) => all.push(Box::new(metrics::archived_at.is_null())),
             None => {}
         }
-        all.extend(self.and.iter().filter_map(Filter::condition));
+        all.extend(self.and.iter().filter_map(|filter| filter.condition(tenant)));
         if !self.or.is_empty() {
             // An empty alternative lets everything through, and so does the whole.
-            let alternatives: Option<Vec<Condition>> = self.or.iter().map(Filter::condition).collect();
+            let alternatives: Option<Vec<Condition>> = self.or.iter().map(|filter| filter.condition(tenant)).collect();
             all.extend(alternatives.and_then(|list| list.into_iter().reduce(|a, b| Box::new(a.or(b)))));
         }
         if let Some(not) = &self.not {
-            match not.condition() {
+            match not.condition(tenant) {
                 Some(condition) => all.push(Box::new(diesel::dsl::not(condition))),
                 None => all.push(Box::new(metrics::id.eq_any(Vec::<uuid::Uuid>::new()))),
             }

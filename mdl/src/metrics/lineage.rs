@@ -4,16 +4,14 @@
 
 use std::collections::BTreeSet;
 
-use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Array, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::definition::Relationships;
+use super::related::{self, MetricPage, Relation};
 use crate::error::Result;
 use crate::ids::{MetricId, TenantId};
-use crate::page::{ByText, Page, PageArgs};
+use crate::page::{ByText, PageArgs};
 use crate::schema::metric_edges;
 
 /// Which way to follow the edges.
@@ -61,22 +59,21 @@ pub(super) async fn declare(
     Ok(())
 }
 
-/// One page of the existing neighbours of each metric, ordered by key, in one statement: (key asked for, ids by key).
+/// For each metric (by key), a page of its existing neighbours, archived ones too. A metric without any is left out.
 pub async fn neighbours_of_each(
-    mut conn: &AsyncPgConnection,
+    conn: &AsyncPgConnection,
     tenant: TenantId,
     side: Side,
     keys: &[String],
     args: &PageArgs<ByText>,
-) -> Result<Vec<(String, Page<(String, MetricId)>)>> {
-    let rows: Vec<(String, String, MetricId)> = Neighbours { tenant, side, keys, args }.load(&mut conn).await?;
-    let pages = rows.chunk_by(|a, b| a.0 == b.0);
-    Ok(pages
-        .map(|rows| {
-            let neighbours = rows.iter().map(|(_, key, id)| (key.clone(), *id)).collect();
-            (rows[0].0.clone(), Page::from_rows(neighbours, args))
-        })
-        .collect())
+    with_details: bool,
+) -> Result<Vec<(String, MetricPage)>> {
+    let relation = match side {
+        Side::Upstream => Relation::UpstreamOf(keys),
+        Side::Downstream => Relation::DownstreamOf(keys),
+    };
+    let pages = related::pages(conn, tenant, relation, args, with_details).await?;
+    Ok(pages.into_iter().map(|(index, page)| (keys[index].clone(), page)).collect())
 }
 
 /// How many existing neighbours each metric has.
@@ -153,52 +150,4 @@ pub async fn unresolved(mut conn: &AsyncPgConnection, tenant: TenantId, keys: &[
     }
     missing.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
     Ok(missing)
-}
-
-/// For each key a page of its neighbours. Diesel has no LATERAL; this node writes it, and its statement is prepared once.
-struct Neighbours<'a> {
-    tenant: TenantId,
-    side: Side,
-    keys: &'a [String],
-    args: &'a PageArgs<ByText>,
-}
-
-impl QueryId for Neighbours<'_> {
-    type QueryId = ();
-    // Prepared by its text, of which there are a few: two sides, with and without cursors.
-    const HAS_STATIC_QUERY_ID: bool = false;
-}
-
-impl Query for Neighbours<'_> {
-    type SqlType = (Text, Text, SqlUuid);
-}
-
-impl QueryFragment<Pg> for Neighbours<'_> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let (near, far) = match self.side {
-            Side::Upstream => ("downstream_key", "upstream_key"),
-            Side::Downstream => ("upstream_key", "downstream_key"),
-        };
-        let order = if self.args.backward { "DESC" } else { "ASC" };
-        out.push_sql("SELECT wanted.key, neighbour.key, neighbour.id FROM unnest(");
-        out.push_bind_param::<Array<Text>, _>(self.keys)?;
-        out.push_sql(") AS wanted (key), LATERAL (SELECT DISTINCT m.key, m.id FROM metric_edges e JOIN metrics m ON m.tenant_id = e.tenant_id AND m.key = e.");
-        out.push_sql(far);
-        out.push_sql(" WHERE e.tenant_id = ");
-        out.push_bind_param::<SqlUuid, _>(&self.tenant)?;
-        out.push_sql(" AND e.");
-        out.push_sql(near);
-        out.push_sql(" = wanted.key");
-        for (edge, comparison) in [(&self.args.after, ">"), (&self.args.before, "<")] {
-            if let Some(ByText(key)) = edge {
-                out.push_sql(&format!(" AND m.key {comparison} "));
-                out.push_bind_param::<Text, _>(key)?;
-            }
-        }
-        out.push_sql(&format!(
-            " ORDER BY m.key {order} LIMIT {}) AS neighbour ORDER BY wanted.key, neighbour.key {order}",
-            self.args.fetch()
-        ));
-        Ok(())
-    }
 }

@@ -102,7 +102,7 @@ pub async fn page(
 ) -> Result<Page<(Row, Position)>> {
     listing.check()?;
     let forward = listing.descending == args.backward;
-    let mut query = listing.apply(select(tenant, listing.with_details));
+    let mut query = listing.apply(tenant, select(tenant, listing.with_details));
     for (position, after) in [(&args.after, true), (&args.before, false)] {
         if let Some(position) = position {
             // "After" means greater in an ascending list; in a descending one it means less.
@@ -145,7 +145,7 @@ pub async fn page(
 pub async fn count(mut conn: &AsyncPgConnection, tenant: TenantId, listing: &Listing) -> Result<i64> {
     listing.check()?;
     let query = metrics::table.filter(metrics::tenant_id.eq(tenant)).select(count_star()).into_boxed::<Pg>();
-    let query = match listing.condition() {
+    let query = match listing.condition(tenant) {
         Some(condition) => query.filter(condition),
         None => query,
     };
@@ -209,8 +209,8 @@ impl Listing {
         self.search.as_deref().unwrap_or_default()
     }
 
-    fn condition(&self) -> Option<Condition> {
-        let mut filter = self.filter.condition();
+    fn condition(&self, tenant: TenantId) -> Option<Condition> {
+        let mut filter = self.filter.condition(tenant);
         let mut and = |condition: Condition| {
             filter = Some(match filter.take() {
                 Some(filter) => Box::new(filter.and(condition)),
@@ -226,8 +226,8 @@ impl Listing {
         filter
     }
 
-    fn apply(&self, query: Query) -> Query {
-        match self.condition() {
+    fn apply(&self, tenant: TenantId, query: Query) -> Query {
+        match self.condition(tenant) {
             Some(condition) => query.filter(condition),
             None => query,
         }

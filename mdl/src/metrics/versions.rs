@@ -3,7 +3,9 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::{Array, Bool, Integer, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -213,4 +215,26 @@ pub async fn document(
         Some((row, document)) => Ok((row, serde_json::from_value(document)?)),
         None => Err(Error::invalid("version", Code::NotFound, format!("There is no version {version} of this metric"))),
     }
+}
+
+/// Whole definitions as they were, for several revisions of several metrics.
+pub async fn documents(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    wanted: &[(MetricId, i32)],
+) -> Result<Vec<((MetricId, i32), Definition)>> {
+    let ids: Vec<Uuid> = wanted.iter().map(|(id, _)| id.0).collect();
+    let revisions: Vec<i32> = wanted.iter().map(|(_, revision)| *revision).collect();
+    let pairs = sql::<Bool>("(metric_versions.metric_id, metric_versions.revision) IN (SELECT * FROM unnest(")
+        .bind::<Array<SqlUuid>, _>(ids)
+        .sql(", ")
+        .bind::<Array<Integer>, _>(revisions)
+        .sql("))");
+    let found: Vec<(MetricId, i32, serde_json::Value)> = metric_versions::table
+        .filter(metric_versions::tenant_id.eq(tenant))
+        .filter(pairs)
+        .select((metric_versions::metric_id, metric_versions::revision, metric_versions::document))
+        .load(&mut conn)
+        .await?;
+    found.into_iter().map(|(id, revision, document)| Ok(((id, revision), serde_json::from_value(document)?))).collect()
 }

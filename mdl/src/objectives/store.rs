@@ -1,17 +1,18 @@
 //! Reads of objectives and key results.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use diesel::dsl::{count_star, max};
+use diesel::dsl::{count_star, max, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::sql_types::{Array, Bool, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 
 use super::{KeyResult, Objective, ObjectiveStatus};
 use crate::error::{Code, Error, Result};
 use crate::ids::{DomainId, KeyResultId, ObjectiveId, TenantId};
-use crate::page::{Page, PageArgs};
-use crate::schema::{key_result_metrics, key_results, objectives};
+use crate::page::{ByText, Page, PageArgs};
+use crate::schema::{business_domains, key_result_metrics, key_results, objectives};
 
 /// What a list of objectives is ordered by; the id decides between equals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -36,6 +37,7 @@ pub struct Filter {
     pub keys: Option<Vec<String>>,
     pub statuses: Option<Vec<ObjectiveStatus>>,
     pub domains: Option<Vec<DomainId>>,
+    pub domain_keys: Option<Vec<String>>,
     pub owners: Option<Vec<String>>,
     pub pillars: Option<Vec<String>>,
     /// Those whose timeframe includes this day.
@@ -73,7 +75,7 @@ pub async fn page(
     args: &PageArgs<Position>,
 ) -> Result<Page<(Objective, Position)>> {
     let mut query = all(tenant);
-    if let Some(condition) = filter.condition() {
+    if let Some(condition) = filter.condition(tenant) {
         query = query.filter(condition);
     }
     for (position, after) in [(&args.after, true), (&args.before, false)] {
@@ -119,9 +121,56 @@ pub async fn page(
     Ok(Page::from_rows(rows, args))
 }
 
+/// For each domain, a page of its current objectives, ordered by key. A domain without any is left out.
+pub async fn page_of_each_domain(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    ids: &[DomainId],
+    args: &PageArgs<ByText>,
+) -> Result<Vec<(DomainId, Page<(Objective, ByText)>)>> {
+    // Diesel has no LATERAL, which ends each domain's scan at its page.
+    let order = if args.backward { "DESC" } else { "ASC" };
+    let (after, before) = (args.after.as_ref().map(|key| key.0.clone()), args.before.as_ref().map(|key| key.0.clone()));
+    let on_a_page = sql::<Bool>("objectives.id IN (SELECT o.id FROM unnest(")
+        .bind::<Array<SqlUuid>, _>(ids.to_vec())
+        .sql(") AS wanted (id), LATERAL (SELECT id FROM objectives WHERE tenant_id = ")
+        .bind::<SqlUuid, _>(tenant)
+        .sql(" AND domain_id = wanted.id AND archived_at IS NULL AND key > coalesce(")
+        .bind::<Nullable<Text>, _>(after)
+        .sql(", '') AND (key < ")
+        .bind::<Nullable<Text>, _>(before)
+        .sql(&format!(") IS NOT FALSE ORDER BY key {order} LIMIT {}) AS o)", args.fetch()));
+    let query = objectives::table.filter(objectives::tenant_id.eq(tenant)).filter(on_a_page).select(Objective::as_select());
+    let rows: Vec<Objective> = if args.backward {
+        query.order((objectives::domain_id, objectives::key.desc())).load(&mut conn).await?
+    } else {
+        query.order((objectives::domain_id, objectives::key.asc())).load(&mut conn).await?
+    };
+    let pages = rows.chunk_by(|a, b| a.content.domain_id == b.content.domain_id).filter_map(|rows| {
+        let items = rows.iter().map(|row| (row.clone(), ByText(row.key.clone()))).collect();
+        Some((rows[0].content.domain_id?, Page::from_rows(items, args)))
+    });
+    Ok(pages.collect())
+}
+
+/// How many current objectives each domain has.
+pub async fn count_of_each_domain(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    ids: &[DomainId],
+) -> Result<Vec<(DomainId, i64)>> {
+    Ok(objectives::table
+        .filter(objectives::tenant_id.eq(tenant).and(objectives::archived_at.is_null()))
+        .filter(objectives::domain_id.eq_any(ids))
+        .group_by(objectives::domain_id)
+        .select((objectives::domain_id.assume_not_null(), count_star()))
+        .load(&mut conn)
+        .await?)
+}
+
 pub async fn count(mut conn: &AsyncPgConnection, tenant: TenantId, filter: &Filter) -> Result<i64> {
     let query = objectives::table.filter(objectives::tenant_id.eq(tenant)).select(count_star()).into_boxed::<Pg>();
-    let query = match filter.condition() {
+    let query = match filter.condition(tenant) {
         Some(condition) => query.filter(condition),
         None => query,
     };
@@ -209,15 +258,14 @@ pub(super) async fn next_position(mut conn: &AsyncPgConnection, tenant: TenantId
 }
 
 type Query = objectives::BoxedQuery<'static, Pg, diesel::dsl::SqlTypeOf<diesel::dsl::AsSelect<Objective, Pg>>>;
-type Condition =
-    Box<dyn BoxableExpression<objectives::table, Pg, SqlType = diesel::sql_types::Nullable<diesel::sql_types::Bool>>>;
+type Condition = Box<dyn BoxableExpression<objectives::table, Pg, SqlType = Nullable<Bool>>>;
 
 fn all(tenant: TenantId) -> Query {
     objectives::table.filter(objectives::tenant_id.eq(tenant)).select(Objective::as_select()).into_boxed()
 }
 
 impl Filter {
-    fn condition(&self) -> Option<Condition> {
+    fn condition(&self, tenant: TenantId) -> Option<Condition> {
         let mut all: Vec<Condition> = Vec::new();
         if let Some(keys) = self.keys.clone() {
             all.push(Box::new(objectives::key.eq_any(keys).nullable()));
@@ -228,6 +276,12 @@ impl Filter {
         }
         if let Some(domains) = self.domains.clone() {
             all.push(Box::new(objectives::domain_id.eq_any(domains)));
+        }
+        if let Some(keys) = self.domain_keys.clone() {
+            let wanted = business_domains::table
+                .filter(business_domains::tenant_id.eq(tenant).and(business_domains::key.eq_any(keys)))
+                .select(business_domains::id.nullable());
+            all.push(Box::new(objectives::domain_id.eq_any(wanted)));
         }
         if let Some(owners) = self.owners.clone() {
             all.push(Box::new(objectives::owner.eq_any(owners)));

@@ -1,0 +1,93 @@
+//! The command line: the server, and what an operator does beside it.
+
+mod accounts;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use mdl::config::{Config, DatabaseConfig};
+use mdl::{App, Error, migrations, tokens};
+
+/// The GraphQL server of MDL, the metrics definition library.
+///
+/// Without a command it serves. Every setting is an environment variable or a flag; `mdl-api serve --help` lists them all.
+#[derive(Debug, Parser)]
+#[command(name = "mdl-api", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve GraphQL, GraphiQL and the health checks until told to stop
+    Serve(Box<Serve>),
+    /// Bring the database to this version's schema (needs DATABASE_OWNER_URL)
+    Migrate(Migrate),
+    /// Print a new private key for MDL_SIGNING_KEY_FILE
+    Keygen,
+    /// Print the GraphQL schema; needs no servers
+    Schema,
+    /// Manage tenants. Settings come from the environment (DATABASE_URL)
+    #[command(subcommand)]
+    Tenant(accounts::TenantCommand),
+    /// Manage users. Settings come from the environment (DATABASE_URL)
+    #[command(subcommand)]
+    User(accounts::UserCommand),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    config: Config,
+}
+
+#[derive(Debug, Args)]
+struct Migrate {
+    #[command(flatten)]
+    database: DatabaseConfig,
+}
+
+impl Cli {
+    /// Does what was asked. An error is one sentence with its causes.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            None => crate::http::serve(self.serve.config).await?,
+            Some(Command::Serve(serve)) => crate::http::serve(serve.config).await?,
+            Some(Command::Migrate(migrate)) => run_migrations(&migrate.database).await?,
+            Some(Command::Keygen) => print!("{}", tokens::generate_key_pem()),
+            Some(Command::Schema) => print!("{}", crate::graphql::schema::sdl()),
+            Some(Command::Tenant(command)) => command.run(&app()?).await?,
+            Some(Command::User(command)) => command.run(&app()?).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn run_migrations(config: &DatabaseConfig) -> anyhow::Result<()> {
+    let owner_url = config.owner_url.as_deref().context("Set DATABASE_OWNER_URL: the migrations run as the owner mdl_owner")?;
+    let applied = migrations::run(owner_url).await.map_err(explain)?;
+    for name in &applied {
+        println!("Applied {name}");
+    }
+    println!("The database is up to date");
+    Ok(())
+}
+
+/// The servers, as the environment says. Commands for people are short, so they take no settings as flags.
+fn app() -> anyhow::Result<App> {
+    let config = Config::from_arguments(["mdl-api"]).unwrap_or_else(|error| error.exit());
+    App::new(config).map_err(explain)
+}
+
+/// An error with what it keeps from callers: at the command line stands the operator.
+pub fn explain(error: Error) -> anyhow::Error {
+    let message = error.to_string();
+    match error {
+        Error::Internal(source) | Error::Unavailable { source, .. } => anyhow::Error::from_boxed(source).context(message),
+        _ => anyhow::Error::msg(message),
+    }
+}

@@ -1,0 +1,84 @@
+use std::sync::Arc;
+
+use futures::FutureExt;
+use mdl::db::Snapshot;
+use mdl::domains::{self, Domain};
+use mdl::ids::DomainId;
+use mdl::objectives::{self, Objective};
+use mdl::page::{ByText, Page, PageArgs};
+
+use super::{Batched, by_arguments};
+use crate::graphql::metrics::Metric;
+use crate::graphql::metrics::list::with_wrapped;
+
+/// Domains, and what is in them.
+pub struct DomainLoaders {
+    pub by_id: Batched<DomainId, Arc<Domain>>,
+    /// Pages of their metrics; the flag says whether with details.
+    pub metrics: Batched<(DomainId, (PageArgs<ByText>, bool)), Page<(Metric, ByText)>>,
+    pub metric_count: Batched<DomainId, i64>,
+    pub objectives: Batched<(DomainId, PageArgs<ByText>), Page<(Arc<Objective>, ByText)>>,
+    pub objective_count: Batched<DomainId, i64>,
+}
+
+impl DomainLoaders {
+    pub fn new(snapshot: &Arc<Snapshot>) -> Self {
+        Self {
+            by_id: Batched::new(snapshot, |snapshot, ids| {
+                async move {
+                    let found = snapshot.read(async |conn| domains::store::by_ids(conn, snapshot.tenant(), &ids).await).await?;
+                    Ok(found.into_iter().map(|domain| (domain.id, Arc::new(domain))).collect())
+                }
+                .boxed()
+            }),
+            metrics: Batched::new(snapshot, |snapshot, keys| {
+                async move {
+                    let mut found = Vec::new();
+                    for ((args, details), ids) in by_arguments(keys) {
+                        let pages = snapshot
+                            .read(async |conn| {
+                                let tenant = snapshot.tenant();
+                                mdl::metrics::related::page_of_each_domain(conn, tenant, &ids, &args, details).await
+                            })
+                            .await?;
+                        found.extend(pages.into_iter().map(|(id, page)| ((id, (args.clone(), details)), with_wrapped(page))));
+                    }
+                    Ok(found)
+                }
+                .boxed()
+            }),
+            metric_count: Batched::new(snapshot, |snapshot, ids| {
+                async move {
+                    let tenant = snapshot.tenant();
+                    snapshot.read(async |conn| mdl::metrics::related::count_of_each_domain(conn, tenant, &ids).await).await
+                }
+                .boxed()
+            }),
+            objectives: Batched::new(snapshot, |snapshot, keys| {
+                async move {
+                    let mut found = Vec::new();
+                    for (args, ids) in by_arguments(keys) {
+                        let tenant = snapshot.tenant();
+                        let pages = snapshot
+                            .read(async |conn| objectives::store::page_of_each_domain(conn, tenant, &ids, &args).await)
+                            .await?;
+                        found.extend(pages.into_iter().map(|(id, page)| ((id, args.clone()), page.map(shared))));
+                    }
+                    Ok(found)
+                }
+                .boxed()
+            }),
+            objective_count: Batched::new(snapshot, |snapshot, ids| {
+                async move {
+                    let tenant = snapshot.tenant();
+                    snapshot.read(async |conn| objectives::store::count_of_each_domain(conn, tenant, &ids).await).await
+                }
+                .boxed()
+            }),
+        }
+    }
+}
+
+fn shared<T>((value, position): (T, ByText)) -> (Arc<T>, ByText) {
+    (Arc::new(value), position)
+}

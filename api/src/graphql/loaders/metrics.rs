@@ -1,0 +1,129 @@
+use std::sync::Arc;
+
+use futures::FutureExt;
+use mdl::db::Snapshot;
+use mdl::ids::MetricId;
+use mdl::metrics::lineage::{self, Side};
+use mdl::metrics::{Definition, Details, MetricVersion, store, versions};
+use mdl::page::{ByText, Page, PageArgs};
+
+use super::{Batched, by_arguments, grouped};
+use crate::graphql::metrics::Metric;
+use crate::graphql::metrics::list::with_wrapped;
+
+/// Which neighbours of a metric are wanted, and whether with their details.
+pub type NeighbourArgs = (Side, PageArgs<ByText>, bool);
+
+/// Metrics, their history and their lineage. Flags say whether the metrics come with details.
+pub struct MetricLoaders {
+    pub by_id: Batched<(MetricId, bool), Metric>,
+    pub by_key: Batched<(String, bool), Metric>,
+    /// For metrics that were loaded without.
+    pub details: Batched<MetricId, Arc<Details>>,
+    pub versions: Batched<(MetricId, PageArgs<i32>), Page<MetricVersion>>,
+    pub version_count: Batched<MetricId, i64>,
+    /// Whole definitions as they were at a revision.
+    pub documents: Batched<(MetricId, i32), Arc<Definition>>,
+    pub neighbours: Batched<(String, NeighbourArgs), Page<(Metric, ByText)>>,
+    pub neighbour_count: Batched<(String, Side), i64>,
+    pub unresolved: Batched<String, Vec<(String, Side)>>,
+}
+
+impl MetricLoaders {
+    pub fn new(snapshot: &Arc<Snapshot>) -> Self {
+        Self {
+            by_id: Batched::new(snapshot, |snapshot, keys| {
+                async move {
+                    let mut found = Vec::new();
+                    for (details, ids) in by_arguments(keys) {
+                        let tenant = snapshot.tenant();
+                        let rows = snapshot.read(async |conn| store::by_ids(conn, tenant, &ids, details).await).await?;
+                        found.extend(rows.into_iter().map(|row| ((row.0.id, details), Metric::from(row))));
+                    }
+                    Ok(found)
+                }
+                .boxed()
+            }),
+            by_key: Batched::new(snapshot, |snapshot, keys| {
+                async move {
+                    let mut found = Vec::new();
+                    for (details, keys) in by_arguments(keys) {
+                        let tenant = snapshot.tenant();
+                        let rows = snapshot.read(async |conn| store::by_keys(conn, tenant, &keys, details).await).await?;
+                        found.extend(rows.into_iter().map(|row| ((row.0.key.clone(), details), Metric::from(row))));
+                    }
+                    Ok(found)
+                }
+                .boxed()
+            }),
+            details: Batched::new(snapshot, |snapshot, ids| {
+                async move {
+                    let tenant = snapshot.tenant();
+                    let found = snapshot.read(async |conn| store::details_by_ids(conn, tenant, &ids).await).await?;
+                    Ok(found.into_iter().map(|(id, details)| (id, Arc::new(details))).collect())
+                }
+                .boxed()
+            }),
+            versions: Batched::new(snapshot, |snapshot, keys| {
+                async move {
+                    let mut found = Vec::new();
+                    for (args, ids) in by_arguments(keys) {
+                        let tenant = snapshot.tenant();
+                        let pages = snapshot.read(async |conn| versions::page_of_each(conn, tenant, &ids, &args).await).await?;
+                        found.extend(pages.into_iter().map(|(id, page)| ((id, args.clone()), page)));
+                    }
+                    Ok(found)
+                }
+                .boxed()
+            }),
+            version_count: Batched::new(snapshot, |snapshot, ids| {
+                async move { snapshot.read(async |conn| versions::count_of_each(conn, snapshot.tenant(), &ids).await).await }
+                    .boxed()
+            }),
+            documents: Batched::new(snapshot, |snapshot, wanted| {
+                async move {
+                    let tenant = snapshot.tenant();
+                    let found = snapshot.read(async |conn| versions::documents(conn, tenant, &wanted).await).await?;
+                    Ok(found.into_iter().map(|(key, definition)| (key, Arc::new(definition))).collect())
+                }
+                .boxed()
+            }),
+            neighbours: Batched::new(snapshot, |snapshot, keys| {
+                async move {
+                    let mut found = Vec::new();
+                    for ((side, args, details), keys) in by_arguments(keys) {
+                        let tenant = snapshot.tenant();
+                        let pages = snapshot
+                            .read(async |conn| lineage::neighbours_of_each(conn, tenant, side, &keys, &args, details).await)
+                            .await?;
+                        found.extend(
+                            pages.into_iter().map(|(key, page)| ((key, (side, args.clone(), details)), with_wrapped(page))),
+                        );
+                    }
+                    Ok(found)
+                }
+                .boxed()
+            }),
+            neighbour_count: Batched::new(snapshot, |snapshot, keys| {
+                async move {
+                    let mut found = Vec::new();
+                    for (side, keys) in by_arguments(keys) {
+                        let tenant = snapshot.tenant();
+                        let counts = snapshot.read(async |conn| lineage::count_of_each(conn, tenant, side, &keys).await).await?;
+                        found.extend(counts.into_iter().map(|(key, count)| ((key, side), count)));
+                    }
+                    Ok(found)
+                }
+                .boxed()
+            }),
+            unresolved: Batched::new(snapshot, |snapshot, keys| {
+                async move {
+                    let tenant = snapshot.tenant();
+                    let found = snapshot.read(async |conn| lineage::unresolved(conn, tenant, &keys).await).await?;
+                    Ok(grouped(found.into_iter().map(|(key, missing, side)| (key, (missing, side)))))
+                }
+                .boxed()
+            }),
+        }
+    }
+}

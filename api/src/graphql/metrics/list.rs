@@ -1,0 +1,59 @@
+//! Lists of metrics, wherever they appear.
+
+use async_graphql::connection::Connection;
+use async_graphql::{Context, Object, Result};
+use mdl::ids::DomainId;
+use mdl::metrics::lineage::Side;
+use mdl::metrics::related::MetricPage;
+use mdl::metrics::store::{self, Listing};
+use mdl::page::{ByText, Page};
+use serde::Serialize;
+
+use super::Metric;
+use super::object::wants_details;
+use crate::graphql::connection::connection;
+use crate::graphql::context::ContextExt;
+use crate::graphql::error::top_level;
+
+pub type MetricConnection = Connection<String, Metric, MetricTotals>;
+
+/// What a list of metrics is counted by, if somebody asks.
+pub enum MetricTotals {
+    Matching(Box<Listing>),
+    Neighbours(Side, String),
+    In(DomainId),
+}
+
+#[Object]
+impl MetricTotals {
+    /// How many metrics the whole list has. Counted only when selected.
+    async fn total_count(&self, ctx: &Context<'_>) -> Result<i64> {
+        let view = ctx.reading()?;
+        match self {
+            MetricTotals::Matching(listing) => {
+                let tenant = view.snapshot.tenant();
+                view.snapshot.read(async |conn| store::count(conn, tenant, listing).await).await.map_err(top_level)
+            }
+            MetricTotals::Neighbours(side, key) => {
+                Ok(view.loaders.metrics.neighbour_count.get((key.clone(), *side)).await?.unwrap_or(0))
+            }
+            MetricTotals::In(domain) => Ok(view.loaders.domains.metric_count.get(*domain).await?.unwrap_or(0)),
+        }
+    }
+}
+
+/// A connection from a page; from none, which is a page without entries.
+pub fn metric_connection<P: Serialize>(page: Option<Page<(Metric, P)>>, totals: MetricTotals) -> MetricConnection {
+    connection(page.unwrap_or_else(Page::empty), totals, |metric| metric)
+}
+
+/// The rows of a page as metrics.
+pub fn with_wrapped(page: MetricPage) -> Page<(Metric, ByText)> {
+    page.map(|(row, position)| (Metric::from(row), position))
+}
+
+/// Whether the selection on this connection asks for anything that is only in the metrics' details.
+pub fn page_wants_details(ctx: &Context<'_>) -> bool {
+    let page = ctx.look_ahead();
+    wants_details(&page.field("nodes")) || wants_details(&page.field("edges").field("node"))
+}

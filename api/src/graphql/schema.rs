@@ -1,0 +1,56 @@
+//! The schema: the roots, each a list of parts. A feature adds its part to one line of each list.
+
+use std::sync::Arc;
+
+use async_graphql::{EmptySubscription, MergedObject, SchemaBuilder};
+use mdl::config::GraphqlConfig;
+use mdl::tokens::Keys;
+
+use super::api_keys::{ApiKeyMutations, ApiKeyQueries};
+use super::domains::{DomainMutations, DomainQueries};
+use super::limits::MAX_SELECTION_SETS;
+use super::metrics::{MetricMutations, MetricQueries};
+use super::node::NodeQueries;
+use super::objectives::{ObjectiveMutations, ObjectiveQueries};
+use super::sessions::{SessionMutations, SessionQueries};
+use super::stats::StatsQueries;
+use super::users::{UserMutations, UserQueries};
+
+/// What can be read.
+#[derive(MergedObject, Default)]
+pub struct Query(
+    NodeQueries,
+    SessionQueries,
+    UserQueries,
+    ApiKeyQueries,
+    MetricQueries,
+    DomainQueries,
+    ObjectiveQueries,
+    StatsQueries,
+);
+
+/// What can be changed. The fields of one request run one after the other, each in a transaction of its own.
+#[derive(MergedObject, Default)]
+pub struct Mutation(SessionMutations, UserMutations, ApiKeyMutations, MetricMutations, DomainMutations, ObjectiveMutations);
+
+pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
+
+/// The schema that is served. Depth and aliases are limited before it sees a document: see `limits`.
+pub fn schema(limits: &GraphqlConfig, keys: Arc<Keys>) -> Schema {
+    builder().limit_complexity(limits.max_complexity).limit_recursive_depth(MAX_SELECTION_SETS).data(keys).finish()
+}
+
+/// The schema in the schema definition language, as `schema.graphql` holds it.
+pub fn sdl() -> String {
+    let options = async_graphql::SDLExportOptions::new()
+        .sorted_fields()
+        .sorted_arguments()
+        .sorted_enum_items()
+        .prefer_single_line_descriptions();
+    builder().finish().sdl_with_options(options)
+}
+
+fn builder() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
+    // No extensions: with one, async-graphql wraps every field of every answer.
+    async_graphql::Schema::build(Query::default(), Mutation::default(), EmptySubscription)
+}

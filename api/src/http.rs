@@ -1,0 +1,120 @@
+//! HTTP: the routes, and the layers around them.
+
+mod graphql;
+mod health;
+mod listen;
+mod negotiate;
+mod observe;
+mod ops;
+mod parse;
+mod refusal;
+mod serve;
+mod upload;
+mod web;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use mdl::App;
+use mdl::tokens::Keys;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::auth::Authenticator;
+use crate::graphql::executor::Executor;
+use crate::graphql::schema::schema;
+use crate::rate_limit::RateLimits;
+use observe::peer;
+
+pub use serve::serve;
+
+/// Shorter answers gain nothing from compression.
+const COMPRESS_ABOVE_BYTES: u16 = 1024;
+/// How long browsers may remember what CORS allows.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+/// What a request is served with.
+struct Server {
+    app: App,
+    auth: Authenticator,
+    limits: RateLimits,
+    executor: Executor,
+    readiness: health::Readiness,
+    behind_tls: bool,
+}
+
+/// Everything on the public port. `keys` sign and check access tokens.
+pub fn router(app: App, keys: Arc<Keys>) -> Router {
+    let config = app.config.clone();
+    let timeout = Duration::from_secs(config.http.request_timeout_seconds);
+    let server = Arc::new(Server {
+        auth: Authenticator::new(app.clone(), keys.clone()),
+        limits: RateLimits::new(&config.http),
+        executor: Executor::new(schema(&config.graphql, keys), config.graphql.clone(), timeout),
+        readiness: health::Readiness::default(),
+        behind_tls: config.http.public_url.as_ref().is_some_and(|url| url.scheme() == "https"),
+        app,
+    });
+
+    let graphql = get(graphql::get)
+        .post(graphql::post)
+        .fallback(graphql::other_method)
+        // The handler has limits of its own, for JSON and for uploads.
+        .layer(DefaultBodyLimit::disable());
+    let graphql = if config.http.cors_origins.is_empty() { graphql } else { graphql.layer(cors(&config.http.cors_origins)) };
+    let assets = config.http.web_dir.join("assets");
+
+    Router::new()
+        .route("/graphql", graphql)
+        .route("/health", get(health::alive))
+        .route("/health/ready", get(health::ready))
+        .route("/", get(web::home))
+        .route("/graphiql", get(web::graphiql))
+        .nest_service(
+            "/assets",
+            tower::service_fn(move |request| {
+                let assets = assets.clone();
+                async move { Ok::<_, std::convert::Infallible>(web::assets(&assets, request).await) }
+            }),
+        )
+        .fallback(web::not_found)
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(
+            CompressionLayer::new()
+                .compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES).and(NotForContentType::IMAGES).and(NotForContentType::SSE)),
+        )
+        .layer(from_fn_with_state(server.clone(), observe::observe))
+        .with_state(server)
+}
+
+/// Lets pages of these origins call the API. Credentials are headers that their scripts set, never cookies.
+fn cors(origins: &[String]) -> CorsLayer {
+    let names = |names: &[&'static str]| names.iter().map(|name| HeaderName::from_static(name)).collect::<Vec<_>>();
+    // The settings have checked that they are origins.
+    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(names(&[
+            "content-type",
+            "authorization",
+            "accept",
+            "x-api-key",
+            "idempotency-key",
+            "x-request-id",
+            "traceparent",
+            "tracestate",
+            "graphql-require-preflight",
+            "apollo-require-preflight",
+            "x-requested-with",
+        ]))
+        .expose_headers(names(&["x-request-id", "retry-after", "idempotency-replayed"]))
+        .max_age(PREFLIGHT_AGE)
+}

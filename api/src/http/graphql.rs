@@ -1,0 +1,321 @@
+//! `/graphql`: from an HTTP request to operations, and from their answers to an HTTP response. docs/api/http.md is its contract.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_graphql::parser::types::OperationType;
+use async_graphql::{Request, ServerError};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mdl::idempotency::{self, Outcome};
+use mdl::{Actor, App};
+use sha2::{Digest, Sha256};
+use tracing::{Span, error};
+
+use super::negotiate::{self, BodyKind, Media};
+use super::observe::RequestId;
+use super::parse::{self, Requests, malformed};
+use super::refusal::{Refusal, errors_json, to_json};
+use super::{Server, upload};
+use crate::graphql::context::Operation;
+use crate::graphql::executor::{Answer, Prepared};
+use crate::rate_limit::client_address;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// GET: one query, in the address.
+pub async fn get(State(server): State<Arc<Server>>, request: axum::extract::Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let Some(media) = negotiate::accepted(&parts.headers) else { return not_acceptable() };
+    let answer = async {
+        let caller = Caller::identify(&server, &parts).await?;
+        let request = parse::query_string(parts.uri.query().unwrap_or_default())?;
+        answer_one(&server, &caller, Incoming { request, file: None, idempotency_key: None, may_write: false }, media).await
+    };
+    answer.await.unwrap_or_else(|refusal| refusal.respond(media))
+}
+
+/// POST: an operation, a batch of them, or one with a file.
+pub async fn post(State(server): State<Arc<Server>>, request: axum::extract::Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let Some(media) = negotiate::accepted(&parts.headers) else { return not_acceptable() };
+    let answer = async {
+        let kind = negotiate::body_kind(&parts.headers).ok_or_else(|| {
+            let message = "Send application/json in UTF-8, or multipart/form-data to upload a file";
+            Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message)
+        })?;
+        let caller = Caller::identify(&server, &parts).await?;
+        let idempotency_key = idempotency_key(&parts.headers)?;
+        match kind {
+            BodyKind::Json => {
+                let bytes = read_body(&server.app, &parts.headers, body).await?;
+                match parse::body(&bytes, server.app.config.graphql.max_batch)? {
+                    Requests::Single(request) => {
+                        answer_one(
+                            &server,
+                            &caller,
+                            Incoming { request: *request, file: None, idempotency_key, may_write: true },
+                            media,
+                        )
+                        .await
+                    }
+                    Requests::Batch(_) if idempotency_key.is_some() => {
+                        Err(malformed("Idempotency-Key is for one request, not for a batch"))
+                    }
+                    Requests::Batch(requests) => answer_many(&server, &caller, requests, media).await,
+                }
+            }
+            BodyKind::Multipart => {
+                let (request, file) = upload::read(&server.app, &caller, &parts.headers, body).await?;
+                answer_one(&server, &caller, Incoming { request, file: Some(file), idempotency_key, may_write: true }, media)
+                    .await
+            }
+        }
+    };
+    answer.await.unwrap_or_else(|refusal| refusal.respond(media))
+}
+
+/// Every other method.
+pub async fn other_method(headers: HeaderMap) -> Response {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Use POST, or GET for queries")
+        .with_header(header::ALLOW, "GET, POST")
+        .respond(negotiate::accepted(&headers).unwrap_or(Media::Json))
+}
+
+/// Who sends a request, and from where.
+pub struct Caller {
+    pub actor: Option<Actor>,
+    address: std::net::IpAddr,
+    user_agent: Option<String>,
+}
+
+impl Caller {
+    /// Checks the credential, and charges the request to it.
+    async fn identify(server: &Server, parts: &Parts) -> Result<Self, Refusal> {
+        let mut actor = in_time(server, server.auth.authenticate(&parts.headers)).await?;
+        if let Some(actor) = &mut actor {
+            actor.request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
+            let span = Span::current();
+            span.record("tenant.id", tracing::field::display(actor.tenant));
+            span.record("actor.id", tracing::field::display(actor.id()));
+            server.limits.check_actor(actor).map_err(|limited| Refusal::rate_limited(limited, "requests"))?;
+        }
+        let peer = super::peer(&parts.extensions);
+        Ok(Self {
+            actor,
+            address: client_address(&parts.headers, peer, server.app.config.http.trust_forwarded_for),
+            user_agent: parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned),
+        })
+    }
+}
+
+/// One operation as it came.
+struct Incoming {
+    request: Request,
+    /// SHA-256 of the file that came with it.
+    file: Option<[u8; 32]>,
+    idempotency_key: Option<String>,
+    may_write: bool,
+}
+
+/// What goes out for one operation.
+enum Outgoing {
+    Executed(String),
+    /// The stored answer of an earlier request.
+    Replayed(String),
+    Rejected(Vec<ServerError>),
+}
+
+impl Outgoing {
+    fn body(self) -> String {
+        match self {
+            Outgoing::Executed(body) | Outgoing::Replayed(body) => body,
+            Outgoing::Rejected(errors) => errors_json(&errors),
+        }
+    }
+}
+
+async fn answer_one(server: &Server, caller: &Caller, incoming: Incoming, media: Media) -> Result<Response, Refusal> {
+    let outgoing = run(server, caller, incoming).await?;
+    let replayed = matches!(outgoing, Outgoing::Replayed(_));
+    let status = match (&outgoing, media) {
+        (Outgoing::Rejected(_), Media::GraphqlResponse) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    };
+    let mut response = (status, [(header::CONTENT_TYPE, media.content_type())], outgoing.body()).into_response();
+    if replayed {
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// One after the other, so that a batch takes one connection of the pool, and its mutations keep their order.
+async fn answer_many(server: &Server, caller: &Caller, requests: Vec<Request>, media: Media) -> Result<Response, Refusal> {
+    let mut answers = Vec::with_capacity(requests.len());
+    for (position, request) in requests.into_iter().enumerate() {
+        if position > 0
+            && let Some(actor) = &caller.actor
+        {
+            server.limits.check_actor(actor).map_err(|limited| Refusal::rate_limited(limited, "requests"))?;
+        }
+        let incoming = Incoming { request, file: None, idempotency_key: None, may_write: true };
+        answers.push(match run(server, caller, incoming).await {
+            Ok(outgoing) => outgoing.body(),
+            Err(refusal) => refusal.to_json(),
+        });
+    }
+    let body = format!("[{}]", answers.join(","));
+    Ok((StatusCode::OK, [(header::CONTENT_TYPE, media.content_type())], body).into_response())
+}
+
+/// Runs one operation.
+async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Outgoing, Refusal> {
+    let hash = incoming.idempotency_key.is_some().then(|| request_hash(&incoming));
+    let prepared = match server.executor.prepare(incoming.request, caller.actor.is_some()) {
+        Ok(prepared) => prepared,
+        Err(errors) => return Ok(Outgoing::Rejected(errors)),
+    };
+    if let Some(name) = prepared.name.as_deref().filter(|name| name.len() <= 100) {
+        Span::current().record("graphql.operation", name);
+    }
+    if prepared.kind == OperationType::Mutation && !incoming.may_write {
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Send a mutation by POST");
+        return Err(refusal.with_header(header::ALLOW, "POST"));
+    }
+    for _ in 0..prepared.password_checks {
+        server.limits.check_sign_in(caller.address).map_err(|limited| Refusal::rate_limited(limited, "attempts to sign in"))?;
+    }
+    match (incoming.idempotency_key, hash, &caller.actor) {
+        (Some(key), Some(hash), Some(actor)) if prepared.kind == OperationType::Mutation => {
+            run_once(server, caller, actor, prepared, &key, &hash).await
+        }
+        // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
+        _ => match execute(server, caller, prepared).await {
+            Answer::Executed(response) => Ok(Outgoing::Executed(to_json(&response))),
+            Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
+            Answer::TimedOut => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
+        },
+    }
+}
+
+/// Runs a mutation unless it ran before under this key.
+async fn run_once(
+    server: &Server,
+    caller: &Caller,
+    actor: &Actor,
+    prepared: Prepared,
+    key: &str,
+    hash: &[u8; 32],
+) -> Result<Outgoing, Refusal> {
+    if prepared.secret {
+        let message = "Idempotency-Key cannot be used here: the answer is a credential, which is not stored";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", message));
+    }
+    let guard = match in_time(server, idempotency::begin(&server.app, actor, key, hash)).await? {
+        // Stored as text: jsonb would put the fields into another order.
+        Outcome::Stored(serde_json::Value::String(body)) => return Ok(Outgoing::Replayed(body)),
+        Outcome::Stored(other) => return Ok(Outgoing::Replayed(other.to_string())),
+        Outcome::Run(guard) => guard,
+    };
+    // With several fields, one may have written before another failed: that is not repeated.
+    let several = prepared.root_fields > 1;
+    match execute(server, caller, prepared).await {
+        Answer::Executed(response) if response.errors.is_empty() || several => {
+            let body = to_json(&response);
+            if let Err(error) = guard.finish(&serde_json::Value::String(body.clone())).await {
+                error!(%error, "Could not store the answer of a mutation under its idempotency key");
+            }
+            Ok(Outgoing::Executed(body))
+        }
+        Answer::Executed(response) => {
+            release(guard).await;
+            Ok(Outgoing::Executed(to_json(&response)))
+        }
+        Answer::Rejected(errors) => {
+            release(guard).await;
+            Ok(Outgoing::Rejected(errors))
+        }
+        // It may have committed at the last moment: the key stays taken until its lease ends.
+        Answer::TimedOut => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
+    }
+}
+
+async fn release(guard: idempotency::Guard) {
+    if let Err(error) = guard.release().await {
+        error!(%error, "Could not give an idempotency key back");
+    }
+}
+
+/// What is asked of the database before an operation has the time of a request, too.
+async fn in_time<T>(server: &Server, work: impl Future<Output = mdl::Result<T>>) -> Result<T, Refusal> {
+    match tokio::time::timeout(server.executor.timeout(), work).await {
+        Ok(result) => result.map_err(Refusal::from_error),
+        Err(_) => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
+    }
+}
+
+async fn execute(server: &Server, caller: &Caller, prepared: Prepared) -> Answer {
+    let operation = Operation::new(server.app.clone(), caller.actor.clone(), caller.user_agent.clone());
+    server.executor.execute(prepared, operation).await
+}
+
+/// Everything that makes a request what it is.
+fn request_hash(incoming: &Incoming) -> [u8; 32] {
+    let request = &incoming.request;
+    let mut hash = Sha256::new();
+    let variables = to_json(&request.variables);
+    for part in [request.query.as_str(), request.operation_name.as_deref().unwrap_or_default(), &variables] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.update(incoming.file.unwrap_or_default());
+    hash.finalize().into()
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => Err(malformed("Idempotency-Key is given twice")),
+        (Some(value), None) => match value.to_str() {
+            Ok(key) => Ok(Some(key.to_owned())),
+            Err(_) => Err(malformed("An idempotency key has 1 to 255 printable ASCII characters")),
+        },
+    }
+}
+
+/// Reads a JSON body, within the limits of size and time.
+async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
+    let limit = app.config.http.max_body_bytes;
+    let too_long = || {
+        let message = format!("The body is longer than {limit} bytes");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LONG", message)
+    };
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > limit) {
+        return Err(too_long());
+    }
+    let time = Duration::from_secs(app.config.http.request_timeout_seconds);
+    match tokio::time::timeout(time, Limited::new(body, limit).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
+        Ok(Err(error)) => Err(malformed(format!("The body broke off: {error}"))),
+        Err(_) => Err(slow_body()),
+    }
+}
+
+/// The body did not come in time.
+pub fn slow_body() -> Refusal {
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, "TIMEOUT", "The body did not arrive in time")
+}
+
+fn not_acceptable() -> Response {
+    let message = "Accept application/graphql-response+json or application/json";
+    Refusal::new(StatusCode::NOT_ACCEPTABLE, "NOT_ACCEPTABLE", message).respond(Media::Json)
+}

@@ -1,0 +1,154 @@
+//! Nothing is lost: not with a worker, not with Redis, not with a connection.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mdl::jobs::JobState;
+
+use crate::jobs_bench::{Bench, Probe, test_app};
+
+const JOBS: i64 = 200;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_survive_a_killed_worker() {
+    let bench = test_app(&[]).await;
+    bench.enqueue_many(JOBS as usize, &Probe::Take { millis: 20 }).await;
+    let mut victim = bench.worker_process();
+    bench.until_count(JobState::Succeeded, 60).await;
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let left_running = bench.count(JobState::Running).await;
+
+    let worker = bench.worker();
+    bench.until_count(JobState::Succeeded, JOBS).await;
+    worker.stop().await;
+    assert_each_once(&bench, left_running).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_survive_a_flushed_redis() {
+    let redis = OwnRedis::start();
+    let bench = test_app(&[&format!("--redis-url={}", redis.url())]).await;
+    let worker = bench.worker();
+    bench.enqueue_many(JOBS as usize, &Probe::Take { millis: 20 }).await;
+    for done in [20, 80] {
+        bench.until_count(JobState::Succeeded, done).await;
+        redis.flush();
+    }
+    bench.until_count(JobState::Succeeded, JOBS).await;
+    worker.stop().await;
+    assert_each_once(&bench, 0).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_go_on_without_redis() {
+    let mut redis = OwnRedis::start();
+    let bench = test_app(&[&format!("--redis-url={}", redis.url())]).await;
+    let worker = bench.worker();
+    bench.enqueue_many(JOBS as usize, &Probe::Take { millis: 20 }).await;
+    bench.until_count(JobState::Succeeded, 20).await;
+    redis.stop();
+    bench.until_count(JobState::Succeeded, 100).await;
+    redis.start_again();
+    bench.until_count(JobState::Succeeded, JOBS).await;
+    let after = bench.enqueue(&Probe::Take { millis: 0 }).await;
+    bench.until_job(after, JobState::Succeeded).await;
+    assert!(!worker.has_ended());
+    worker.stop().await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_survive_an_absent_postgresql() {
+    let bench = test_app(&[]).await;
+    let worker = bench.worker();
+    bench.enqueue_many(JOBS as usize, &Probe::Take { millis: 20 }).await;
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    for (done, away) in [(20, Duration::ZERO), (60, Duration::from_secs(3)), (100, Duration::ZERO)] {
+        bench.until_count(JobState::Succeeded, done).await;
+        bench.allow_connections(away.is_zero()).await;
+        assert!(bench.number(cut).await > 0);
+        tokio::time::sleep(away).await;
+        bench.allow_connections(true).await;
+    }
+    bench.until_count(JobState::Succeeded, JOBS).await;
+    // A cut connection may have committed without our knowing it; then its job ran twice.
+    assert_each_once(&bench, 12).await;
+    assert!(!worker.has_ended());
+    worker.stop().await;
+    bench.end().await;
+}
+
+/// A figure for people: `cargo test --workspace --test it jobs_per_second -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures, and asserts nothing"]
+async fn jobs_per_second() {
+    for count in [2_000, 8_000] {
+        let bench = test_app(&["--worker-concurrency=16"]).await;
+        bench.enqueue_many(count, &Probe::FailUntil { attempt: 0 }).await;
+        let start = Instant::now();
+        let worker = bench.worker();
+        bench.until_count(JobState::Succeeded, count as i64).await;
+        println!("{count} jobs that do nothing: {:.0}/s", count as f64 / start.elapsed().as_secs_f64());
+        worker.stop().await;
+        bench.end().await;
+    }
+}
+
+/// Every job has succeeded, and no more than `twice` had their effect again.
+async fn assert_each_once(bench: &Bench, twice: i64) {
+    assert_eq!(bench.count(JobState::Succeeded).await, JOBS);
+    assert_eq!(bench.number("SELECT count(DISTINCT job) FROM effects").await, JOBS);
+    let repeated = bench.number("SELECT count(*) FROM effects").await - JOBS;
+    assert!(repeated <= twice, "{repeated} jobs had their effect twice");
+}
+
+/// A Redis that a test may mistreat.
+struct OwnRedis {
+    port: u16,
+    process: Child,
+}
+
+impl OwnRedis {
+    fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { port, process: Self::spawn(port) }
+    }
+
+    fn spawn(port: u16) -> Child {
+        Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    fn flush(&self) {
+        let mut conn = redis::Client::open(self.url()).unwrap().get_connection_with_timeout(Duration::from_secs(1)).unwrap();
+        let () = redis::cmd("FLUSHALL").query(&mut conn).unwrap();
+    }
+
+    fn stop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn start_again(&mut self) {
+        self.process = Self::spawn(self.port);
+    }
+}
+
+impl Drop for OwnRedis {
+    fn drop(&mut self) {
+        let _already_gone = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}

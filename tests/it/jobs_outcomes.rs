@@ -1,0 +1,163 @@
+//! What becomes of a job.
+
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use mdl::jobs::{self, Enqueue, JobState};
+
+use crate::jobs_bench::{Probe, test_app};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_end_as_their_handlers_do() {
+    let bench = test_app(&["--worker-concurrency=20"]).await;
+    let worker = bench.worker();
+
+    let succeeded = bench.enqueue(&Probe::Take { millis: 0 }).await;
+    let retried = bench.enqueue(&Probe::FailUntil { attempt: 3 }).await;
+    let failed = bench.enqueue(&Probe::FailUntil { attempt: 9 }).await;
+    let refused = bench.enqueue(&Probe::Refuse).await;
+    let panicked = bench.enqueue(&Probe::Panic).await;
+    let hung = bench.enqueue(&Probe::Hang).await;
+    let blocked = bench.enqueue(&Probe::Block { millis: 4_000 }).await;
+
+    let job = bench.until_job(succeeded, JobState::Succeeded).await;
+    assert_eq!((job.attempt, job.last_error), (1, None));
+    let job = bench.until_job(retried, JobState::Succeeded).await;
+    assert_eq!(job.attempt, 3, "it is tried again until it works");
+    let job = bench.until_job(failed, JobState::Dead).await;
+    assert_eq!(job.attempt, 3, "and not for ever");
+    assert_eq!(job.last_error.as_deref(), Some("Internal error: not yet"), "without what PostgreSQL cannot store");
+    let job = bench.until_job(refused, JobState::Dead).await;
+    assert_eq!((job.attempt, job.last_error.as_deref()), (1, Some("There is no thing \"x\"")));
+    let job = bench.until_job(panicked, JobState::Dead).await;
+    assert_eq!((job.attempt, job.last_error.as_deref()), (3, Some("The handler panicked: as the test wanted")));
+    for id in [hung, blocked] {
+        let job = bench.until_job(id, JobState::Dead).await;
+        assert_eq!((job.attempt, job.last_error.as_deref()), (3, Some("Did not end within 2 s")));
+        assert!(job.finished_at.is_some());
+    }
+    assert_eq!(bench.number("SELECT count(*) FROM effects").await, 1);
+    worker.stop().await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_cannot_be_read_die_and_the_worker_lives() {
+    let bench = test_app(&[]).await;
+    let worker = bench.worker();
+    let insert = "INSERT INTO jobs (tenant_id, id, queue, kind, payload, max_attempts) VALUES ($1, gen_random_uuid(), 'probes', $2, $3, 3)";
+    for (kind, payload) in [("probe", serde_json::json!({"Nonsense": 1})), ("of_tomorrow", serde_json::json!({}))] {
+        bench.admin.execute(insert, &[&bench.tenant.0, &kind, &payload]).await.unwrap();
+    }
+    let mut redis = redis::Client::open(bench.app.config.redis.url.as_str()).unwrap().get_connection().unwrap();
+    let () = redis::cmd("ZADD").arg(bench.app.redis_key("queue:probes")).arg(1).arg("rubbish").query(&mut redis).unwrap();
+
+    bench.until_count(JobState::Dead, 1).await;
+    let row = bench.admin.query_one("SELECT last_error FROM jobs WHERE kind = 'probe'", &[]).await.unwrap();
+    assert!(row.get::<_, String>(0).starts_with("The payload cannot be read: unknown variant `Nonsense`"));
+    let unknown =
+        "SELECT count(*) FROM jobs WHERE kind = 'of_tomorrow' AND state = 'waiting' AND last_error LIKE '%does not know%'";
+    // It waits for a newer worker, which may know it.
+    bench.until(async || bench.number(unknown).await == 1).await;
+    let next = bench.enqueue(&Probe::Take { millis: 0 }).await;
+    bench.until_job(next, JobState::Succeeded).await;
+    worker.stop().await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_cancelled_before_they_begin_and_while_they_run() {
+    let bench = test_app(&["--worker-lease-seconds=30"]).await;
+    let how = Enqueue { run_at: Some(Utc::now() + TimeDelta::hours(1)), ..Enqueue::default() };
+    let later = bench.enqueue_as(&Probe::Take { millis: 0 }, &how).await.unwrap();
+    let cancel = async |id| {
+        let tx = bench.app.db.begin(bench.tenant).await.unwrap();
+        let state = jobs::request_cancel(&tx, bench.tenant, id).await.unwrap();
+        tx.commit().await.unwrap();
+        state
+    };
+    assert_eq!(cancel(later).await, Some(JobState::Cancelled));
+    assert_eq!(cancel(later).await, Some(JobState::Cancelled), "twice is once");
+    assert_eq!(cancel(mdl::ids::JobId::new()).await, None);
+
+    let worker = bench.worker();
+    let running = bench.enqueue(&Probe::Obey).await;
+    bench.until_job(running, JobState::Running).await;
+    let asked = Instant::now();
+    assert_eq!(cancel(running).await, Some(JobState::Running));
+    bench.until_job(running, JobState::Cancelled).await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "took {:?}", asked.elapsed());
+
+    let failing = bench.enqueue(&Probe::Hang).await;
+    bench.until_job(failing, JobState::Running).await;
+    cancel(failing).await;
+    let job = bench.until_job(failing, JobState::Cancelled).await;
+    assert_eq!(job.attempt, 1, "what was to be cancelled is not tried again");
+    worker.stop().await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_handed_back_by_a_worker_that_stops() {
+    let bench = test_app(&["--worker-lease-seconds=60"]).await;
+    let first = bench.worker();
+    let quick = bench.enqueue(&Probe::Take { millis: 600 }).await;
+    let slow = bench.enqueue(&Probe::Take { millis: 1_800 }).await;
+    bench.until_count(JobState::Running, 2).await;
+    // They are claimed, but a handler that has not begun would go back at once.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+
+    first.stop().await;
+    assert_eq!(bench.job(quick).await.state, JobState::Succeeded, "what fits into the grace is finished");
+    let job = bench.job(slow).await;
+    assert_eq!((job.state, job.attempt), (JobState::Waiting, 0), "the rest goes back, and the attempt does not count");
+
+    let second = bench.worker();
+    let job = bench.until_job(slow, JobState::Succeeded).await;
+    assert_eq!(job.attempt, 1);
+    assert_eq!(bench.number("SELECT count(*) FROM effects").await, 2);
+    second.stop().await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_belong_to_the_newest_lease() {
+    let bench = test_app(&[]).await;
+    let worker = bench.worker();
+    let id = bench.enqueue(&Probe::Take { millis: 500 }).await;
+    bench.until_job(id, JobState::Running).await;
+    bench.admin.execute("UPDATE jobs SET lease_token = lease_token + 1, worker = 'another'", &[]).await.unwrap();
+    // Our worker runs it to its end, or drops it: neither may show.
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    assert_eq!(bench.job(id).await.state, JobState::Running);
+    assert_eq!(bench.number("SELECT count(*) FROM effects").await, 0, "the handler's own transaction is refused");
+    // The other one dies, and it comes back to us.
+    bench.until_job(id, JobState::Succeeded).await;
+    assert_eq!(bench.number("SELECT count(*) FROM effects").await, 1);
+    worker.stop().await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_run_by_priority_and_when_they_are_due() {
+    let bench = test_app(&["--worker-concurrency=1", "--worker-queue-window=2"]).await;
+    let mut ids = Vec::new();
+    for priority in [0, 5, -5, 9, 1] {
+        let how = Enqueue { priority, ..Enqueue::default() };
+        ids.push(bench.enqueue_as(&Probe::Take { millis: 1 }, &how).await.unwrap());
+    }
+    let unique = Enqueue { unique_key: Some("one".to_owned()), run_at: Some(Utc::now() + TimeDelta::seconds(3)), priority: 0 };
+    let later = bench.enqueue_as(&Probe::Take { millis: 1 }, &unique).await.unwrap();
+    assert_eq!(bench.enqueue_as(&Probe::Take { millis: 1 }, &unique).await, None, "one unfinished job of a key");
+
+    let worker = bench.worker();
+    let job = bench.until_job(later, JobState::Succeeded).await;
+    let late = job.started_at.unwrap() - job.run_at;
+    assert!(late >= TimeDelta::zero() && late < TimeDelta::milliseconds(300), "started {late} after it was due");
+    let rows = bench.admin.query("SELECT job FROM effects ORDER BY at", &[]).await.unwrap();
+    let order: Vec<uuid::Uuid> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(order, [ids[3], ids[1], ids[4], ids[0], ids[2], later].map(|id| id.0));
+    assert!(bench.enqueue_as(&Probe::Take { millis: 1 }, &unique).await.is_some(), "the key is free again");
+    worker.stop().await;
+    bench.end().await;
+}

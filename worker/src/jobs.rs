@@ -1,0 +1,208 @@
+//! Which jobs this worker can do, and what a handler is given.
+//!
+//! A handler is `async fn run(job: ImportCatalog, ctx: JobContext) -> mdl::Result<Done>`. It reads the current state, may run
+//! twice, and treats a missing row as done. What it answers decides what happens:
+//!
+//! | answer | the job |
+//! |---|---|
+//! | `Ok(Done::Finished)` | succeeded |
+//! | `Ok(Done::Cancelled)` | cancelled |
+//! | `Err` that repeating may mend ([`mdl::Error::Unavailable`], `Internal`, `VersionConflict`) | tried again after the kind's backoff, until its attempts are used up |
+//! | any other `Err` | dead at once |
+//! | a panic, or more time than the kind's timeout | as an `Err` that repeating may mend |
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use mdl::db::Transaction;
+use mdl::ids::{JobId, TenantId};
+use mdl::jobs::Job;
+use mdl::jobs::ledger::{self, Claimed, Outcome};
+use mdl::{App, Error, telemetry};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span};
+
+use crate::link::with_sources;
+
+/// Every kind of job that `mdl-worker` does: one line for each, `.with(import_catalog::run)`.
+pub fn registry() -> Registry {
+    Registry::default()
+}
+
+/// What a handler came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    Finished,
+    /// It stopped because [`JobContext::cancelled`] asked it to.
+    Cancelled,
+}
+
+/// What a handler is given besides its payload. Cheap to clone.
+#[derive(Clone)]
+pub struct JobContext {
+    pub app: App,
+    pub tenant: TenantId,
+    pub id: JobId,
+    /// From 1.
+    pub attempt: i32,
+    pub max_attempts: i32,
+    lease_token: i64,
+    cancelled: CancellationToken,
+}
+
+impl JobContext {
+    /// Fires when somebody asked for this job to be stopped. A handler that does not end within ten seconds is dropped.
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.cancelled
+    }
+
+    /// Commits what the handler did, unless another worker has taken the job over in the meantime: then nothing is written,
+    /// and the handler should return the error.
+    pub async fn commit(&self, tx: Transaction) -> mdl::Result<()> {
+        if !ledger::hold(&tx, self.tenant, self.id, self.lease_token).await? {
+            return Err(Error::internal(format!("job {} is no longer held by this worker", self.id)));
+        }
+        tx.commit().await
+    }
+}
+
+/// The kinds of jobs a worker serves.
+#[derive(Default)]
+pub struct Registry {
+    kinds: BTreeMap<&'static str, Kind>,
+}
+
+struct Kind {
+    queue: &'static str,
+    timeout: Duration,
+    backoff: fn(i32) -> Duration,
+    run: Box<dyn Fn(Value, JobContext) -> Running + Send + Sync>,
+}
+
+/// A handler at work, or a payload that it cannot read.
+type Running = BoxFuture<'static, Result<mdl::Result<Done>, serde_json::Error>>;
+
+/// How long a job of a kind that this worker does not know waits for a worker that does, as during an upgrade.
+const UNKNOWN_KIND_RETRY: Duration = Duration::from_secs(30);
+
+impl Registry {
+    /// Adds a kind of job and its handler.
+    #[must_use]
+    pub fn with<J, Run, Answer>(mut self, run: Run) -> Self
+    where
+        J: Job,
+        Run: Fn(J, JobContext) -> Answer + Send + Sync + 'static,
+        Answer: Future<Output = mdl::Result<Done>> + Send + 'static,
+    {
+        let run = move |payload: Value, ctx: JobContext| match serde_json::from_value::<J>(payload) {
+            Ok(job) => run(job, ctx).map(Ok).boxed(),
+            Err(error) => std::future::ready(Err(error)).boxed(),
+        };
+        let kind = Kind { queue: J::QUEUE, timeout: J::TIMEOUT, backoff: J::backoff, run: Box::new(run) };
+        self.kinds.insert(J::KIND, kind);
+        self
+    }
+
+    /// The queues that these kinds come from.
+    pub fn queues(&self) -> Vec<&'static str> {
+        let mut queues: Vec<_> = self.kinds.values().map(|kind| kind.queue).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        queues
+    }
+
+    /// The names of the kinds of a queue.
+    pub fn kinds_of(&self, queue: &str) -> Vec<&'static str> {
+        self.kinds.iter().filter(|(_, kind)| kind.queue == queue).map(|(name, _)| *name).collect()
+    }
+
+    /// How long one attempt of this kind may take.
+    pub(crate) fn timeout(&self, kind: &str) -> Duration {
+        self.kinds.get(kind).map_or(UNKNOWN_KIND_RETRY, |kind| kind.timeout)
+    }
+
+    /// An attempt that failed for a reason that may pass.
+    pub(crate) fn failed(&self, kind: &str, attempt: i32, error: String) -> Outcome {
+        let retry_in = self.kinds.get(kind).map_or(UNKNOWN_KIND_RETRY, |kind| (kind.backoff)(attempt));
+        Outcome::Failed { error, retry_in }
+    }
+
+    /// Runs the handler of a claimed job, in a span that continues the trace it was enqueued in.
+    pub(crate) async fn run(&self, app: App, job: Claimed, cancelled: CancellationToken) -> Outcome {
+        let Some(kind) = self.kinds.get(job.kind.as_str()) else {
+            return self.failed(&job.kind, job.attempt, format!("This worker does not know jobs of kind {:?}", job.kind));
+        };
+        let span = info_span!("job", otel.name = job.kind, job.kind, job.id = %job.id, tenant = %job.tenant_id, job.attempt);
+        telemetry::continue_trace(&span, &job.trace_context);
+        let Claimed { tenant_id: tenant, id, attempt, max_attempts, lease_token, .. } = job;
+        let ctx = JobContext { app, tenant, id, attempt, max_attempts, lease_token, cancelled };
+        match (kind.run)(job.payload, ctx).instrument(span).await {
+            Ok(Ok(Done::Finished)) => Outcome::Succeeded,
+            Ok(Ok(Done::Cancelled)) => Outcome::Cancelled,
+            Ok(Err(error)) if may_pass(&error) => self.failed(&job.kind, attempt, with_sources(&error)),
+            Ok(Err(error)) => Outcome::Dead { error: with_sources(&error) },
+            Err(error) => Outcome::Dead { error: format!("The payload cannot be read: {error}") },
+        }
+    }
+}
+
+/// Whether the same attempt may succeed later.
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::Unavailable { .. } | Error::Internal(_) | Error::VersionConflict { .. } => true,
+        Error::Invalid(_)
+        | Error::NotFound { .. }
+        | Error::Unauthenticated(_)
+        | Error::Forbidden(_)
+        | Error::IdempotencyConflict(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mdl::config::Config;
+    use opentelemetry::trace::TracerProvider;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use serde::{Deserialize, Serialize};
+    use serde_json::json;
+    use tracing::instrument::WithSubscriber;
+    use tracing_subscriber::layer::SubscriberExt;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Trace;
+
+    impl Job for Trace {
+        const KIND: &'static str = "trace";
+        const QUEUE: &'static str = "traces";
+        const MAX_ATTEMPTS: i32 = 1;
+        const TIMEOUT: Duration = Duration::from_secs(1);
+    }
+
+    #[tokio::test]
+    async fn a_handler_continues_the_trace_of_its_job() {
+        let registry = Registry::default().with(async |_: Trace, _| Err(Error::internal(telemetry::trace_context().to_string())));
+        let job = Claimed {
+            tenant_id: TenantId(Uuid::nil()),
+            id: JobId::new(),
+            kind: "trace".to_owned(),
+            payload: json!(null),
+            attempt: 1,
+            max_attempts: 1,
+            lease_token: 1,
+            trace_context: json!({ "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" }),
+            waited_seconds: 0.0,
+        };
+        let app = App::new(Config::from_arguments(["test"]).unwrap()).unwrap();
+        let tracer = SdkTracerProvider::builder().build().tracer("test");
+        let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(tracer));
+        let outcome = registry.run(app, job, CancellationToken::new()).with_subscriber(subscriber).await;
+        let Outcome::Failed { error, .. } = outcome else { panic!("{outcome:?}") };
+        assert!(error.contains("00-0af7651916cd43dd8448eb211c80319c-"), "{error}");
+    }
+}
