@@ -32,6 +32,8 @@ enum Command {
     Keygen,
     /// Print the GraphQL schema; needs no servers
     Schema,
+    /// Print every setting with its default as Markdown; needs no servers
+    Settings,
     /// Manage tenants. Settings come from the environment (DATABASE_URL)
     #[command(subcommand)]
     Tenant(accounts::TenantCommand),
@@ -66,6 +68,7 @@ impl Cli {
             Some(Command::Migrate(migrate)) => run_migrations(&migrate.database).await?,
             Some(Command::Keygen) => print!("{}", tokens::generate_key_pem()),
             Some(Command::Schema) => print!("{}", crate::graphql::schema::sdl()),
+            Some(Command::Settings) => print!("{}", mdl::config::reference()),
             Some(Command::Tenant(command)) => command.run(&app()?).await?,
             Some(Command::User(command)) => command.run(&app()?).await?,
             Some(Command::Import(import)) => return import.run(&app()?).await,

@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test does not expect should end it there")]
 
+mod authorization;
 mod catalog_loading;
 mod jobs_bench;
 mod jobs_outages;
 mod jobs_outcomes;
 mod migrations;
+mod root_fields;
 mod sign_in;
+mod snapshots;
 mod tenancy;
+mod two_tenants;

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use mdl::actor::{Actor, Role};
 use mdl::config::Config;
@@ -58,7 +57,7 @@ impl TestApp {
         }
         let config = config(&environment);
         let app = App::new(config).expect("an app");
-        let keys = Arc::new(Keys::load(&app.config.auth).expect("signing keys"));
+        let keys = Keys::load(&app.config.auth).expect("signing keys");
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let base = format!("http://{}", listener.local_addr().expect("its address"));
         let stop = CancellationToken::new();

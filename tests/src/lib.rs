@@ -2,7 +2,7 @@
 //!
 //! The servers are real. `ops/dev test` starts them and says where they are (`MDL_TEST_DATABASE_URL`, `MDL_TEST_REDIS_URL`).
 
-mod app;
+pub mod app;
 mod client;
 pub mod database;
 mod direct;
