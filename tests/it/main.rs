@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test does not expect should end it there")]
 
+mod catalog_loading;
 mod jobs_bench;
 mod jobs_outages;
 mod jobs_outcomes;

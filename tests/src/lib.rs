@@ -5,11 +5,13 @@
 mod app;
 mod client;
 pub mod database;
+mod direct;
 pub mod servers;
 
 pub use app::TestApp;
 pub use client::{Answer, Client};
 pub use database::TestDatabase;
+pub use direct::{Counted, Direct};
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -1,6 +1,5 @@
 //! The program: from settings to two open ports, and to an end without loss.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -26,7 +25,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let recorder = instruments::install()?;
     let listener = listen::bind(config.http.addr, "MDL_HTTP_ADDR").await?;
     let ops_listener = listen::bind(config.http.ops_addr, "MDL_OPS_ADDR").await?;
-    let keys = Arc::new(Keys::load(&config.auth)?);
+    let keys = Keys::load(&config.auth)?;
     let app = App::new(config).map_err(crate::cli::explain)?;
     if app.config.http.migrate_on_start {
         migrate(&app.config).await?;
