@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test does not expect should end it there")]
 
 mod catalog_loading;
+mod imports;
 mod jobs_bench;
 mod jobs_outages;
 mod jobs_outcomes;
