@@ -4,6 +4,7 @@
 
 mod authorization;
 mod catalog_loading;
+mod imports;
 mod jobs_bench;
 mod jobs_outages;
 mod jobs_outcomes;
