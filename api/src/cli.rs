@@ -1,6 +1,7 @@
 //! The command line: the server, and what an operator does beside it.
 
 mod accounts;
+mod import;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,9 @@ enum Command {
     /// Manage users. Settings come from the environment (DATABASE_URL)
     #[command(subcommand)]
     User(accounts::UserCommand),
+    /// Import files into a tenant's catalog, by a job of the worker. Settings come from the environment (DATABASE_URL,
+    /// MDL_STORAGE_URL)
+    Import(import::ImportFiles),
 }
 
 #[derive(Debug, Args)]
@@ -56,6 +60,8 @@ struct Migrate {
 impl Cli {
     /// Does what was asked. An error is one sentence with its causes.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
+        // For clients that leave the choice to the program. Only a second call could fail.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
         match self.command {
             None => crate::http::serve(self.serve.config).await?,
             Some(Command::Serve(serve)) => crate::http::serve(serve.config).await?,
@@ -65,6 +71,7 @@ impl Cli {
             Some(Command::Settings) => print!("{}", mdl::config::reference()),
             Some(Command::Tenant(command)) => command.run(&app()?).await?,
             Some(Command::User(command)) => command.run(&app()?).await?,
+            Some(Command::Import(import)) => return import.run(&app()?).await,
         }
         Ok(ExitCode::SUCCESS)
     }

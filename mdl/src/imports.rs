@@ -211,7 +211,9 @@ pub enum ChangeAction {
 text_enum!(ChangeAction { Create = "create", Update = "update" });
 
 /// The fields of one entry that would change, stored as JSON.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, diesel::expression::AsExpression, diesel::deserialize::FromSqlRow)]
+#[derive(
+    Debug, Clone, PartialEq, Default, Serialize, Deserialize, diesel::expression::AsExpression, diesel::deserialize::FromSqlRow,
+)]
 #[diesel(sql_type = diesel::sql_types::Jsonb)]
 #[serde(transparent)]
 pub struct FieldChanges(pub Vec<FieldChange>);

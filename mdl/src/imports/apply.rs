@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 pub use record::{Change, Log, Tally};
 
-use super::entry::{Draft, DomainDraft, Entry, Issue, MetricDraft, ObjectiveDraft, codes};
+use super::entry::{DomainDraft, Draft, Entry, Issue, MetricDraft, ObjectiveDraft, codes};
 use super::{Import, Severity};
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -78,11 +78,15 @@ impl Session {
             }
         }));
         // A batch is small beside the tables it is joined with: one index lookup for each of its rows is always the best plan,
-        // and the planner knows nothing of a temporary table that has just been filled.
+        // and the planner knows nothing of a temporary table that has just been filled. Compiling its statements would take
+        // longer than running them.
         client
-            .batch_execute("SET statement_timeout = '10min'; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off")
+            .batch_execute(
+                "SET statement_timeout = '10min'; SET jit = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
+            )
             .await?;
-        let row = client.query_one("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", &[&format!("import:{import}")]).await?;
+        let row =
+            client.query_one("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", &[&format!("import:{import}")]).await?;
         if !row.get::<_, bool>(0) {
             return Err(Error::unavailable("the import", "another worker is still at it"));
         }

@@ -64,7 +64,8 @@ pub fn from_fields(
             (objective.key.clone(), objective::check(objective))
         }
     };
-    let mut entry = Entry { place, kind: Some(kind), key: Some(key).filter(|key| !key.is_empty()), draft: None, issues: Vec::new() };
+    let mut entry =
+        Entry { place, kind: Some(kind), key: Some(key).filter(|key| !key.is_empty()), draft: None, issues: Vec::new() };
     for issue in issues {
         let mut found = entry.issue(issue.severity, &issue.field, issue.code, issue.message);
         found.raw_value = issue.raw_value;
@@ -88,7 +89,12 @@ pub fn from_fields(
 /// What an entry is that stands by itself: `{"metric": {…}}`, or told by its key field.
 fn unwrap(mut map: Map<String, Value>) -> Result<(Kind, Map<String, Value>), Map<String, Value>> {
     if map.len() == 1 {
-        for (name, kind) in [("metric", Kind::Metric), ("domain", Kind::Domain), ("business_domain", Kind::Domain), ("objective", Kind::Objective)] {
+        for (name, kind) in [
+            ("metric", Kind::Metric),
+            ("domain", Kind::Domain),
+            ("business_domain", Kind::Domain),
+            ("objective", Kind::Objective),
+        ] {
             if let Some(Value::Object(_)) = map.get(name)
                 && let Some(Value::Object(inner)) = map.remove(name)
             {

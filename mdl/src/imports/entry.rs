@@ -199,7 +199,10 @@ impl Entry {
 
     /// An issue from the checks that all input goes through. `file_path` is the field's name in files.
     pub fn problem(&self, problem: &Problem, file_path: &str) -> Issue {
-        Issue { place: self.place.field(file_path), ..self.issue(Severity::Error, &problem.field.join("."), problem.code.as_str(), &*problem.message) }
+        Issue {
+            place: self.place.field(file_path),
+            ..self.issue(Severity::Error, &problem.field.join("."), problem.code.as_str(), &*problem.message)
+        }
     }
 }
 

@@ -96,7 +96,10 @@ fn detect(file_name: Option<&str>, head: &str) -> Result<Format, Issue> {
     if csv::is_header(first) {
         return Ok(Format::Csv);
     }
-    let starts_yaml = first == "---" || first.starts_with("- ") || first.starts_with('%') || first.split_once(':').is_some_and(|(name, _)| !name.contains(' '));
+    let starts_yaml = first == "---"
+        || first.starts_with("- ")
+        || first.starts_with('%')
+        || first.split_once(':').is_some_and(|(name, _)| !name.contains(' '));
     if starts_yaml {
         return Ok(Format::Yaml);
     }

@@ -62,7 +62,8 @@ impl Text {
     pub fn open(stored: impl Read + Send + 'static, bytes_read: Arc<AtomicU64>, limits: &ImportConfig) -> io::Result<Self> {
         let fault = Fault::default();
         bytes_read.store(0, Ordering::Relaxed);
-        let mut stored = BufReader::with_capacity(BUFFER, Stored { inner: stored, bytes_read: bytes_read.clone(), fault: fault.clone() });
+        let mut stored =
+            BufReader::with_capacity(BUFFER, Stored { inner: stored, bytes_read: bytes_read.clone(), fault: fault.clone() });
         let inner: Box<dyn Read + Send> = if stored.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
             Box::new(Inflated {
                 inner: MultiGzDecoder::new(stored),
@@ -96,7 +97,9 @@ impl Text {
             return Err(self.halt().unwrap_or(Halt::Storage(error)));
         }
         if text.len() as u64 > max_bytes {
-            let message = format!("Is longer than {max_bytes} bytes, the most that this format may have; JSON, NDJSON and CSV may be longer");
+            let message = format!(
+                "Is longer than {max_bytes} bytes, the most that this format may have; JSON, NDJSON and CSV may be longer"
+            );
             return Err(Issue::refusal(Place::default(), codes::TOO_LONG, message).into());
         }
         String::from_utf8(text).map_err(|error| Halt::Storage(io::Error::other(error)))
@@ -220,9 +223,17 @@ impl<R: BufRead> Read for Inflated<R> {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(refuse(codes::TRUNCATED, format!("The gzip data ends too early, after {} bytes of text", self.produced)));
+                return Err(refuse(
+                    codes::TRUNCATED,
+                    format!("The gzip data ends too early, after {} bytes of text", self.produced),
+                ));
             }
-            Err(error) => return Err(refuse(codes::CORRUPT_GZIP, format!("The gzip data is damaged after {} bytes of text: {error}", self.produced))),
+            Err(error) => {
+                return Err(refuse(
+                    codes::CORRUPT_GZIP,
+                    format!("The gzip data is damaged after {} bytes of text: {error}", self.produced),
+                ));
+            }
         };
         self.produced += count as u64;
         if self.produced > self.max_bytes {

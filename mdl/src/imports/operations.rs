@@ -11,13 +11,13 @@ use uuid::Uuid;
 use super::{Format, Import, ImportCatalog, ImportState, Mode, formats, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
+use crate::audit;
 use crate::error::{BoxError, Code, Error, Result};
 use crate::ids::{ImportId, JobId, TenantId};
 use crate::jobs::{self, Enqueue};
 use crate::schema::{imports, jobs as ledger};
 use crate::storage::Stored;
 use crate::text::Problems;
-use crate::audit;
 
 /// Longest text that is given inline, in bytes.
 const MAX_INLINE: usize = 1024 * 1024;
@@ -114,7 +114,10 @@ pub async fn cancel(app: &App, actor: &Actor, id: ImportId) -> Result<Import> {
     match state {
         ImportState::Queued => {
             let ended = (imports::state.eq(ImportState::Cancelled), imports::finished_at.eq(now));
-            diesel::update(row).set((ended, imports::cancel_requested_at.eq(now), imports::updated_at.eq(now))).execute(&mut &*tx).await?;
+            diesel::update(row)
+                .set((ended, imports::cancel_requested_at.eq(now), imports::updated_at.eq(now)))
+                .execute(&mut &*tx)
+                .await?;
         }
         ImportState::Running => {
             diesel::update(row.filter(imports::cancel_requested_at.is_null()))

@@ -18,11 +18,11 @@ use super::watch::{Progress, Watch};
 use super::{Format, Import, ImportState, Mode, store};
 use crate::actor::Actor;
 use crate::app::App;
+use crate::audit;
 use crate::error::{Error, Result};
 use crate::events::{self, Event};
 use crate::ids::{ImportId, TenantId};
 use crate::schema::imports;
-use crate::audit;
 
 /// How a run of the job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

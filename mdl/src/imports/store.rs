@@ -25,7 +25,12 @@ pub async fn by_ids(mut conn: &AsyncPgConnection, tenant: TenantId, ids: &[Impor
 }
 
 /// One page, newest first. Ids grow with time, so the cursor is the id.
-pub async fn page(mut conn: &AsyncPgConnection, tenant: TenantId, filter: &Filter, args: &PageArgs<ImportId>) -> Result<Page<Import>> {
+pub async fn page(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    filter: &Filter,
+    args: &PageArgs<ImportId>,
+) -> Result<Page<Import>> {
     let mut query = all(tenant);
     if let Some(states) = filter.states.clone() {
         query = query.filter(imports::state.eq_any(states));
@@ -77,7 +82,12 @@ pub async fn issues(
 }
 
 /// How many issues of an import are kept.
-pub async fn count_issues(mut conn: &AsyncPgConnection, tenant: TenantId, import: ImportId, severity: Option<Severity>) -> Result<i64> {
+pub async fn count_issues(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    import: ImportId,
+    severity: Option<Severity>,
+) -> Result<i64> {
     let mut query = import_issues::table
         .filter(import_issues::tenant_id.eq(tenant).and(import_issues::import_id.eq(import)))
         .select(count_star())
@@ -89,7 +99,12 @@ pub async fn count_issues(mut conn: &AsyncPgConnection, tenant: TenantId, import
 }
 
 /// One page of what a dry run would change, in the order of the file. The cursor is the ordinal.
-pub async fn changes(mut conn: &AsyncPgConnection, tenant: TenantId, import: ImportId, args: &PageArgs<i64>) -> Result<Page<ImportChange>> {
+pub async fn changes(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    import: ImportId,
+    args: &PageArgs<i64>,
+) -> Result<Page<ImportChange>> {
     let mut query = import_changes::table
         .filter(import_changes::tenant_id.eq(tenant).and(import_changes::import_id.eq(import)))
         .select(ImportChange::as_select())
@@ -114,6 +129,8 @@ pub async fn count_changes(mut conn: &AsyncPgConnection, tenant: TenantId, impor
         .await?)
 }
 
-fn all(tenant: TenantId) -> imports::BoxedQuery<'static, diesel::pg::Pg, diesel::dsl::SqlTypeOf<diesel::dsl::AsSelect<Import, diesel::pg::Pg>>> {
+fn all(
+    tenant: TenantId,
+) -> imports::BoxedQuery<'static, diesel::pg::Pg, diesel::dsl::SqlTypeOf<diesel::dsl::AsSelect<Import, diesel::pg::Pg>>> {
     imports::table.filter(imports::tenant_id.eq(tenant)).select(Import::as_select()).into_boxed()
 }

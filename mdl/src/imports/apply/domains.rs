@@ -45,7 +45,10 @@ impl Domains {
 /// belongs to a key.
 fn looks_like_key(text: &str) -> bool {
     let digits_end = text.rsplit_once(['-', '_']).is_some_and(|(start, end)| {
-        !start.is_empty() && start.chars().all(|c| c.is_ascii_uppercase() || c == '-' || c == '_') && !end.is_empty() && end.chars().all(|c| c.is_ascii_digit())
+        !start.is_empty()
+            && start.chars().all(|c| c.is_ascii_uppercase() || c == '-' || c == '_')
+            && !end.is_empty()
+            && end.chars().all(|c| c.is_ascii_digit())
     });
     text.starts_with("DOMAIN-") || digits_end
 }
@@ -86,7 +89,8 @@ impl Session {
         if self.domains.known.len() > MAX_KNOWN {
             self.domains = Domains::default();
         }
-        let unknown: HashSet<&str> = wanted.iter().map(String::as_str).filter(|text| !self.domains.known.contains_key(*text)).collect();
+        let unknown: HashSet<&str> =
+            wanted.iter().map(String::as_str).filter(|text| !self.domains.known.contains_key(*text)).collect();
         if unknown.is_empty() {
             return Ok(());
         }
@@ -128,7 +132,8 @@ impl Session {
     async fn imply(&mut self, name: &str) -> Result<DomainId> {
         let base = key_of_name(name);
         for attempt in 1..=100 {
-            let key = if attempt == 1 { base.clone() } else { format!("{}-{attempt}", base.chars().take(190).collect::<String>()) };
+            let key =
+                if attempt == 1 { base.clone() } else { format!("{}-{attempt}", base.chars().take(190).collect::<String>()) };
             let id = DomainId::new();
             if self.dry_run {
                 self.domains.learn(id, &key, name);

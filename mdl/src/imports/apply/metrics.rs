@@ -394,6 +394,7 @@ fn present(row: &Row) -> Result<(String, Present)> {
     };
     let Json(details) = row.get::<_, Json<Details>>(21);
     let version = Semver { major: row.get(22), minor: row.get(23), patch: row.get(24) };
-    let present = Present { id: MetricId(row.get(0)), definition: Definition { summary, details }, version, revision: row.get(25) };
+    let present =
+        Present { id: MetricId(row.get(0)), definition: Definition { summary, details }, version, revision: row.get(25) };
     Ok((row.get(1), present))
 }

@@ -8,7 +8,7 @@ use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use super::super::ChangeAction;
-use super::super::entry::{Kind, KeyResultDraft, ObjectiveDraft};
+use super::super::entry::{KeyResultDraft, Kind, ObjectiveDraft};
 use super::record::Change;
 use super::{Applied, Item, Outcome, Session, differences};
 use crate::error::{Error, Result};
@@ -99,7 +99,8 @@ impl Session {
         for row in &rows {
             free = free.max(row.get::<_, i32>(10) + 1);
             let Json(extra) = row.get::<_, Json<Extra>>(9);
-            let direction = KeyResultDirection::parse(row.get(5)).ok_or_else(|| Error::internal("a key result has an unknown direction"))?;
+            let direction =
+                KeyResultDirection::parse(row.get(5)).ok_or_else(|| Error::internal("a key result has an unknown direction"))?;
             let content = KeyResultContent {
                 name: row.get(2),
                 description: row.get(3),
@@ -110,7 +111,10 @@ impl Session {
                 current_value: row.get(8),
                 extra,
             };
-            found.insert(row.get(1), Present { id: KeyResultId(row.get(0)), content, metric_keys: row.get(12), archived: row.get(11) });
+            found.insert(
+                row.get(1),
+                Present { id: KeyResultId(row.get(0)), content, metric_keys: row.get(12), archived: row.get(11) },
+            );
         }
         Ok((found, free))
     }
@@ -134,7 +138,11 @@ impl Session {
         let linked: &[String] = present.map_or(&[], |present| &present.metric_keys);
         let relink = linked != metric_keys;
         if relink {
-            fields.push(FieldChange { field: "metric_keys".to_owned(), before: Value::from(linked), after: Value::from(metric_keys.clone()) });
+            fields.push(FieldChange {
+                field: "metric_keys".to_owned(),
+                before: Value::from(linked),
+                after: Value::from(metric_keys.clone()),
+            });
         }
         if present.is_some_and(|present| present.archived) {
             fields.push(FieldChange { field: "archived".to_owned(), before: Value::from(true), after: Value::from(false) });
@@ -202,7 +210,13 @@ impl Session {
     }
 
     /// Inserts at a position, or updates.
-    async fn put_key_result(&self, id: KeyResultId, objective: ObjectiveId, draft: &KeyResultDraft, position: Option<i32>) -> Result<()> {
+    async fn put_key_result(
+        &self,
+        id: KeyResultId,
+        objective: ObjectiveId,
+        draft: &KeyResultDraft,
+        position: Option<i32>,
+    ) -> Result<()> {
         let statement = if position.is_some() {
             "INSERT INTO key_results (tenant_id, id, objective_id, key, name, description, unit, direction, baseline_value, target_value, \
              current_value, extra, position, created_by, updated_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)"

@@ -164,7 +164,13 @@ impl Session {
     }
 
     /// Ends the import, within the open transaction.
-    pub async fn finish(&mut self, import: &Import, state: ImportState, format: Option<Format>, error: Option<&str>) -> Result<()> {
+    pub async fn finish(
+        &mut self,
+        import: &Import,
+        state: ImportState,
+        format: Option<Format>,
+        error: Option<&str>,
+    ) -> Result<()> {
         let row = self
             .client
             .query_opt(
@@ -256,7 +262,8 @@ impl Session {
     async fn insert_issues(&self, first: i64, issues: &[Issue]) -> Result<()> {
         // A file may have NUL anywhere, and PostgreSQL stores it nowhere.
         let clean = |text: &str| text.replace('\0', "␀");
-        let text = |of: fn(&Issue) -> Option<&str>| -> Vec<Option<String>> { issues.iter().map(|issue| of(issue).map(clean)).collect() };
+        let text =
+            |of: fn(&Issue) -> Option<&str>| -> Vec<Option<String>> { issues.iter().map(|issue| of(issue).map(clean)).collect() };
         let severities: Vec<&str> = issues.iter().map(|issue| issue.severity.as_str()).collect();
         let lines: Vec<Option<i64>> = issues.iter().map(|issue| issue.place.line.map(|line| line as i64)).collect();
         self.client

@@ -259,7 +259,9 @@ pub fn fold(text: &str) -> String {
 fn canonical(value: Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => match number.as_f64() {
-            Some(float) if float.fract() == 0.0 && (1e16..9.2e18).contains(&float.abs()) => Value::Number(Number::from(float as i64)),
+            Some(float) if float.fract() == 0.0 && (1e16..9.2e18).contains(&float.abs()) => {
+                Value::Number(Number::from(float as i64))
+            }
             _ => Value::Number(number),
         },
         Value::Array(items) => Value::Array(items.into_iter().map(canonical).collect()),

@@ -22,11 +22,8 @@ pub const TIERS: &[(&str, Tier)] = &[
     ("2", Tier::Tier2),
     ("3", Tier::Tier3),
 ];
-const INDICATOR_KINDS: &[(&str, IndicatorKind)] = &[
-    ("leading", IndicatorKind::Leading),
-    ("lagging", IndicatorKind::Lagging),
-    ("operational", IndicatorKind::Operational),
-];
+const INDICATOR_KINDS: &[(&str, IndicatorKind)] =
+    &[("leading", IndicatorKind::Leading), ("lagging", IndicatorKind::Lagging), ("operational", IndicatorKind::Operational)];
 const STATUSES: &[(&str, Status)] = &[
     ("draft", Status::Draft),
     ("in_review", Status::InReview),
@@ -34,8 +31,12 @@ const STATUSES: &[(&str, Status)] = &[
     ("deprecated", Status::Deprecated),
     ("removed", Status::Removed),
 ];
-const DIRECTIONS: &[(&str, Direction)] =
-    &[("increase", Direction::Increase), ("decrease", Direction::Decrease), ("stable", Direction::Stable), ("maintain", Direction::Stable)];
+const DIRECTIONS: &[(&str, Direction)] = &[
+    ("increase", Direction::Increase),
+    ("decrease", Direction::Decrease),
+    ("stable", Direction::Stable),
+    ("maintain", Direction::Stable),
+];
 
 /// The field `metric_type` of the original model says either of two things.
 #[derive(Clone, Copy)]

@@ -51,7 +51,12 @@ impl Catalog {
 
     /// The end of the document that began on `line`.
     pub fn finish(mut self, line: u64, sink: &mut Sink) -> Result<(), Halt> {
-        for (name, kind) in [("metric", Kind::Metric), ("domain", Kind::Domain), ("business_domain", Kind::Domain), ("objective", Kind::Objective)] {
+        for (name, kind) in [
+            ("metric", Kind::Metric),
+            ("domain", Kind::Domain),
+            ("business_domain", Kind::Domain),
+            ("objective", Kind::Objective),
+        ] {
             if self.rest.get(name).is_some_and(Value::is_object)
                 && let Some(value) = self.rest.remove(name)
             {

@@ -123,7 +123,10 @@ pub fn is_header(line: &str) -> bool {
 }
 
 fn separator(header: &str) -> u8 {
-    *b",;\t".iter().max_by_key(|separator| (header.bytes().filter(|byte| byte == *separator).count(), **separator == b',')).unwrap_or(&b',')
+    *b",;\t"
+        .iter()
+        .max_by_key(|separator| (header.bytes().filter(|byte| byte == *separator).count(), **separator == b','))
+        .unwrap_or(&b',')
 }
 
 /// Reads the rows. A row that cannot be understood fails by itself.
@@ -177,7 +180,10 @@ pub fn read(mut text: Text, sink: &mut Sink) -> Result<(), Halt> {
         }
         let mut entry = draft::entry(Some(Kind::Metric), place, Value::Object(row));
         for (column, message, raw) in bad {
-            let issue = Issue { raw_value: Some(raw), ..entry.issue(super::super::Severity::Error, &column.path.join("."), "INVALID", message) };
+            let issue = Issue {
+                raw_value: Some(raw),
+                ..entry.issue(super::super::Severity::Error, &column.path.join("."), "INVALID", message)
+            };
             entry.issues.push(issue);
             entry.draft = None;
         }
@@ -185,12 +191,20 @@ pub fn read(mut text: Text, sink: &mut Sink) -> Result<(), Halt> {
     }
     if quotes.open.get() {
         let line = quotes.line.get();
-        return Err(Issue::refusal(Place::line(line), codes::TRUNCATED, format!("The quoted cell that begins on line {line} never ends")).into());
+        return Err(Issue::refusal(
+            Place::line(line),
+            codes::TRUNCATED,
+            format!("The quoted cell that begins on line {line} never ends"),
+        )
+        .into());
     }
     match last_short {
-        Some(line) if quotes.last.get() != b'\n' => {
-            Err(Issue::refusal(Place::line(line), codes::TRUNCATED, format!("The file ends in the middle of the row on line {line}")).into())
-        }
+        Some(line) if quotes.last.get() != b'\n' => Err(Issue::refusal(
+            Place::line(line),
+            codes::TRUNCATED,
+            format!("The file ends in the middle of the row on line {line}"),
+        )
+        .into()),
         _ => Ok(()),
     }
 }
@@ -221,7 +235,9 @@ impl Cells {
         match self {
             Cells::Text | Cells::Number | Cells::Flag => Ok(Value::String(cell.to_owned())),
             Cells::Json => serde_json::from_str(text).map_err(|_| "Must be JSON"),
-            Cells::List | Cells::Sources if text.starts_with('[') => serde_json::from_str(text).map_err(|_| "Begins like a JSON list but is none"),
+            Cells::List | Cells::Sources if text.starts_with('[') => {
+                serde_json::from_str(text).map_err(|_| "Begins like a JSON list but is none")
+            }
             Cells::List => Ok(items(text).map(Value::from).collect()),
             Cells::Sources => Ok(items(text)
                 .map(|item| match item.split_once(':') {
@@ -257,7 +273,9 @@ fn columns(header: &ByteRecord) -> Result<Vec<Column>, Issue> {
                 };
                 return refuse(
                     codes::UNKNOWN_FIELD,
-                    format!("There is no column {shown:?}: {hint}The template lists the columns; begin the name with {EXTRA:?} to keep it as it is"),
+                    format!(
+                        "There is no column {shown:?}: {hint}The template lists the columns; begin the name with {EXTRA:?} to keep it as it is"
+                    ),
                 );
             }
         };
@@ -279,11 +297,13 @@ fn columns(header: &ByteRecord) -> Result<Vec<Column>, Issue> {
 /// The column that somebody meant who left out its section, or misspelt it a little.
 fn nearest(name: &str) -> Option<&'static str> {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
-    COLUMNS
-        .iter()
-        .map(|(known, ..)| *known)
-        .find(|known| last(known) == last(name))
-        .or_else(|| COLUMNS.iter().map(|(known, ..)| *known).filter(|known| distance(known, name) <= 2).min_by_key(|known| distance(known, name)))
+    COLUMNS.iter().map(|(known, ..)| *known).find(|known| last(known) == last(name)).or_else(|| {
+        COLUMNS
+            .iter()
+            .map(|(known, ..)| *known)
+            .filter(|known| distance(known, name) <= 2)
+            .min_by_key(|known| distance(known, name))
+    })
 }
 
 /// Levenshtein distance.
@@ -368,7 +388,9 @@ impl Read for Guarded {
         }
         if quotes.open.get() && quotes.length.get() > MAX_CELL {
             let line = quotes.line.get();
-            let message = format!("The quoted cell that begins on line {line} is longer than {MAX_CELL} bytes: its closing quote may be missing");
+            let message = format!(
+                "The quoted cell that begins on line {line} is longer than {MAX_CELL} bytes: its closing quote may be missing"
+            );
             return Err(text.refuse(Issue::refusal(Place::line(line), codes::TOO_LONG, message)));
         }
         Ok(count)
@@ -401,10 +423,18 @@ mod tests {
     fn cells_have_their_lines_and_columns() {
         let text = "metric_id;name;targets_and_alerts.target_value;extra.cost_centre;tags\r\nA;\"a\nb\";1,5;77;x\r\n\r\nB;b;2.5;78;\"x;y\"\r\nC;c;1\r\n;;;;\r\n";
         let entries = parse("x.csv", text).unwrap();
-        let issues: Vec<_> = entries.iter().flat_map(|entry| &entry.issues).map(|issue| (issue.place.line, issue.field.as_deref(), issue.code)).collect();
+        let issues: Vec<_> = entries
+            .iter()
+            .flat_map(|entry| &entry.issues)
+            .map(|issue| (issue.place.line, issue.field.as_deref(), issue.code))
+            .collect();
         assert_eq!(
             issues,
-            [(Some(2), Some("targets_and_alerts.target_value"), "INVALID"), (Some(2), Some("name"), "INVALID"), (Some(6), None, codes::SYNTAX)]
+            [
+                (Some(2), Some("targets_and_alerts.target_value"), "INVALID"),
+                (Some(2), Some("name"), "INVALID"),
+                (Some(6), None, codes::SYNTAX)
+            ]
         );
         let metric = metric(&entries[1]);
         assert_eq!(metric.definition.details.extra.0["cost_centre"], "78");

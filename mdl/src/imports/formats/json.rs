@@ -39,7 +39,11 @@ pub fn syntax(error: &serde_json::Error, line: u64) -> Issue {
     let what = text.split(" at line ").next().unwrap_or_default();
     let column = error.column();
     if error.is_eof() {
-        return Issue::refusal(Place::line(line), codes::TRUNCATED, format!("The file ends too early: {what}, line {line} column {column}"));
+        return Issue::refusal(
+            Place::line(line),
+            codes::TRUNCATED,
+            format!("The file ends too early: {what}, line {line} column {column}"),
+        );
     }
     let code = if what.contains("recursion limit") { codes::TOO_COMPLEX } else { codes::SYNTAX };
     Issue::refusal(Place::line(line), code, format!("Cannot be read as JSON: {what}, line {line} column {column}"))
@@ -209,7 +213,8 @@ mod tests {
         let entries = parse("x.json", "{\"catalog_version\": 1, \"domains\": [],\n\"metrics\": [\n{\"metric_id\": \"A\", \"name\": \"a\"},\n\n {\"metric_id\": \"\", \"definition\": {\"expected_direction\": \"up\"}}]}").unwrap();
         assert_eq!(entries[0].place, Place { line: Some(3), path: Some("metrics[0]".to_owned()) });
         assert!(matches!(&entries[0].draft, Some(Draft::Metric(metric)) if metric.key == "A"));
-        let issues: Vec<_> = entries[1].issues.iter().map(|issue| (issue.place.to_string(), issue.code, issue.raw_value.as_deref())).collect();
+        let issues: Vec<_> =
+            entries[1].issues.iter().map(|issue| (issue.place.to_string(), issue.code, issue.raw_value.as_deref())).collect();
         assert_eq!(
             issues,
             [
@@ -222,7 +227,10 @@ mod tests {
 
     #[test]
     fn a_list_or_one_entry_alone_is_a_catalog_too() {
-        assert_eq!(parse("x.json", "[{\"metric_id\": \"A\", \"name\": \"a\"}, {\"id\": \"D\", \"name\": \"d\"}]").unwrap().len(), 2);
+        assert_eq!(
+            parse("x.json", "[{\"metric_id\": \"A\", \"name\": \"a\"}, {\"id\": \"D\", \"name\": \"d\"}]").unwrap().len(),
+            2
+        );
         let domain = parse("x.json", "{\"id\": \"D\", \"name\": \"d\", \"objectives\": [\"O-1\"]}").unwrap();
         assert!(matches!(&domain[0].draft, Some(Draft::Domain(domain)) if domain.content.objective_keys == ["O-1"]));
         assert_eq!(parse("x.json", "{\"metric\": {\"metric_id\": \"A\", \"name\": \"a\"}}").unwrap()[0].kind, Some(Kind::Metric));
@@ -237,7 +245,8 @@ mod tests {
 
     #[test]
     fn broken_documents_are_refused_with_the_place() {
-        let refused = |text: &str| parse("x.json", text).map(|entries| entries.len()).map_err(|issue| (issue.code, issue.place.line));
+        let refused =
+            |text: &str| parse("x.json", text).map(|entries| entries.len()).map_err(|issue| (issue.code, issue.place.line));
         assert_eq!(refused("{\"metrics\": [\n{\"metric_id\": \"A\""), Err((codes::TRUNCATED, Some(2))));
         assert_eq!(refused("{\"metrics\": [\n{\"metric_id\": \"A\",, }]}"), Err((codes::SYNTAX, Some(2))));
         assert_eq!(refused("{\"metrics\": []} x"), Err((codes::SYNTAX, Some(1))));

@@ -10,8 +10,8 @@ use super::super::draft::{self, Fields};
 use super::super::entry::{Draft, Issue, Kind, MetricDraft, Place, codes};
 use super::super::input::Halt;
 use super::super::reader::Sink;
-use crate::metrics::definition::{Definition, Direction, MetricType, Source, Status, Tier};
 use crate::metrics::Semver;
+use crate::metrics::definition::{Definition, Direction, MetricType, Source, Status, Tier};
 
 /// The tables of the format. Only metrics become entries; data sources are told with the metrics that read them.
 const TABLES: &[&str] = &["metrics", "data_sources", "dimensions", "segments", "functions", "outcomes", "statistics"];
@@ -35,7 +35,8 @@ pub fn read(text: &str, namespace: Option<&str>, sink: &mut Sink) -> Result<(), 
         return Err(Issue::refusal(Place::line(1), codes::UNKNOWN_KIND, message).into());
     }
     let Some(namespace) = namespace else {
-        let message = "metric-hub's metrics need a namespace: name it, or give the file its product's name, such as firefox_desktop.toml";
+        let message =
+            "metric-hub's metrics need a namespace: name it, or give the file its product's name, such as firefox_desktop.toml";
         return Err(Issue::refusal(Place::default(), "REQUIRED", message).into());
     };
     for (name, _) in document.iter().filter(|(name, _)| !TABLES.contains(&name.get_ref().as_ref())) {
@@ -43,7 +44,8 @@ pub fn read(text: &str, namespace: Option<&str>, sink: &mut Sink) -> Result<(), 
         sink.warn(place, codes::UNKNOWN_FIELD, "Not a table of metric-hub; it is left out", None);
     }
 
-    let table = |name: &str| document.iter().find(|(key, _)| key.get_ref() == name).and_then(|(_, value)| value.get_ref().as_table());
+    let table =
+        |name: &str| document.iter().find(|(key, _)| key.get_ref() == name).and_then(|(_, value)| value.get_ref().as_table());
     let sources: HashMap<&str, String> = table("data_sources")
         .into_iter()
         .flat_map(|sources| sources.iter())
@@ -59,7 +61,9 @@ pub fn read(text: &str, namespace: Option<&str>, sink: &mut Sink) -> Result<(), 
         let at = lines.at(content.span().start.min(text.len()));
         let place = Place { line: Some(at), path: Some(format!("metrics.{slug}")) };
         let entry = match json(content.get_ref()) {
-            Value::Object(map) => draft::from_fields(Kind::Metric, place, map, |fields| metric(fields, namespace, slug, &sources)),
+            Value::Object(map) => {
+                draft::from_fields(Kind::Metric, place, map, |fields| metric(fields, namespace, slug, &sources))
+            }
             other => draft::entry(Some(Kind::Metric), place, other),
         };
         sink.entry(entry)?;
@@ -77,7 +81,8 @@ fn metric(fields: &mut Fields<'_>, namespace: &str, slug: &str, sources: &HashMa
     summary.formula = fields.text(&["select_expression"]).map(|text| dedent(&text));
     summary.technical_owner = Some(fields.lines(&["owner"]).join(", ")).filter(|owners| !owners.is_empty());
     summary.status = if fields.flag(&["deprecated"]) == Some(true) { Status::Deprecated } else { Status::Active };
-    summary.expected_direction = fields.flag(&["bigger_is_better"]).map(|bigger| if bigger { Direction::Increase } else { Direction::Decrease });
+    summary.expected_direction =
+        fields.flag(&["bigger_is_better"]).map(|bigger| if bigger { Direction::Increase } else { Direction::Decrease });
     if let Some(level) = fields.line(&["level"]) {
         let tier = LEVELS.iter().find(|(name, _)| *name == level.to_lowercase());
         summary.tier = tier.map(|(_, tier)| *tier);
@@ -145,9 +150,9 @@ fn json(value: &DeValue<'_>) -> Value {
         DeValue::Boolean(flag) => Value::Bool(*flag),
         DeValue::Datetime(time) => Value::String(time.to_string()),
         DeValue::Array(items) => Value::Array(items.iter().map(|item| json(item.get_ref())).collect()),
-        DeValue::Table(table) => {
-            Value::Object(table.iter().map(|(name, value)| (name.get_ref().to_string(), json(value.get_ref()))).collect::<Map<_, _>>())
-        }
+        DeValue::Table(table) => Value::Object(
+            table.iter().map(|(name, value)| (name.get_ref().to_string(), json(value.get_ref()))).collect::<Map<_, _>>(),
+        ),
     }
 }
 

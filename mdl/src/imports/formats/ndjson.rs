@@ -21,7 +21,12 @@ pub fn read(mut text: Text, sink: &mut Sink) -> Result<(), Halt> {
             break;
         }
         if line.len() as u64 > MAX_ENTRY {
-            return Err(Issue::refusal(Place::line(number), codes::TOO_LONG, format!("Line {number} is longer than {MAX_ENTRY} bytes")).into());
+            return Err(Issue::refusal(
+                Place::line(number),
+                codes::TOO_LONG,
+                format!("Line {number} is longer than {MAX_ENTRY} bytes"),
+            )
+            .into());
         }
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
@@ -53,7 +58,13 @@ mod tests {
         let kinds: Vec<_> = entries.iter().map(|entry| (entry.kind, entry.place.line)).collect();
         assert_eq!(
             kinds,
-            [(Some(Kind::Metric), Some(1)), (Some(Kind::Objective), Some(3)), (Some(Kind::Domain), Some(4)), (None, Some(5)), (None, Some(6))]
+            [
+                (Some(Kind::Metric), Some(1)),
+                (Some(Kind::Objective), Some(3)),
+                (Some(Kind::Domain), Some(4)),
+                (None, Some(5)),
+                (None, Some(6))
+            ]
         );
         assert_eq!((entries[3].issues[0].code, entries[4].issues[0].code), (codes::UNKNOWN_KIND, "INVALID"));
     }

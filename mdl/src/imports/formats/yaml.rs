@@ -32,10 +32,19 @@ pub fn read(text: &str, sink: &mut Sink) -> Result<(), Halt> {
             // A document of nothing but comments.
             Event::Scalar(text, ScalarStyle::Plain, ..) if text.is_empty() || text == "~" || text == "null" => {}
             Event::Scalar(text, ..) => {
-                let issue = Issue::refusal(place(&span), codes::SYNTAX, "Expected a catalog, a list of entries or one entry, found plain text");
+                let issue = Issue::refusal(
+                    place(&span),
+                    codes::SYNTAX,
+                    "Expected a catalog, a list of entries or one entry, found plain text",
+                );
                 return Err(Issue { raw_value: Some(cut(&text)), ..issue }.into());
             }
-            Event::Nothing | Event::StreamStart | Event::DocumentEnd | Event::Alias(_) | Event::SequenceEnd | Event::MappingEnd => {}
+            Event::Nothing
+            | Event::StreamStart
+            | Event::DocumentEnd
+            | Event::Alias(_)
+            | Event::SequenceEnd
+            | Event::MappingEnd => {}
         }
     }
 }
@@ -153,7 +162,11 @@ impl<'a> Reader<'a> {
         if anchor > 0 {
             self.kept += size;
             if self.kept > MAX_REPEATED {
-                return Err(Issue::refusal(place(span), codes::TOO_COMPLEX, format!("The anchors of the file hold more than {MAX_REPEATED} values")));
+                return Err(Issue::refusal(
+                    place(span),
+                    codes::TOO_COMPLEX,
+                    format!("The anchors of the file hold more than {MAX_REPEATED} values"),
+                ));
             }
             self.anchors.insert(anchor, (value.clone(), size));
         }
@@ -257,13 +270,17 @@ mod tests {
         let Some(Draft::Metric(metric)) = &entries[0].draft else { panic!("{:?}", entries[0].issues) };
         assert_eq!(metric.definition.summary.name, "2026");
         assert_eq!(metric.definition.summary.unit.as_deref(), Some("7"));
-        assert_eq!(Value::Object(metric.definition.details.calculation.example.clone()), serde_json::json!({"a": 31, "b": 1.5, "c": "2026-01-01", "d": null, "e": -3}));
+        assert_eq!(
+            Value::Object(metric.definition.details.calculation.example.clone()),
+            serde_json::json!({"a": 31, "b": 1.5, "c": "2026-01-01", "d": null, "e": -3})
+        );
         assert_eq!(metric.definition.details.extra.0["pii"], "yes");
     }
 
     #[test]
     fn anchors_and_merges_work() {
-        let text = "defaults: &d {category: KPI, tier: T1}\nmetrics:\n  - <<: *d\n    metric_id: A\n    name: a\n    tier: tier 2\n";
+        let text =
+            "defaults: &d {category: KPI, tier: T1}\nmetrics:\n  - <<: *d\n    metric_id: A\n    name: a\n    tier: tier 2\n";
         let entries = parse("x.yaml", text).unwrap();
         let Some(Draft::Metric(metric)) = &entries[0].draft else { panic!("{:?}", entries[0].issues) };
         assert_eq!(metric.definition.summary.category.as_deref(), Some("KPI"));
@@ -279,7 +296,10 @@ mod tests {
         }
         assert_eq!(refused(&bomb).unwrap_err().0, codes::TOO_COMPLEX);
         assert_eq!(refused("metrics:\n  - &a [*a]\n"), Err((codes::SYNTAX, Some(2))));
-        assert_eq!(refused(&format!("metrics:\n  - {}{}\n", "[".repeat(100), "]".repeat(100))), Err((codes::TOO_COMPLEX, Some(2))));
+        assert_eq!(
+            refused(&format!("metrics:\n  - {}{}\n", "[".repeat(100), "]".repeat(100))),
+            Err((codes::TOO_COMPLEX, Some(2)))
+        );
         assert_eq!(refused(&format!("metrics:\n  - {}\n", "[".repeat(5000))), Err((codes::TOO_COMPLEX, Some(2))));
         assert_eq!(refused("metrics:\n  - metric_id: A\n    metric_id: B\n"), Err((codes::SYNTAX, Some(3))));
         assert_eq!(refused("metrics:\n  - {metric_id: A, name: \"a\n"), Err((codes::TRUNCATED, Some(2))));
