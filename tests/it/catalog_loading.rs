@@ -91,11 +91,18 @@ async fn a_level_is_a_statement() {
         ("{ objectives { nodes { metrics { key } unresolvedMetricKeys domain { name } } } }", 3),
         ("{ catalogStats { metricCount byTier { tier count } byDomain { domain { name } count } } }", 4),
     ];
+    let mut wrong = Vec::new();
     for (query, statements) in cases {
-        let answer = api.query(query, json!({})).await;
         let expected = if statements == 0 { 0 } else { statements + SNAPSHOT };
-        assert_eq!(answer.statements, expected, "{query}");
+        // Batches form by luck of timing if they do at all.
+        for _ in 0..5 {
+            let answer = api.query(query, json!({})).await;
+            if answer.statements != expected {
+                wrong.push(format!("{} statements instead of {expected}: {query}", answer.statements));
+            }
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test does not expect should end it there")]
 
 mod authorization;
+mod catalog_changes;
 mod catalog_loading;
 mod imports;
 mod jobs_bench;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_graphql::parser::parse_query;
 use async_graphql::parser::types::{
-    DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet,
+    BaseType, DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet,
 };
 use async_graphql::{ErrorExtensionValues, Request, Response, ServerError, Value};
 use mdl::config::GraphqlConfig;
@@ -79,6 +79,7 @@ impl Executor {
             self.count("none", None, "rejected");
         }
         let (document, summary) = prepared?;
+        define_counts(&document, &mut request);
         request.set_parsed_query(document);
         Ok(Prepared { request, ..summary })
     }
@@ -208,6 +209,19 @@ fn select<'a>(
             Ok((Some(name.to_owned()), &operations[name].node))
         }
         (_, Some(name)) => Err(failed(format!("The document has no operation \"{name}\""))),
+    }
+}
+
+/// Gives variables of type `Int` that the caller left out the value null, which is what they mean as `first` or `last`. The
+/// cost of a page is computed from these, and async-graphql refuses to compute with a variable that is not there.
+fn define_counts(document: &ExecutableDocument, request: &mut Request) {
+    let Ok((_, operation)) = select(document, request.operation_name.as_deref()) else { return };
+    for definition in &operation.variable_definitions {
+        let definition = &definition.node;
+        let int = matches!(&definition.var_type.node.base, BaseType::Named(name) if name == "Int");
+        if int && definition.var_type.node.nullable && definition.default_value.is_none() {
+            request.variables.entry(definition.name.node.clone()).or_default();
+        }
     }
 }
 
