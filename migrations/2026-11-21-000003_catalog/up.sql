@@ -257,11 +257,13 @@ REVOKE UPDATE, DELETE ON metric_versions FROM mdl_app;
 
 CREATE FUNCTION search_metrics(query text) RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE ROWS 200 SET search_path = public, pg_catalog, pg_temp
+    SET pg_trgm.word_similarity_threshold = 0.5
     AS $$
         SELECT id FROM metrics, metric_search_query(query) AS parsed (terms)
         WHERE tenant_id = current_tenant() AND (search @@ parsed.terms OR query <% name)
         LIMIT 5000
     $$;
+-- Half of the trigrams in common: a word with one letter missing or wrong is still found.
 COMMENT ON FUNCTION search_metrics(text) IS 'Metrics of this tenant whose text has the words, or whose name resembles them. At most 5,000: a word that every metric has is not worth ranking them all.';
 
 CREATE FUNCTION metrics_tagged(wanted text[], every boolean) RETURNS SETOF uuid

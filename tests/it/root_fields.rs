@@ -120,7 +120,7 @@ pub const QUERIES: &[RootField] = &[
     RootField {
         name: "me",
         needs: Needs::SignedIn,
-        operation: "{ me { id email name role tenant { slug } } }",
+        operation: "{ me { role tenant { slug } user { id email name } } }",
         variables: |_| json!({}),
     },
     RootField {

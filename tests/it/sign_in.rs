@@ -4,11 +4,11 @@ use mdl::actor::Role;
 use mdl_tests::TestApp;
 use serde_json::json;
 
-const ME: &str = "{ me { email } }";
+const ME: &str = "{ me { user { email } } }";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn smoke() {
     let app = TestApp::start().await;
     let viewer = app.client(Role::Viewer).await;
-    assert_eq!(viewer.ask(ME, json!({})).await["me"]["email"], "viewer@example.com");
+    assert_eq!(viewer.ask(ME, json!({})).await["me"]["user"]["email"], "viewer@example.com");
 }
