@@ -75,12 +75,15 @@ async fn a_level_is_a_statement() {
         ("{ metrics(first: 50) { totalCount nodes { key } } }", 2),
         // Details come with the page.
         ("{ metrics(first: 50) { nodes { notes dimensions { name } definition { numerator { eventName } } } } }", 1),
-        ("{ metrics(first: 50) { edges { cursor node { ...Parts } } } } fragment Parts on Metric { governance { regulatoryConstraints } }", 1),
+        (
+            "{ metrics(first: 50) { edges { cursor node { ...Parts } } } } fragment Parts on Metric { governance { regulatoryConstraints } }",
+            1,
+        ),
         ("{ metrics(first: 50) { nodes { key upstream(first: 5) { totalCount nodes { key notes domain { key } } } } } }", 4),
-        ("{ metrics(first: 50) { nodes { downstream { nodes { key upstream { nodes { key } } } } } } }", 3),
+        ("{ metrics(first: 50) { nodes { downstream(first: 3) { nodes { key upstream(first: 3) { nodes { key } } } } } } }", 3),
         ("{ metrics(first: 50) { nodes { unresolvedReferences { key side } } } }", 2),
         ("{ metrics(first: 50) { nodes { versions(first: 3) { totalCount nodes { version message } } } } }", 3),
-        ("{ metrics(first: 50) { nodes { versions(first: 3) { nodes { metric { name notes domain { name } } } } } } }", 4),
+        ("{ metrics(first: 50) { nodes { versions(first: 2) { nodes { metric { name notes domain { name } } } } } } }", 4),
         ("{ metrics(first: 50) { nodes { keyResults { progress status objective { name } } } } }", 3),
         ("{ metric(key: \"M-001\") { name notes domain { name } } }", 2),
         ("{ metric(key: \"M-001\", version: \"1.0.0\") { name notes } }", 2),

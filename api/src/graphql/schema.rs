@@ -33,7 +33,15 @@ pub struct Query(
 
 /// What can be changed. The fields of one request run one after the other, each in a transaction of its own.
 #[derive(MergedObject, Default)]
-pub struct Mutation(SessionMutations, UserMutations, ApiKeyMutations, MetricMutations, DomainMutations, ObjectiveMutations, ImportMutations);
+pub struct Mutation(
+    SessionMutations,
+    UserMutations,
+    ApiKeyMutations,
+    MetricMutations,
+    DomainMutations,
+    ObjectiveMutations,
+    ImportMutations,
+);
 
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
