@@ -162,6 +162,27 @@ pub mod codes {
     pub const MORE: &str = "MORE";
     pub const TOO_LONG: &str = "TOO_LONG";
     pub const TOO_MANY: &str = "TOO_MANY";
+
+    /// What docs/guide/imports.md has to explain.
+    #[cfg(test)]
+    pub const ALL: &[&str] = &[
+        DUPLICATE,
+        UNKNOWN_FIELD,
+        UNKNOWN_KIND,
+        UNKNOWN_DOMAIN,
+        UNKNOWN_FORMAT,
+        EMPTY_FILE,
+        TRUNCATED,
+        SYNTAX,
+        ENCODING,
+        CORRUPT_GZIP,
+        INFLATE_RATIO,
+        TOO_COMPLEX,
+        REFUSED,
+        MORE,
+        TOO_LONG,
+        TOO_MANY,
+    ];
 }
 
 impl Issue {

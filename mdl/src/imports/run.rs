@@ -126,7 +126,7 @@ impl Work<'_> {
 
     /// Each batch is a transaction. Entries that earlier attempts have committed are passed over.
     async fn run_in_batches(&mut self, survey: Survey) -> Result<i64> {
-        if self.rows_done == 0 && !survey.warnings.is_empty() {
+        if self.log.is_new() && !survey.warnings.is_empty() {
             self.session.begin().await?;
             let tally = Tally { warnings: survey.warnings.len() as i64, ..Tally::default() };
             self.log.issues(survey.warnings);

@@ -81,6 +81,11 @@ impl Log {
         }
     }
 
+    /// Whether no attempt has stored an issue yet.
+    pub fn is_new(&self) -> bool {
+        self.next_issue == 0
+    }
+
     /// Issues that nobody has kept.
     pub fn more(&mut self, count: i64) {
         self.more_issues += count.max(0);
