@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -18,6 +18,8 @@ use super::explain;
 
 /// Between two looks at a running import.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A file that waits longer than this may wait for a worker that nobody has started.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Problems that are printed of one import; all are in GraphQL.
 const MAX_ISSUES: usize = 10;
 
@@ -107,8 +109,14 @@ impl ImportFiles {
 /// Watches an import until it ends. Whether every entry was imported.
 async fn wait(app: &App, tenant: TenantId, id: ImportId, name: &str) -> anyhow::Result<bool> {
     let mut progress = Progress { on_terminal: std::io::stderr().is_terminal(), shown: false };
+    let mut hint = Some(Instant::now() + PATIENCE);
     let import = loop {
         let import = read(app, tenant, id).await?;
+        if import.state == ImportState::Queued && hint.is_some_and(|at| at <= Instant::now()) {
+            hint = None;
+            progress.clear();
+            eprintln!("{name}: still waiting for a worker; is mdl-worker running?");
+        }
         match import.state {
             ImportState::Queued => progress.show(&format!("{name}: waiting for a worker")),
             ImportState::Running => progress.show(&format!("{name}: {}", running(&import))),
