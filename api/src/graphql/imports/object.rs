@@ -16,11 +16,11 @@ use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::limits::page_cost;
 use crate::graphql::users::{self, User};
 
-pub struct Import(imports::Import);
+pub struct Import(Box<imports::Import>);
 
 impl From<imports::Import> for Import {
     fn from(import: imports::Import) -> Self {
-        Self(import)
+        Self(Box::new(import))
     }
 }
 
