@@ -192,15 +192,15 @@ impl Issue {
     }
 
     /// What keeps the whole file from being read.
-    pub fn refusal(place: Place, code: &'static str, message: impl Into<String>) -> Self {
-        Self::file(Severity::Error, place, code, message)
+    pub fn refusal(place: Place, code: &'static str, message: impl Into<String>) -> Box<Self> {
+        Box::new(Self::file(Severity::Error, place, code, message))
     }
 }
 
 impl Entry {
     /// An entry that is no object, or not to be understood.
     pub fn unreadable(place: Place, code: &'static str, message: impl Into<String>, raw: Option<String>) -> Self {
-        let issue = Issue { raw_value: raw, ..Issue::refusal(place.clone(), code, message) };
+        let issue = Issue { raw_value: raw, ..*Issue::refusal(place.clone(), code, message) };
         Self { place, kind: None, key: None, draft: None, issues: vec![issue] }
     }
 

@@ -72,7 +72,7 @@ pub fn file_stem(file_name: &str) -> Option<String> {
     (!stem.is_empty()).then(|| stem.to_owned())
 }
 
-fn detect(file_name: Option<&str>, head: &str) -> Result<Format, Issue> {
+fn detect(file_name: Option<&str>, head: &str) -> Result<Format, Box<Issue>> {
     match file_name.and_then(by_name) {
         // Programs that write lines call them .json too.
         Some(Format::Json) | None => {}
@@ -104,7 +104,10 @@ fn detect(file_name: Option<&str>, head: &str) -> Result<Format, Issue> {
         return Ok(Format::Yaml);
     }
     let message = "Neither the file's name nor its beginning tells the format: name it (json, yaml, ndjson, csv or metric_hub)";
-    Err(Issue { raw_value: Some(super::entry::cut(first)), ..Issue::refusal(Place::line(1), codes::UNKNOWN_FORMAT, message) })
+    Err(Box::new(Issue {
+        raw_value: Some(super::entry::cut(first)),
+        ..*Issue::refusal(Place::line(1), codes::UNKNOWN_FORMAT, message)
+    }))
 }
 
 #[cfg(test)]
@@ -125,7 +128,7 @@ pub mod tests {
     }
 
     /// What a file of these bytes becomes.
-    pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<Vec<Chunk>, Issue> {
+    pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<Vec<Chunk>, Box<Issue>> {
         let limits = Limits::parse_from(["test", "--import-max-rows", "1000", "--import-max-inflate-ratio", "20"]).imports;
         let (sender, mut chunks) = mpsc::channel(1000);
         let mut sink = Sink::new(sender, limits.max_rows);
@@ -143,7 +146,7 @@ pub mod tests {
         }
     }
 
-    pub fn parse(file_name: &str, text: &str) -> Result<Vec<Entry>, Issue> {
+    pub fn parse(file_name: &str, text: &str) -> Result<Vec<Entry>, Box<Issue>> {
         Ok(parse_bytes(file_name, text.as_bytes())?.into_iter().flat_map(|chunk| chunk.entries).collect())
     }
 

@@ -20,15 +20,15 @@ const RATIO_FROM: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub enum Halt {
     /// The file cannot be imported: it says where and why.
-    Refused(Issue),
+    Refused(Box<Issue>),
     /// The file could not be fetched; it may be fine.
     Storage(io::Error),
     /// Nobody wants the entries any more.
     Stopped,
 }
 
-impl From<Issue> for Halt {
-    fn from(issue: Issue) -> Self {
+impl From<Box<Issue>> for Halt {
+    fn from(issue: Box<Issue>) -> Self {
         Halt::Refused(issue)
     }
 }
@@ -80,7 +80,7 @@ impl Text {
     }
 
     /// Stops reading for a reason that a parser found.
-    pub fn refuse(&self, issue: Issue) -> io::Error {
+    pub fn refuse(&self, issue: Box<Issue>) -> io::Error {
         fail(&self.fault, Halt::Refused(issue))
     }
 

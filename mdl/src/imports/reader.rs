@@ -63,7 +63,7 @@ impl Reading {
         }
         match (&mut self.parser).await.map_err(Error::internal)? {
             Ok(format) => Ok(Next::End(format)),
-            Err(Halt::Refused(issue)) => Ok(Next::Refused(Box::new(issue))),
+            Err(Halt::Refused(issue)) => Ok(Next::Refused(issue)),
             Err(Halt::Storage(error)) => Err(Error::unavailable("the file storage", error)),
             // Only dropping this reading stops the parser.
             Err(Halt::Stopped) => Err(Error::internal("the parser stopped without being asked")),

@@ -28,7 +28,7 @@ pub struct Survey {
 }
 
 /// Reads the file to its end. The inner error says why it cannot be read.
-pub async fn survey(app: &App, import: &Import, bytes_read: Arc<AtomicU64>) -> Result<Result<Survey, Issue>> {
+pub async fn survey(app: &App, import: &Import, bytes_read: Arc<AtomicU64>) -> Result<Result<Survey, Box<Issue>>> {
     let mut survey = Survey {
         format: Format::Json,
         total: 0,
@@ -43,7 +43,7 @@ pub async fn survey(app: &App, import: &Import, bytes_read: Arc<AtomicU64>) -> R
         let chunk = match reading.next().await? {
             Next::Chunk(chunk) => chunk,
             Next::End(format) => return Ok(Ok(Survey { format, ..survey })),
-            Next::Refused(issue) => return Ok(Err(*issue)),
+            Next::Refused(issue) => return Ok(Err(issue)),
         };
         let room = (MAX_KEPT as usize).saturating_sub(survey.warnings.len());
         survey.warnings.extend(chunk.warnings.into_iter().take(room));

@@ -159,11 +159,12 @@ impl Session {
         if items.is_empty() {
             return Ok(());
         }
-        let mut left = vec![0..items.len()];
-        while let Some(range) = left.pop() {
+        // What is still to be written, as (start, end), the first one last.
+        let mut left = vec![(0, items.len())];
+        while let Some((start, end)) = left.pop() {
             self.client.batch_execute("SAVEPOINT metrics").await?;
             let mut changes = Vec::new();
-            match self.write_some(&items[range.clone()], &mut changes).await {
+            match self.write_some(&items[start..end], &mut changes).await {
                 Ok(outcomes) => {
                     self.client.batch_execute("RELEASE metrics").await?;
                     outcomes.into_iter().for_each(|outcome| applied.tally.count(outcome));
@@ -171,15 +172,15 @@ impl Session {
                 }
                 Err(error) => {
                     // Asks of any entry whether the error is a row's fault; which row's is found by halving.
-                    let issue = refused(&items[range.start].entry, error)?;
+                    let issue = refused(&items[start].entry, error)?;
                     self.client.batch_execute("ROLLBACK TO metrics; RELEASE metrics").await?;
-                    if range.len() == 1 {
+                    if end - start == 1 {
                         applied.tally.failed += 1;
                         applied.issues.push(issue);
                     } else {
-                        let middle = range.start + range.len() / 2;
-                        left.push(middle..range.end);
-                        left.push(range.start..middle);
+                        let middle = start + (end - start) / 2;
+                        left.push((middle, end));
+                        left.push((start, middle));
                     }
                 }
             }

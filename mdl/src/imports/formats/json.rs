@@ -34,7 +34,7 @@ pub fn read(mut text: Text, sink: &mut Sink) -> Result<(), Halt> {
 }
 
 /// A syntax error of a document or line, as an issue.
-pub fn syntax(error: &serde_json::Error, line: u64) -> Issue {
+pub fn syntax(error: &serde_json::Error, line: u64) -> Box<Issue> {
     let text = error.to_string();
     let what = text.split(" at line ").next().unwrap_or_default();
     let column = error.column();

@@ -37,7 +37,7 @@ pub fn read(text: &str, sink: &mut Sink) -> Result<(), Halt> {
                     codes::SYNTAX,
                     "Expected a catalog, a list of entries or one entry, found plain text",
                 );
-                return Err(Issue { raw_value: Some(cut(&text)), ..issue }.into());
+                return Err(Box::new(Issue { raw_value: Some(cut(&text)), ..*issue }).into());
             }
             Event::Nothing
             | Event::StreamStart
@@ -58,7 +58,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn next(&mut self) -> Result<(Event<'a>, Span), Issue> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), Box<Issue>> {
         match self.parser.next_event() {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => Err(syntax(&error)),
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next key of a mapping; `None` at its end.
-    fn key(&mut self) -> Result<Option<(String, Span)>, Issue> {
+    fn key(&mut self) -> Result<Option<(String, Span)>, Box<Issue>> {
         let (event, span) = self.next()?;
         match event {
             Event::MappingEnd => Ok(None),
@@ -117,13 +117,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn value(&mut self, depth: usize) -> Result<(Value, usize), Issue> {
+    fn value(&mut self, depth: usize) -> Result<(Value, usize), Box<Issue>> {
         let (event, span) = self.next()?;
         self.value_of(event, &span, depth)
     }
 
     /// The value that begins with this event, and how many values it is made of.
-    fn value_of(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<(Value, usize), Issue> {
+    fn value_of(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<(Value, usize), Box<Issue>> {
         if depth > MAX_DEPTH {
             return Err(Issue::refusal(place(span), codes::TOO_COMPLEX, format!("Nested deeper than {MAX_DEPTH} levels")));
         }
@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
         Ok((value, size))
     }
 
-    fn alias(&mut self, id: usize, span: &Span) -> Result<(Value, usize), Issue> {
+    fn alias(&mut self, id: usize, span: &Span) -> Result<(Value, usize), Box<Issue>> {
         let Some((value, size)) = self.anchors.get(&id) else {
             return Err(Issue::refusal(place(span), codes::SYNTAX, "The alias stands for something that it is part of"));
         };
@@ -231,7 +231,7 @@ fn scalar(text: String, style: ScalarStyle, tag: Option<&Tag>) -> Value {
     }
 }
 
-fn twice(name: &str, at: &Span) -> Issue {
+fn twice(name: &str, at: &Span) -> Box<Issue> {
     Issue::refusal(place(at), codes::SYNTAX, format!("The field {name:?} appears twice"))
 }
 
@@ -243,7 +243,7 @@ fn place(span: &Span) -> Place {
     Place::line(line(span))
 }
 
-fn syntax(error: &ScanError) -> Issue {
+fn syntax(error: &ScanError) -> Box<Issue> {
     let (line, column) = (error.marker().line() as u64, error.marker().col() + 1);
     let code = if error.info().contains("recursion") {
         codes::TOO_COMPLEX

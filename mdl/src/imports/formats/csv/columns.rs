@@ -151,7 +151,7 @@ fn items(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The columns that a header names.
-pub fn columns(header: &ByteRecord) -> Result<Vec<Column>, Issue> {
+pub fn columns(header: &ByteRecord) -> Result<Vec<Column>, Box<Issue>> {
     let refuse = |code, message| Err(Issue::refusal(Place::line(1), code, message));
     let mut columns = Vec::new();
     let mut has_key = false;
