@@ -18,7 +18,9 @@ fn every_root_field_has_a_case() {
             .iter()
             .find_map(|definition| match definition {
                 TypeSystemDefinition::Type(kind) if kind.node.name.node == root => match &kind.node.kind {
-                    TypeKind::Object(object) => Some(object.fields.iter().map(|field| field.node.name.node.to_string()).collect()),
+                    TypeKind::Object(object) => {
+                        Some(object.fields.iter().map(|field| field.node.name.node.to_string()).collect())
+                    }
                     _ => None,
                 },
                 _ => None,

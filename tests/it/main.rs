@@ -5,6 +5,7 @@
 mod authorization;
 mod catalog_changes;
 mod catalog_loading;
+mod import_outages;
 mod imports;
 mod jobs_bench;
 mod jobs_outages;

@@ -110,7 +110,15 @@ macro_rules! mutation {
         RootField {
             name: $name,
             needs: $needs,
-            operation: concat!("mutation($input: ", $input, "!) { ", $name, "(input: $input) { ", $selection, " userErrors { field code message } } }"),
+            operation: concat!(
+                "mutation($input: ",
+                $input,
+                "!) { ",
+                $name,
+                "(input: $input) { ",
+                $selection,
+                " userErrors { field code message } } }"
+            ),
             variables: $variables,
         }
     };
@@ -220,7 +228,13 @@ pub const MUTATIONS: &[RootField] = &[
     mutation!("updateUser", "UpdateUserInput", "user { id }", Needs::Admin, |seed| {
         json!({ "input": { "id": seed.user, "name": "Renamed" } })
     }),
-    mutation!("setRole", "SetRoleInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user, "role": "ADMIN" } })),
+    mutation!(
+        "setRole",
+        "SetRoleInput",
+        "user { id }",
+        Needs::Admin,
+        |seed| json!({ "input": { "id": seed.user, "role": "ADMIN" } })
+    ),
     mutation!("suspendUser", "UserInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user } })),
     mutation!("resumeUser", "UserInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user } })),
     mutation!("resetPassword", "ResetPasswordInput", "", Needs::Admin, |seed| {
@@ -229,8 +243,20 @@ pub const MUTATIONS: &[RootField] = &[
     mutation!("createApiKey", "CreateApiKeyInput", "apiKey { id }", Needs::SignedIn, |_| {
         json!({ "input": { "name": "key", "scopes": ["CATALOG_READ"] } })
     }),
-    mutation!("revokeApiKey", "RevokeApiKeyInput", "apiKey { id }", Needs::SignedIn, |seed| json!({ "input": { "id": seed.api_key } })),
-    mutation!("revokeAllApiKeys", "RevokeAllApiKeysInput", "count", Needs::Admin, |seed| json!({ "input": { "userId": seed.user } })),
+    mutation!(
+        "revokeApiKey",
+        "RevokeApiKeyInput",
+        "apiKey { id }",
+        Needs::SignedIn,
+        |seed| json!({ "input": { "id": seed.api_key } })
+    ),
+    mutation!(
+        "revokeAllApiKeys",
+        "RevokeAllApiKeysInput",
+        "count",
+        Needs::Admin,
+        |seed| json!({ "input": { "userId": seed.user } })
+    ),
     mutation!("createBusinessDomain", "CreateBusinessDomainInput", "businessDomain { id }", Needs::Editor, |_| {
         json!({ "input": { "key": "D", "name": "D" } })
     }),
@@ -240,11 +266,23 @@ pub const MUTATIONS: &[RootField] = &[
     mutation!("archiveBusinessDomain", "ArchiveBusinessDomainInput", "businessDomain { id }", Needs::Editor, |seed| {
         json!({ "input": { "id": seed.domain } })
     }),
-    mutation!("createMetric", "CreateMetricInput", "metric { id }", Needs::Editor, |_| json!({ "input": { "key": "M", "name": "M" } })),
+    mutation!(
+        "createMetric",
+        "CreateMetricInput",
+        "metric { id }",
+        Needs::Editor,
+        |_| json!({ "input": { "key": "M", "name": "M" } })
+    ),
     mutation!("updateMetric", "UpdateMetricInput", "metric { id }", Needs::Editor, |seed| {
         json!({ "input": { "id": seed.metric, "description": "changed" } })
     }),
-    mutation!("archiveMetric", "ArchiveMetricInput", "metric { id }", Needs::Editor, |seed| json!({ "input": { "id": seed.metric } })),
+    mutation!(
+        "archiveMetric",
+        "ArchiveMetricInput",
+        "metric { id }",
+        Needs::Editor,
+        |seed| json!({ "input": { "id": seed.metric } })
+    ),
     mutation!("createObjective", "CreateObjectiveInput", "objective { id }", Needs::Editor, |_| {
         json!({ "input": { "key": "O", "name": "O" } })
     }),
@@ -266,7 +304,13 @@ pub const MUTATIONS: &[RootField] = &[
     mutation!("importCatalog", "ImportCatalogInput", "import { id }", Needs::Editor, |_| {
         json!({ "input": { "text": "{\"metrics\": []}", "fileName": "none.json" } })
     }),
-    mutation!("cancelImport", "CancelImportInput", "import { id }", Needs::Editor, |seed| json!({ "input": { "id": seed.import } })),
+    mutation!(
+        "cancelImport",
+        "CancelImportInput",
+        "import { id }",
+        Needs::Editor,
+        |seed| json!({ "input": { "id": seed.import } })
+    ),
     mutation!("removeMembership", "UserInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user } })),
 ];
 

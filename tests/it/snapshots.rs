@@ -13,7 +13,10 @@ fn schema_graphql_is_what_the_server_serves() {
 fn the_settings_are_documented() {
     let documented = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
     let settings = mdl::config::reference();
-    assert!(documented.contains(settings.trim()), "run: target/debug/mdl-api settings, and put what it prints into docs/configuration.md");
+    assert!(
+        documented.contains(settings.trim()),
+        "run: target/debug/mdl-api settings, and put what it prints into docs/configuration.md"
+    );
 }
 
 #[test]

@@ -41,8 +41,15 @@ async fn another_tenant_changes_nothing() {
 }
 
 /// These make something of the caller's own.
-const CREATES: &[&str] =
-    &["createUser", "createApiKey", "createBusinessDomain", "createMetric", "createObjective", "importCatalog", "revokeAllApiKeys"];
+const CREATES: &[&str] = &[
+    "createUser",
+    "createApiKey",
+    "createBusinessDomain",
+    "createMetric",
+    "createObjective",
+    "importCatalog",
+    "revokeAllApiKeys",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_keys_live_in_both_tenants() {
