@@ -1,6 +1,7 @@
 //! The command line: the server, and what an operator does beside it.
 
 mod accounts;
+mod import;
 
 use std::process::ExitCode;
 
@@ -31,12 +32,17 @@ enum Command {
     Keygen,
     /// Print the GraphQL schema; needs no servers
     Schema,
+    /// Print every setting with its default as Markdown; needs no servers
+    Settings,
     /// Manage tenants. Settings come from the environment (DATABASE_URL)
     #[command(subcommand)]
     Tenant(accounts::TenantCommand),
     /// Manage users. Settings come from the environment (DATABASE_URL)
     #[command(subcommand)]
     User(accounts::UserCommand),
+    /// Import files into a tenant's catalog, by a job of the worker. Settings come from the environment (DATABASE_URL,
+    /// MDL_STORAGE_URL)
+    Import(import::ImportFiles),
 }
 
 #[derive(Debug, Args)]
@@ -54,14 +60,18 @@ struct Migrate {
 impl Cli {
     /// Does what was asked. An error is one sentence with its causes.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
+        // For clients that leave the choice to the program. Only a second call could fail.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
         match self.command {
             None => crate::http::serve(self.serve.config).await?,
             Some(Command::Serve(serve)) => crate::http::serve(serve.config).await?,
             Some(Command::Migrate(migrate)) => run_migrations(&migrate.database).await?,
             Some(Command::Keygen) => print!("{}", tokens::generate_key_pem()),
             Some(Command::Schema) => print!("{}", crate::graphql::schema::sdl()),
+            Some(Command::Settings) => print!("{}", mdl::config::reference()),
             Some(Command::Tenant(command)) => command.run(&app()?).await?,
             Some(Command::User(command)) => command.run(&app()?).await?,
+            Some(Command::Import(import)) => return import.run(&app()?).await,
         }
         Ok(ExitCode::SUCCESS)
     }

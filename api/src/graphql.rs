@@ -9,6 +9,7 @@ pub mod executor;
 pub mod filter;
 pub mod global_id;
 pub mod guard;
+pub mod imports;
 pub mod input;
 pub mod limits;
 pub mod loaders;

@@ -51,7 +51,8 @@ struct Server {
 }
 
 /// Everything on the public port. `keys` sign and check access tokens.
-pub fn router(app: App, keys: Arc<Keys>) -> Router {
+pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
+    let keys = keys.into();
     let config = app.config.clone();
     let timeout = Duration::from_secs(config.http.request_timeout_seconds);
     let server = Arc::new(Server {

@@ -5,5 +5,3 @@ pub mod cli;
 pub mod graphql;
 pub mod http;
 pub mod rate_limit;
-
-pub use http::{router, serve};

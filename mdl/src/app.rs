@@ -31,7 +31,8 @@ impl App {
         let redis = bb8::Pool::builder()
             .max_size(config.redis.pool_size)
             .connection_timeout(Duration::from_secs(2))
-            .test_on_check_out(false)
+            // The manager cannot tell a broken connection; one PING keeps those of before a restart of Redis out.
+            .test_on_check_out(true)
             .build_unchecked(manager);
         Ok(Self {
             db: Db::new(&config.database),

@@ -53,3 +53,21 @@ impl Config {
         <Program as clap::Parser>::try_parse_from(arguments).map(|program| program.config)
     }
 }
+
+/// Every setting as a table in Markdown: the environment variable, its default, what it means.
+pub fn reference() -> String {
+    let command = <Config as clap::Args>::augment_args(clap::Command::new("settings"));
+    let mut text = String::new();
+    let mut topic = None;
+    for argument in command.get_arguments() {
+        if argument.get_help_heading() != topic {
+            topic = argument.get_help_heading();
+            text += &format!("\n## {}\n\n| variable | default | meaning |\n|---|---|---|\n", topic.unwrap_or_default());
+        }
+        let variable = argument.get_env().unwrap_or_default().display().to_string();
+        let default: Vec<_> = argument.get_default_values().iter().map(|value| format!("`{}`", value.display())).collect();
+        let meaning = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        text += &format!("| `{variable}` | {} | {meaning} |\n", default.join(", "));
+    }
+    text
+}

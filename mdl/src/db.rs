@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use diesel::ConnectionError;
 use diesel::connection::InstrumentationEvent;
 use diesel_async::pooled_connection::bb8::Pool;
-use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures::FutureExt;
 use tokio::sync::{Mutex, OnceCell};
@@ -112,7 +112,12 @@ impl Db {
 
     async fn get(&self) -> Result<PooledConnection> {
         let start = Instant::now();
-        let conn = self.pool.get_owned().await.map_err(|e| Error::unavailable("PostgreSQL", e))?;
+        let mut conn = self.pool.get_owned().await.map_err(|e| Error::unavailable("PostgreSQL", e))?;
+        // After a restart of PostgreSQL the pool is full of dead connections. It drops what is returned broken.
+        while conn.is_broken() {
+            drop(conn);
+            conn = self.pool.get_owned().await.map_err(|e| Error::unavailable("PostgreSQL", e))?;
+        }
         metrics::histogram!(instruments::DB_POOL_WAIT_SECONDS).record(start.elapsed().as_secs_f64());
         Ok(conn)
     }

@@ -4,3 +4,4 @@ REVOKE USAGE ON SCHEMA public FROM mdl_search;
 DROP TABLE key_result_metrics, key_results, objectives, metric_edges, metric_versions, metrics, business_domains;
 DROP FUNCTION metric_search_document(text, text, text, text[], text[], text, text);
 DROP FUNCTION metric_rank(tsvector, text, text);
+DROP FUNCTION metric_search_query(text);

@@ -42,9 +42,14 @@ CREATE FUNCTION metric_search_document(key text, name text, short_name text, syn
         || setweight(to_tsvector('english'::regconfig, left(description, 20000)), 'C')
         || setweight(to_tsvector('english'::regconfig, translate(left(coalesce(formula, ''), 20000), '_.', '  ')), 'D');
 
+CREATE FUNCTION metric_search_query(query text) RETURNS tsquery
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN websearch_to_tsquery('english'::regconfig, regexp_replace(query, '([[:alnum:]])[-_.:/](?=[[:alnum:]])', '\1 ', 'g'));
+COMMENT ON FUNCTION metric_search_query(text) IS 'What people type as a text search query: keys and hyphened words as their parts, as documents have them.';
+
 CREATE FUNCTION metric_rank(document tsvector, name text, query text) RETURNS real
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ts_rank_cd(document, websearch_to_tsquery('english'::regconfig, query)) + word_similarity(query, name);
+    RETURN ts_rank_cd(document, metric_search_query(query)) + word_similarity(query, name);
 COMMENT ON FUNCTION metric_rank(tsvector, text, text) IS 'How well a metric matches a search: its text by cover density and weight, and its name by likeness.';
 
 CREATE TABLE metrics (
@@ -252,11 +257,14 @@ REVOKE UPDATE, DELETE ON metric_versions FROM mdl_app;
 
 CREATE FUNCTION search_metrics(query text) RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE ROWS 200 SET search_path = public, pg_catalog, pg_temp
+    SET pg_trgm.word_similarity_threshold = 0.5
     AS $$
-        SELECT id FROM metrics, websearch_to_tsquery('english', query) AS parsed (terms)
+        SELECT id FROM metrics, metric_search_query(query) AS parsed (terms)
         WHERE tenant_id = current_tenant() AND (search @@ parsed.terms OR query <% name)
+        LIMIT 5000
     $$;
-COMMENT ON FUNCTION search_metrics(text) IS 'Metrics of this tenant whose text has the words, or whose name resembles them.';
+-- Half of the trigrams in common: a word with one letter missing or wrong is still found.
+COMMENT ON FUNCTION search_metrics(text) IS 'Metrics of this tenant whose text has the words, or whose name resembles them. At most 5,000: a word that every metric has is not worth ranking them all.';
 
 CREATE FUNCTION metrics_tagged(wanted text[], every boolean) RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE ROWS 1000 SET search_path = public, pg_catalog, pg_temp

@@ -2,15 +2,17 @@
 //!
 //! The servers are real. `ops/dev test` starts them and says where they are (`MDL_TEST_DATABASE_URL`, `MDL_TEST_REDIS_URL`).
 
-mod app;
+pub mod app;
 pub mod browser;
 mod client;
 pub mod database;
+mod direct;
 pub mod servers;
 
 pub use app::{PASSWORD, TestApp, email};
 pub use client::{Answer, Client};
 pub use database::TestDatabase;
+pub use direct::{Counted, Direct};
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -11,6 +11,8 @@
 //! | any other `Err` | dead at once |
 //! | a panic, or more time than the kind's timeout | as an `Err` that repeating may mend |
 
+mod import_catalog;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -27,9 +29,9 @@ use tracing::{Instrument, info_span};
 
 use crate::link::with_sources;
 
-/// Every kind of job that `mdl-worker` does: one line for each, `.with(import_catalog::run)`.
+/// Every kind of job that `mdl-worker` does: one line for each.
 pub fn registry() -> Registry {
-    Registry::default()
+    Registry::default().with(import_catalog::run)
 }
 
 /// What a handler came to.

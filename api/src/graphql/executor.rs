@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_graphql::parser::parse_query;
 use async_graphql::parser::types::{
-    DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet,
+    BaseType, DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet,
 };
 use async_graphql::{ErrorExtensionValues, Request, Response, ServerError, Value};
 use mdl::config::GraphqlConfig;
@@ -79,6 +79,7 @@ impl Executor {
             self.count("none", None, "rejected");
         }
         let (document, summary) = prepared?;
+        define_counts(&document, &mut request);
         request.set_parsed_query(document);
         Ok(Prepared { request, ..summary })
     }
@@ -211,6 +212,19 @@ fn select<'a>(
     }
 }
 
+/// Gives variables of type `Int` that the caller left out the value null, which is what they mean as `first` or `last`. The
+/// cost of a page is computed from these, and async-graphql refuses to compute with a variable that is not there.
+fn define_counts(document: &ExecutableDocument, request: &mut Request) {
+    let Ok((_, operation)) = select(document, request.operation_name.as_deref()) else { return };
+    for definition in &operation.variable_definitions {
+        let definition = &definition.node;
+        let int = matches!(&definition.var_type.node.base, BaseType::Named(name) if name == "Int");
+        if int && definition.var_type.node.nullable && definition.default_value.is_none() {
+            request.variables.entry(definition.name.node.clone()).or_default();
+        }
+    }
+}
+
 /// The fields of the root, with those in fragments. A fragment counts as often as it is named, up to a limit that no honest
 /// operation comes near.
 fn root_fields<'a>(
@@ -236,5 +250,97 @@ fn root_fields<'a>(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mdl::config::Config;
+    use mdl::tokens::Keys;
+
+    use super::*;
+    use crate::graphql::schema::schema;
+
+    fn executor(arguments: &[&str]) -> Executor {
+        let config = Config::from_arguments(["test"].iter().chain(arguments)).unwrap();
+        let keys = Arc::new(Keys::load(&config.auth).unwrap());
+        Executor::new(schema(&config.graphql, keys), config.graphql, Duration::from_secs(1))
+    }
+
+    fn code(result: Result<Prepared, Vec<ServerError>>) -> String {
+        let errors = result.err().unwrap();
+        let code = errors[0].extensions.as_ref().and_then(|extensions| extensions.get("code")).cloned();
+        code.unwrap().into_json().unwrap().as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn counts_password_checks_wherever_they_stand() {
+        let executor = executor(&[]);
+        let prepare = |document: &str| executor.prepare(Request::new(document), true).ok().unwrap();
+        let prepared = prepare(
+            "mutation M { a: signIn { x } ...F ...F ... on Mutation { changePassword { x } } signOut { x } }
+             fragment F on Mutation { b: signIn { x } ...G } fragment G on Mutation { c: signIn { x } }",
+        );
+        assert_eq!((prepared.password_checks, prepared.root_fields, prepared.secret), (6, 7, true));
+        assert_eq!((prepared.kind, prepared.name.as_deref()), (OperationType::Mutation, Some("M")));
+        let prepared = prepare("mutation { setRole { x } }");
+        assert_eq!((prepared.password_checks, prepared.root_fields, prepared.secret, prepared.name), (0, 1, false, None));
+        assert!(prepare("mutation { createApiKey { key } }").secret);
+        assert_eq!(prepare("{ signIn }").password_checks, 0);
+    }
+
+    #[test]
+    fn picks_the_operation_that_is_asked_for() {
+        let executor = executor(&[]);
+        let prepare = |name: Option<&str>, document: &str| {
+            let mut request = Request::new(document);
+            request.operation_name = name.map(str::to_owned);
+            executor.prepare(request, true)
+        };
+        let two = "query A { a } mutation B { b }";
+        assert_eq!(prepare(Some("B"), two).ok().unwrap().kind, OperationType::Mutation);
+        assert_eq!(prepare(None, "query A { a }").ok().unwrap().name.as_deref(), Some("A"));
+        for (name, document) in [(None, two), (Some("C"), two), (Some(""), two), (Some("A"), "{ a }")] {
+            assert_eq!(code(prepare(name, document)), "OPERATION_RESOLUTION_FAILURE");
+        }
+        assert_eq!(code(prepare(None, "{ a")), "GRAPHQL_PARSE_FAILED");
+        assert_eq!(code(prepare(None, "")), "GRAPHQL_PARSE_FAILED");
+    }
+
+    #[test]
+    fn the_schema_is_for_the_signed_in() {
+        let ask = |executor: &Executor, signed_in: bool| {
+            executor.prepare(Request::new("{ ...F } fragment F on Query { s: __schema { types { name } } }"), signed_in)
+        };
+        assert_eq!(code(ask(&executor(&[]), false)), "UNAUTHENTICATED");
+        assert!(ask(&executor(&[]), true).is_ok());
+        assert!(ask(&executor(&["--graphql-public-introspection", "true"]), false).is_ok());
+        assert!(executor(&[]).prepare(Request::new("{ __typename }"), false).is_ok());
+    }
+
+    #[test]
+    fn syntax_errors_do_not_repeat_the_document() {
+        let long = format!("{{ {} {{{{ }}", "secret ".repeat(100));
+        let message = executor(&[]).prepare(Request::new(long), true).err().unwrap().remove(0).message;
+        assert!(message.starts_with("Syntax error: expected") && !message.contains("secret"), "{message}");
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        let executor = executor(&[]);
+        for i in 0..MAX_NAMES {
+            assert_eq!(executor.known_name(Some(format!("Q{i}"))), format!("Q{i}"));
+        }
+        assert_eq!(executor.known_name(Some("Q0".to_owned())), "Q0");
+        assert_eq!(executor.known_name(Some("Late".to_owned())), "other");
+        assert_eq!(executor.known_name(None), "anonymous");
+    }
+
+    #[test]
+    fn the_unknown_get_no_suggestions() {
+        let error =
+            |signed_in| rejection(ServerError::new("Unknown field \"usrs\". Did you mean \"users\"?", None), signed_in).message;
+        assert_eq!(error(false), "Unknown field \"usrs\".");
+        assert!(error(true).ends_with("\"users\"?"));
     }
 }

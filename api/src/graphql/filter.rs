@@ -4,6 +4,7 @@ use async_graphql::{Enum, InputObject, InputType};
 use chrono::{DateTime, Utc};
 use mdl::metrics::filter::DateRange;
 
+use super::imports::enums::ImportState;
 use super::metrics::enums::{IndicatorKind, MetricStatus, MetricType, Tier};
 use super::objectives::enums::ObjectiveStatus;
 
@@ -15,6 +16,7 @@ use super::objectives::enums::ObjectiveStatus;
 #[graphql(concrete(name = "MetricTypeFilter", params(MetricType)))]
 #[graphql(concrete(name = "MetricStatusFilter", params(MetricStatus)))]
 #[graphql(concrete(name = "ObjectiveStatusFilter", params(ObjectiveStatus)))]
+#[graphql(concrete(name = "ImportStateFilter", params(ImportState)))]
 pub struct OneOf<T: InputType> {
     /// The values; none of them lets nothing through.
     pub r#in: Vec<T>,

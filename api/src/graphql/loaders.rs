@@ -23,8 +23,9 @@ pub use people::PeopleLoaders;
 
 use super::error::{log, outward};
 
-/// Rounds that a loader waits for further keys; measured: fewer split batches, more only cost time.
-const YIELDS: usize = 3;
+/// Rounds that a loader waits for further keys. Fewer split the batches of a level whose parents came from a batch themselves;
+/// more only cost time.
+const YIELDS: usize = 10;
 /// Keys in one statement: more than a page of pages asks for, and still a short array for PostgreSQL.
 const BATCH: usize = 10_000;
 
@@ -64,7 +65,7 @@ impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
 
     /// The value of a key, if there is one.
     pub async fn get(&self, key: K) -> async_graphql::Result<Option<V>> {
-        self.0.try_load(key).await?.map_err(|error| outward(&error))
+        together(self.0.try_load(key)).await?.map_err(|error| outward(&error))
     }
 
     /// The values that there are, in the order of the keys.
@@ -77,13 +78,17 @@ impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let mut found = self.0.try_load_many(keys.clone()).await?;
+        let found = together(self.0.try_load_many(keys.clone())).await?;
         // A key may be asked for twice.
-        keys.iter()
-            .map(|key| found.get_mut(key).map_or(Ok(None), |value| value.clone()))
-            .map(|value| value.map_err(|error| outward(&error)))
-            .collect()
+        let each = keys.iter().map(|key| found.get(key).cloned().unwrap_or(Ok(None)));
+        each.map(|value| value.map_err(|error| outward(&error))).collect()
     }
+}
+
+/// Those who waited for the same batch take their answers from behind one lock, one after the other. tokio would let a hundred
+/// of them through and the rest in the next round: then their own next batch would be split.
+async fn together<T>(load: impl Future<Output = T>) -> T {
+    tokio::task::unconstrained(load).await
 }
 
 pub struct Batch<K, V> {

@@ -11,6 +11,7 @@ use super::domains::BusinessDomain;
 use super::error::top_level;
 use super::global_id::{Kind, decode};
 use super::guard::Needs;
+use super::imports::{self, Import};
 use super::metrics::Metric;
 use super::objectives::{KeyResult, Objective};
 use super::users::{self, User};
@@ -24,6 +25,7 @@ pub enum Node {
     Objective(Objective),
     KeyResult(KeyResult),
     User(User),
+    Import(Import),
 }
 
 #[derive(Default)]
@@ -74,6 +76,9 @@ async fn by_id(ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
         }
         Kind::User if may_see_user(ctx, UserId(uuid)).map_err(top_level)? => {
             users::by_id(ctx, Some(uuid)).await.transpose()?.map(Node::from)
+        }
+        Kind::Import if ctx.actor().map_err(top_level)?.permissions.contains(Permission::CatalogImport) => {
+            imports::find(ctx, &id).await?.map(Node::from)
         }
         // API keys are listed by `apiKeys`.
         Kind::User | Kind::ApiKey | Kind::Import => None,

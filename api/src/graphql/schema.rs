@@ -8,6 +8,7 @@ use mdl::tokens::Keys;
 
 use super::api_keys::{ApiKeyMutations, ApiKeyQueries};
 use super::domains::{DomainMutations, DomainQueries};
+use super::imports::{ImportMutations, ImportQueries};
 use super::limits::MAX_SELECTION_SETS;
 use super::metrics::{MetricMutations, MetricQueries};
 use super::node::NodeQueries;
@@ -27,11 +28,20 @@ pub struct Query(
     DomainQueries,
     ObjectiveQueries,
     StatsQueries,
+    ImportQueries,
 );
 
 /// What can be changed. The fields of one request run one after the other, each in a transaction of its own.
 #[derive(MergedObject, Default)]
-pub struct Mutation(SessionMutations, UserMutations, ApiKeyMutations, MetricMutations, DomainMutations, ObjectiveMutations);
+pub struct Mutation(
+    SessionMutations,
+    UserMutations,
+    ApiKeyMutations,
+    MetricMutations,
+    DomainMutations,
+    ObjectiveMutations,
+    ImportMutations,
+);
 
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 

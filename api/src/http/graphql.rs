@@ -72,7 +72,7 @@ pub async fn post(State(server): State<Arc<Server>>, request: axum::extract::Req
                 }
             }
             BodyKind::Multipart => {
-                let (request, file) = upload::read(&server.app, &caller, &parts.headers, body).await?;
+                let (request, file) = upload::read(&server.app, &caller, parts, body).await?;
                 answer_one(&server, &caller, Incoming { request, file: Some(file), idempotency_key, may_write: true }, media)
                     .await
             }

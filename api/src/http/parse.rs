@@ -112,7 +112,7 @@ mod tests {
             (json!([{ "query": "{ a }" }, null]), "A request is a JSON object"),
         ] {
             let refusal = body(bad.to_string().as_bytes(), 10).unwrap_err();
-            assert_eq!((&*refusal.code, &*refusal.message), ("BAD_REQUEST", wanted), "{bad}");
+            assert_eq!((refusal.code, &*refusal.message), ("BAD_REQUEST", wanted), "{bad}");
         }
         for bad in [b"".as_slice(), b"{", b"\xff\xfe", b"{} {}"] {
             assert!(body(bad, 10).unwrap_err().message.starts_with("The body is not JSON"), "{bad:?}");

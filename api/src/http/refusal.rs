@@ -1,7 +1,5 @@
 //! Requests that are turned away before GraphQL, or instead of it: a status, and errors in the shape that GraphQL clients read.
 
-use std::borrow::Cow;
-
 use async_graphql::ServerError;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -18,14 +16,14 @@ use crate::rate_limit::Limited;
 #[derive(Debug)]
 pub struct Refusal {
     status: StatusCode,
-    pub code: Cow<'static, str>,
+    pub code: &'static str,
     pub message: String,
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Refusal {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code: code.into(), message: message.into(), header: None }
+        Self { status, code, message: message.into(), header: None }
     }
 
     /// As told by `mdl`. What is wrong with one of our servers is logged here.
@@ -49,13 +47,13 @@ impl Refusal {
             Error::Unavailable { .. } => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
         };
-        Self { status, code: error.code().into(), message: error.to_string(), header }
+        Self { status, code: error.code(), message: error.to_string(), header: header.map(Box::new) }
     }
 
     pub fn rate_limited(limited: Limited, of_what: &str) -> Self {
         let seconds = limited.retry_after_seconds();
         Self {
-            header: Some((header::RETRY_AFTER, HeaderValue::from(seconds))),
+            header: Some(Box::new((header::RETRY_AFTER, HeaderValue::from(seconds)))),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", format!("Too many {of_what}; try again in {seconds} s"))
         }
     }
@@ -65,17 +63,17 @@ impl Refusal {
     }
 
     pub fn with_header(self, name: HeaderName, value: &'static str) -> Self {
-        Self { header: Some((name, HeaderValue::from_static(value))), ..self }
+        Self { header: Some(Box::new((name, HeaderValue::from_static(value)))), ..self }
     }
 
     /// The errors as GraphQL says them, for an answer of its own or for one place in a batch.
     pub fn to_json(&self) -> String {
-        errors_json(&[coded(ServerError::new(&self.message, None), &self.code)])
+        errors_json(&[coded(ServerError::new(&self.message, None), self.code)])
     }
 
     pub fn respond(self, media: Media) -> Response {
         let mut response = (self.status, [(header::CONTENT_TYPE, media.content_type())], self.to_json()).into_response();
-        if let Some((name, value)) = self.header {
+        if let Some((name, value)) = self.header.map(|header| *header) {
             response.headers_mut().insert(name, value);
         }
         response

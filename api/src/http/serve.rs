@@ -1,6 +1,5 @@
 //! The program: from settings to two open ports, and to an end without loss.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -20,13 +19,10 @@ const MIGRATION_RETRY: Duration = Duration::from_secs(2);
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let _telemetry = telemetry::init(&config.telemetry, "mdl-api")?;
     std::panic::set_hook(Box::new(|panic| error!(panic = %panic, "A part of the program panicked")));
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
-        warn!("Another provider of cryptography was installed before ring");
-    }
     let recorder = instruments::install()?;
     let listener = listen::bind(config.http.addr, "MDL_HTTP_ADDR").await?;
     let ops_listener = listen::bind(config.http.ops_addr, "MDL_OPS_ADDR").await?;
-    let keys = Arc::new(Keys::load(&config.auth)?);
+    let keys = Keys::load(&config.auth)?;
     let app = App::new(config).map_err(crate::cli::explain)?;
     if app.config.http.migrate_on_start {
         migrate(&app.config).await?;

@@ -11,7 +11,9 @@ use async_graphql::{Request, UploadValue};
 use axum::body::Body;
 use axum::extract::multipart::Field;
 use axum::extract::{FromRequest, Multipart};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use http_body_util::Limited;
 use mdl::{App, Error};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
@@ -28,18 +30,19 @@ const MAX_MAP: usize = 4_096;
 const MAX_TIME: Duration = Duration::from_secs(600);
 
 /// Reads a multipart request: the request with its file in place, and the file's SHA-256.
-pub async fn read(app: &App, caller: &Caller, headers: &HeaderMap, body: Body) -> Result<(Request, [u8; 32]), Refusal> {
-    if !PREFLIGHT_HEADERS.iter().any(|name| headers.get(*name).is_some_and(|value| !value.is_empty())) {
+pub async fn read(app: &App, caller: &Caller, parts: Parts, body: Body) -> Result<(Request, [u8; 32]), Refusal> {
+    if !PREFLIGHT_HEADERS.iter().any(|name| parts.headers.get(*name).is_some_and(|value| !value.is_empty())) {
         let message = "An upload needs the header GraphQL-Require-Preflight, with any value";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "PREFLIGHT_REQUIRED", message));
     }
     if caller.actor.is_none() {
         return Err(Refusal::from_error(Error::Unauthenticated("Sign in, or send an API key, to upload a file")));
     }
-    let mut request = axum::extract::Request::new(body);
-    if let Some(content_type) = headers.get(header::CONTENT_TYPE) {
-        request.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
-    }
+    // Over all parts, with some room for what is between them. The route has switched axum's own limit off.
+    let config = &app.config;
+    let all = config.imports.max_bytes.saturating_add(config.http.max_body_bytes as u64).saturating_add(MAX_MAP as u64 + 65_536);
+    let body = Body::new(Limited::new(body, usize::try_from(all).unwrap_or(usize::MAX)));
+    let request = axum::extract::Request::from_parts(parts, body);
     let form = Multipart::from_request(request, &()).await.map_err(|error| malformed(error.body_text()))?;
     tokio::time::timeout(MAX_TIME, read_form(app, form)).await.map_err(|_| slow_body())?
 }

@@ -50,6 +50,24 @@ diesel::define_sql_function! {
     fn metrics_tagged(wanted: Array<Text>, every: Bool) -> SqlUuid;
 }
 
+/// Is one of some values. A single value is compared by `=`: only then is an index on the column and the key read in the
+/// order of the list, and the scan ends with the page however rare the value is.
+macro_rules! one_of {
+    ($wrap:path, $column:expr, $values:expr) => {{
+        let mut values = $values;
+        match values.pop() {
+            Some(value) if values.is_empty() => Box::new($wrap($column.eq(value))) as Condition,
+            last => {
+                values.extend(last);
+                Box::new($wrap($column.eq_any(values))) as Condition
+            }
+        }
+    }};
+    ($column:expr, $values:expr) => {
+        one_of!(std::convert::identity, $column, $values)
+    };
+}
+
 pub(super) type Condition = Box<dyn BoxableExpression<metrics::table, Pg, SqlType = Bool>>;
 
 impl Filter {
@@ -63,16 +81,23 @@ impl Filter {
     pub(super) fn condition(&self, tenant: TenantId) -> Option<Condition> {
         let mut all: Vec<Condition> = Vec::new();
         if let Some(keys) = self.keys.clone() {
-            all.push(Box::new(metrics::key.eq_any(keys)));
+            all.push(one_of!(metrics::key, keys));
         }
         if let Some(domains) = self.domains.clone() {
-            all.push(Box::new(known(metrics::domain_id.eq_any(domains))));
+            all.push(one_of!(known, metrics::domain_id, domains));
         }
         if let Some(keys) = self.domain_keys.clone() {
-            let wanted = business_domains::table
-                .filter(business_domains::tenant_id.eq(tenant).and(business_domains::key.eq_any(keys)))
-                .select(business_domains::id.nullable());
-            all.push(Box::new(known(metrics::domain_id.eq_any(wanted))));
+            let known_domains = business_domains::table.filter(business_domains::tenant_id.eq(tenant));
+            all.push(match <[String; 1]>::try_from(keys) {
+                Ok([key]) => {
+                    let wanted = known_domains.filter(business_domains::key.eq(key)).select(business_domains::id);
+                    Box::new(known(metrics::domain_id.eq(wanted.single_value())))
+                }
+                Err(keys) => {
+                    let wanted = known_domains.filter(business_domains::key.eq_any(keys)).select(business_domains::id.nullable());
+                    Box::new(known(metrics::domain_id.eq_any(wanted)))
+                }
+            });
         }
         match self.without_domain {
             Some(true) => all.push(Box::new(metrics::domain_id.is_null())),
@@ -80,22 +105,22 @@ impl Filter {
             None => {}
         }
         if let Some(categories) = self.categories.clone() {
-            all.push(Box::new(known(metrics::category.eq_any(categories))));
+            all.push(one_of!(known, metrics::category, categories));
         }
         if let Some(tiers) = &self.tiers {
-            all.push(Box::new(known(metrics::tier.eq_any(names(tiers, |tier| tier.as_str())))));
+            all.push(one_of!(known, metrics::tier, names(tiers, |tier| tier.as_str())));
         }
         if let Some(kinds) = &self.indicator_kinds {
-            all.push(Box::new(known(metrics::indicator_kind.eq_any(names(kinds, |kind| kind.as_str())))));
+            all.push(one_of!(known, metrics::indicator_kind, names(kinds, |kind| kind.as_str())));
         }
         if let Some(types) = &self.metric_types {
-            all.push(Box::new(metrics::metric_type.eq_any(names(types, |kind| kind.as_str()))));
+            all.push(one_of!(metrics::metric_type, names(types, |kind| kind.as_str())));
         }
         if let Some(statuses) = &self.statuses {
-            all.push(Box::new(metrics::status.eq_any(names(statuses, |status| status.as_str()))));
+            all.push(one_of!(metrics::status, names(statuses, |status| status.as_str())));
         }
         if let Some(teams) = self.owner_teams.clone() {
-            all.push(Box::new(known(metrics::owner_team.eq_any(teams))));
+            all.push(one_of!(known, metrics::owner_team, teams));
         }
         if let Some(pii) = self.pii_involved {
             all.push(Box::new(metrics::pii_involved.eq(pii)));

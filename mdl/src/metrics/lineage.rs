@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use diesel::prelude::*;
+use diesel::sql_types::Bool;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::definition::Relationships;
@@ -112,42 +113,26 @@ pub async fn count_of_each(
     })
 }
 
-/// Keys that these metrics' edges name and that no metric has: (key asked for, missing key, whether it is upstream).
+/// Keys that these metrics' edges name and that no metric has: (key asked for, missing key, its side).
 pub async fn unresolved(mut conn: &AsyncPgConnection, tenant: TenantId, keys: &[String]) -> Result<Vec<(String, String, Side)>> {
     use crate::schema::metrics;
-    let mut missing = Vec::new();
-    for side in [Side::Upstream, Side::Downstream] {
-        let rows: Vec<(String, String)> = match side {
-            Side::Upstream => {
-                metric_edges::table
-                    .left_join(
-                        metrics::table
-                            .on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::upstream_key))),
-                    )
-                    .filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::downstream_key.eq_any(keys)))
-                    .filter(metrics::id.nullable().is_null())
-                    .select((metric_edges::downstream_key, metric_edges::upstream_key))
-                    .distinct()
-                    .load(&mut conn)
-                    .await?
-            }
-            Side::Downstream => {
-                metric_edges::table
-                    .left_join(
-                        metrics::table.on(metrics::tenant_id
-                            .eq(metric_edges::tenant_id)
-                            .and(metrics::key.eq(metric_edges::downstream_key))),
-                    )
-                    .filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::upstream_key.eq_any(keys)))
-                    .filter(metrics::id.nullable().is_null())
-                    .select((metric_edges::upstream_key, metric_edges::downstream_key))
-                    .distinct()
-                    .load(&mut conn)
-                    .await?
-            }
-        };
-        missing.extend(rows.into_iter().map(|(key, missing)| (key, missing, side)));
-    }
+    let upstream_metric =
+        metrics::table.on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::upstream_key)));
+    let upstream = metric_edges::table
+        .left_join(upstream_metric)
+        .filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::downstream_key.eq_any(keys)))
+        .filter(metrics::id.nullable().is_null())
+        .select((metric_edges::downstream_key, metric_edges::upstream_key, true.into_sql::<Bool>()));
+    let downstream_metric =
+        metrics::table.on(metrics::tenant_id.eq(metric_edges::tenant_id).and(metrics::key.eq(metric_edges::downstream_key)));
+    let downstream = metric_edges::table
+        .left_join(downstream_metric)
+        .filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::upstream_key.eq_any(keys)))
+        .filter(metrics::id.nullable().is_null())
+        .select((metric_edges::upstream_key, metric_edges::downstream_key, false.into_sql::<Bool>()));
+    let found: Vec<(String, String, bool)> = upstream.union(downstream).load(&mut conn).await?;
+    let side = |is_upstream| if is_upstream { Side::Upstream } else { Side::Downstream };
+    let mut missing: Vec<_> = found.into_iter().map(|(key, missing, is_upstream)| (key, missing, side(is_upstream))).collect();
     missing.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
     Ok(missing)
 }

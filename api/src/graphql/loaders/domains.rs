@@ -11,13 +11,17 @@ use super::{Batched, by_arguments};
 use crate::graphql::metrics::Metric;
 use crate::graphql::metrics::list::with_wrapped;
 
+/// Pages ordered by key, which is also the cursor.
+pub type MetricPage = Page<(Metric, ByText)>;
+pub type ObjectivePage = Page<(Arc<Objective>, ByText)>;
+
 /// Domains, and what is in them.
 pub struct DomainLoaders {
     pub by_id: Batched<DomainId, Arc<Domain>>,
     /// Pages of their metrics; the flag says whether with details.
-    pub metrics: Batched<(DomainId, (PageArgs<ByText>, bool)), Page<(Metric, ByText)>>,
+    pub metrics: Batched<(DomainId, (PageArgs<ByText>, bool)), MetricPage>,
     pub metric_count: Batched<DomainId, i64>,
-    pub objectives: Batched<(DomainId, PageArgs<ByText>), Page<(Arc<Objective>, ByText)>>,
+    pub objectives: Batched<(DomainId, PageArgs<ByText>), ObjectivePage>,
     pub objective_count: Batched<DomainId, i64>,
 }
 

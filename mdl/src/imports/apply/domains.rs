@@ -1,0 +1,316 @@
+//! Business domains: those that a file defines, and those that its metrics and objectives only name.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Value, json};
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+
+use super::super::entry::{DomainDraft, Entry, Kind, MetricDraft, ObjectiveDraft, codes};
+use super::super::{ChangeAction, Severity};
+use super::record::Change;
+use super::{Applied, Item, Outcome, Session, differences};
+use crate::domains::{Content, key_of_name};
+use crate::error::{Code, Error, Result};
+use crate::extra::Extra;
+use crate::ids::DomainId;
+use crate::metrics::changes::FieldChange;
+
+/// Texts that are remembered before all are forgotten; a company has some dozen domains.
+const MAX_KNOWN: usize = 20_000;
+
+/// What is known of the tenant's domains.
+#[derive(Default)]
+pub struct Domains {
+    /// By key and by name, as entries have named them.
+    known: HashMap<String, DomainId>,
+    names: HashMap<DomainId, String>,
+}
+
+impl Domains {
+    /// The name of a domain that has been seen.
+    pub fn label(&self, id: DomainId) -> Option<&str> {
+        self.names.get(&id).map(String::as_str)
+    }
+
+    fn learn(&mut self, id: DomainId, key: &str, name: &str) {
+        // A key wins over an equal name.
+        self.known.insert(key.to_owned(), id);
+        self.known.entry(name.to_owned()).or_insert(id);
+        self.names.insert(id, name.to_owned());
+    }
+}
+
+/// Whether a text that no domain answers to is meant as a key. A domain is made for a name, but nobody can tell the name that
+/// belongs to a key.
+fn looks_like_key(text: &str) -> bool {
+    let digits_end = text.rsplit_once(['-', '_']).is_some_and(|(start, end)| {
+        !start.is_empty()
+            && start.chars().all(|c| c.is_ascii_uppercase() || c == '-' || c == '_')
+            && !end.is_empty()
+            && end.chars().all(|c| c.is_ascii_digit())
+    });
+    text.starts_with("DOMAIN-") || digits_end
+}
+
+impl Session {
+    /// Sets the domain of each metric. One that does not exist is made, or its key kept with the metric.
+    pub(super) async fn resolve_metrics(&mut self, items: &mut [Item<MetricDraft>], applied: &mut Applied) -> Result<()> {
+        let wanted: Vec<String> = items.iter().filter_map(|item| item.draft.domain.clone()).collect();
+        self.find_domains(wanted).await?;
+        for item in items {
+            let Some(domain) = item.draft.domain.take() else { continue };
+            let found = self.domain(&item.entry, &domain, applied).await?;
+            item.draft.definition.summary.domain_id = found;
+            if found.is_none() {
+                item.draft.definition.details.extra.0.insert("business_domain".to_owned(), Value::from(domain));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the domain of each objective, as for metrics.
+    pub(super) async fn resolve_objectives(&mut self, items: &mut [Item<ObjectiveDraft>], applied: &mut Applied) -> Result<()> {
+        let wanted: Vec<String> = items.iter().filter_map(|item| item.draft.domain.clone()).collect();
+        self.find_domains(wanted).await?;
+        for item in items {
+            let Some(domain) = item.draft.domain.take() else { continue };
+            let found = self.domain(&item.entry, &domain, applied).await?;
+            item.draft.content.domain_id = found;
+            if found.is_none() {
+                item.draft.content.extra.0.insert("business_domain".to_owned(), Value::from(domain));
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns those of these domains that exist and are not known yet.
+    async fn find_domains(&mut self, wanted: Vec<String>) -> Result<()> {
+        if self.domains.known.len() > MAX_KNOWN {
+            self.domains = Domains::default();
+        }
+        let unknown: HashSet<&str> =
+            wanted.iter().map(String::as_str).filter(|text| !self.domains.known.contains_key(*text)).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let unknown: Vec<&str> = unknown.into_iter().collect();
+        let rows = self
+            .client
+            .query(
+                "SELECT id, key, name FROM business_domains WHERE tenant_id = $1 AND (key = ANY ($2) OR name = ANY ($2))",
+                &[&self.tenant.0, &unknown],
+            )
+            .await?;
+        for row in rows {
+            self.domains.learn(DomainId(row.get(0)), row.get(1), row.get(2));
+        }
+        Ok(())
+    }
+
+    /// The domain that an entry names: known by now, or made for it.
+    async fn domain(&mut self, entry: &Entry, text: &str, applied: &mut Applied) -> Result<Option<DomainId>> {
+        if let Some(id) = self.domains.known.get(text) {
+            return Ok(Some(*id));
+        }
+        let message = if looks_like_key(text) {
+            format!("There is no business domain {text:?}. The entry is in no domain, and keeps the key among its extra fields")
+        } else {
+            format!("There is no business domain {text:?} yet. One of this name is made, for somebody to describe")
+        };
+        let mut issue = entry.issue(Severity::Warning, "business_domain", codes::UNKNOWN_DOMAIN, message);
+        issue.raw_value = Some(super::super::entry::cut(text));
+        applied.issues.push(issue);
+        if looks_like_key(text) {
+            return Ok(None);
+        }
+        let id = self.imply(text).await?;
+        Ok(Some(id))
+    }
+
+    /// Makes a domain of which only the name is known.
+    async fn imply(&mut self, name: &str) -> Result<DomainId> {
+        let base = key_of_name(name);
+        for attempt in 1..=100 {
+            let key =
+                if attempt == 1 { base.clone() } else { format!("{}-{attempt}", base.chars().take(190).collect::<String>()) };
+            let id = DomainId::new();
+            if self.dry_run {
+                self.domains.learn(id, &key, name);
+                return Ok(id);
+            }
+            let inserted = self
+                .client
+                .execute(
+                    "INSERT INTO business_domains (tenant_id, id, key, name, implied, created_by, updated_by) \
+                     VALUES ($1, $2, $3, $4, true, $5, $5) ON CONFLICT DO NOTHING",
+                    &[&self.tenant.0, &id.0, &key, &name, &self.by],
+                )
+                .await?;
+            if inserted == 1 {
+                self.event("domain.created", id.0, &json!({ "key": key, "name": name })).await?;
+                self.domains.learn(id, &key, name);
+                return Ok(id);
+            }
+            // Somebody has just made it, or another name has the same key.
+            self.find_domains(vec![name.to_owned()]).await?;
+            if let Some(id) = self.domains.known.get(name) {
+                return Ok(*id);
+            }
+        }
+        Err(Error::internal(format!("no key is free for the business domain {name:?}")))
+    }
+
+    /// Writes a domain that the file defines. One that so far was only implied by its name becomes this one, key and all.
+    pub(super) async fn define_domain(&mut self, item: &Item<DomainDraft>, applied: &mut Applied) -> Result<Outcome> {
+        let DomainDraft { key, content } = &item.draft;
+        let lock = if self.dry_run { "" } else { "FOR UPDATE" };
+        let rows = self
+            .client
+            .query(
+                &format!(
+                    "SELECT id, key, name, description, owner_team, stakeholders, industry, priority, objective_keys, key_metric_keys, extra, \
+                     implied, archived_at IS NOT NULL FROM business_domains WHERE tenant_id = $1 AND (key = $2 OR name = $3) ORDER BY id {lock}"
+                ),
+                &[&self.tenant.0, key, &content.name],
+            )
+            .await?;
+        let by_key = rows.iter().find(|row| row.get::<_, &str>(1) == key);
+        let by_name = rows.iter().find(|row| row.get::<_, &str>(1) != key);
+        if let Some(other) = by_name.filter(|row| !row.get::<_, bool>(11)) {
+            let message = format!("The business domain {:?} has this name already", other.get::<_, &str>(1));
+            return Err(Error::invalid("name", Code::Taken, message));
+        }
+        let Some(row) = by_key.or(by_name) else {
+            let id = DomainId::new();
+            if self.dry_run {
+                let fields = differences(&Content::default(), content)?;
+                applied.changes.push(Change { action: ChangeAction::Create, kind: Kind::Domain, key: key.clone(), fields });
+            } else {
+                self.insert_domain(id, key, content).await?;
+                self.event("domain.created", id.0, &json!({ "key": key, "name": content.name })).await?;
+            }
+            self.domains.learn(id, key, &content.name);
+            return Ok(Outcome::Created);
+        };
+        let id = DomainId(row.get(0));
+        let mut fields = differences(&content_of(row), content)?;
+        for (field, before, after) in [
+            ("key", Value::from(row.get::<_, &str>(1)), Value::from(key.as_str())),
+            ("implied", Value::from(row.get::<_, bool>(11)), Value::from(false)),
+            ("archived", Value::from(row.get::<_, bool>(12)), Value::from(false)),
+        ] {
+            if before != after {
+                fields.push(FieldChange { field: field.to_owned(), before, after });
+            }
+        }
+        if fields.is_empty() {
+            self.domains.learn(id, key, &content.name);
+            return Ok(Outcome::Unchanged);
+        }
+        if self.dry_run {
+            applied.changes.push(Change { action: ChangeAction::Update, kind: Kind::Domain, key: key.clone(), fields });
+        } else {
+            if let (Some(_), Some(implied)) = (by_key, by_name) {
+                self.absorb(DomainId(implied.get(0)), id).await?;
+            }
+            self.update_domain(id, key, content).await?;
+            self.event("domain.updated", id.0, &json!({ "key": key, "name": content.name })).await?;
+        }
+        self.domains.learn(id, key, &content.name);
+        Ok(Outcome::Updated)
+    }
+
+    /// What is in an implied domain moves to the defined one of that name, and the implied one goes.
+    async fn absorb(&self, implied: DomainId, into: DomainId) -> Result<()> {
+        for table in ["metrics", "objectives"] {
+            let move_all = format!("UPDATE {table} SET domain_id = $3 WHERE tenant_id = $1 AND domain_id = $2");
+            self.client.execute(&move_all, &[&self.tenant.0, &implied.0, &into.0]).await?;
+        }
+        let remove = "DELETE FROM business_domains WHERE tenant_id = $1 AND id = $2";
+        self.client.execute(remove, &[&self.tenant.0, &implied.0]).await?;
+        Ok(())
+    }
+
+    async fn insert_domain(&self, id: DomainId, key: &str, content: &Content) -> Result<()> {
+        self.client
+            .execute(
+                "INSERT INTO business_domains (tenant_id, id, key, name, description, owner_team, stakeholders, industry, priority, \
+                 objective_keys, key_metric_keys, extra, created_by, updated_by) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)",
+                &[
+                    &self.tenant.0,
+                    &id.0,
+                    &key,
+                    &content.name,
+                    &content.description,
+                    &content.owner_team,
+                    &content.stakeholders,
+                    &content.industry,
+                    &content.priority,
+                    &content.objective_keys,
+                    &content.key_metric_keys,
+                    &Json(&content.extra),
+                    &self.by,
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+
+    async fn update_domain(&self, id: DomainId, key: &str, content: &Content) -> Result<()> {
+        self.client
+            .execute(
+                "UPDATE business_domains SET key = $3, name = $4, description = $5, owner_team = $6, stakeholders = $7, industry = $8, \
+                 priority = $9, objective_keys = $10, key_metric_keys = $11, extra = $12, implied = false, archived_at = NULL, \
+                 revision = revision + 1, updated_at = now(), updated_by = $13 WHERE tenant_id = $1 AND id = $2",
+                &[
+                    &self.tenant.0,
+                    &id.0,
+                    &key,
+                    &content.name,
+                    &content.description,
+                    &content.owner_team,
+                    &content.stakeholders,
+                    &content.industry,
+                    &content.priority,
+                    &content.objective_keys,
+                    &content.key_metric_keys,
+                    &Json(&content.extra),
+                    &self.by,
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+}
+
+fn content_of(row: &Row) -> Content {
+    let Json(extra) = row.get::<_, Json<Extra>>(10);
+    Content {
+        name: row.get(2),
+        description: row.get(3),
+        owner_team: row.get(4),
+        stakeholders: row.get(5),
+        industry: row.get(6),
+        priority: row.get(7),
+        objective_keys: row.get(8),
+        key_metric_keys: row.get(9),
+        extra,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::looks_like_key;
+
+    #[test]
+    fn keys_are_told_from_names() {
+        for key in ["DOMAIN-001", "DOMAIN-CUSTOMER-SUCCESS", "BD_7"] {
+            assert!(looks_like_key(key), "{key}");
+        }
+        for name in ["Revenue", "HR", "E-COMMERCE", "R&D", "Area 51", "Customer Success", "B2B"] {
+            assert!(!looks_like_key(name), "{name}");
+        }
+    }
+}

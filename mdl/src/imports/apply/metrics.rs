@@ -1,0 +1,401 @@
+//! Metrics, a batch at a time: the present rows are locked and compared, what differs goes by `COPY` into a temporary table,
+//! and from there one statement writes each catalog table.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use futures::pin_mut;
+use serde_json::Value;
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::{Json, ToSql, Type};
+use tokio_postgres::{Client, Row, Statement};
+use uuid::Uuid;
+
+use super::super::ChangeAction;
+use super::super::entry::{Kind, MetricDraft};
+use super::record::Change;
+use super::{Applied, Item, Outcome, Session, refused};
+use crate::error::{Error, Result};
+use crate::ids::{DomainId, EventId, MetricId};
+use crate::metrics::changes::{self, ChangeTier, FieldChange};
+use crate::metrics::definition::{Definition, Details, Direction, IndicatorKind, MetricType, Status, Summary, Tier};
+use crate::metrics::{Semver, lineage};
+
+/// The columns that hold a metric's summary, in the order in which they are read and staged.
+const SUMMARY: &str = "name, short_name, description, category, tier, domain_id, indicator_kind, metric_type, status, tags, synonyms, \
+                       formula, unit, expected_direction, owner_team, technical_owner, business_owner, data_classification, pii_involved";
+
+/// The temporary table: a new state of a metric on each row, with all that its version, edges and event need.
+const CREATE_STAGING: &str = "
+    CREATE TEMPORARY TABLE import_staging (
+        is_new boolean NOT NULL, id uuid NOT NULL, event_id uuid NOT NULL, key text NOT NULL,
+        name text NOT NULL, short_name text, description text NOT NULL, category text, tier text, domain_id uuid, indicator_kind text,
+        metric_type text NOT NULL, status text NOT NULL, tags text[] NOT NULL, synonyms text[] NOT NULL, formula text, unit text,
+        expected_direction text, owner_team text, technical_owner text, business_owner text, data_classification text,
+        pii_involved boolean NOT NULL,
+        document jsonb NOT NULL, version_major integer NOT NULL, version_minor integer NOT NULL, version_patch integer NOT NULL,
+        revision integer NOT NULL, change_tier text NOT NULL, changed_fields text[] NOT NULL,
+        edges_changed boolean NOT NULL, edge_upstream text[] NOT NULL, edge_downstream text[] NOT NULL
+    ) ON COMMIT DELETE ROWS";
+
+static STAGED: LazyLock<Vec<Type>> = LazyLock::new(|| {
+    let mut types = vec![Type::BOOL, Type::UUID, Type::UUID, Type::TEXT];
+    types.extend([Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::UUID, Type::TEXT]);
+    types.extend([Type::TEXT, Type::TEXT, Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::TEXT, Type::TEXT]);
+    types.extend([Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL]);
+    types.extend([Type::JSONB, Type::INT4, Type::INT4, Type::INT4, Type::INT4, Type::TEXT, Type::TEXT_ARRAY]);
+    types.extend([Type::BOOL, Type::TEXT_ARRAY, Type::TEXT_ARRAY]);
+    types
+});
+
+/// Rounds in which a batch may find that somebody else has just added a metric that it was about to add.
+const ROUNDS: usize = 5;
+
+/// The prepared statements of a session.
+pub struct Statements {
+    present: Statement,
+    lock: Statement,
+    stage: Statement,
+    insert: Statement,
+    lost: Statement,
+    update: Statement,
+    versions: Statement,
+    forget_edges: Statement,
+    edges: Statement,
+    events: Statement,
+}
+
+impl Statements {
+    pub async fn prepare(client: &Client) -> Result<Self> {
+        client.batch_execute(CREATE_STAGING).await?;
+        let present = format!(
+            "SELECT id, key, {SUMMARY}, details, version_major, version_minor, version_patch, revision \
+             FROM metrics WHERE tenant_id = $1 AND key = ANY ($2) ORDER BY key"
+        );
+        let set: Vec<String> = SUMMARY.split(", ").map(|column| format!("{column} = s.{column}")).collect();
+        let update = format!(
+            "UPDATE metrics m SET {}, details = s.document -> 'details', version_major = s.version_major, version_minor = s.version_minor, \
+             version_patch = s.version_patch, revision = s.revision, updated_at = now(), updated_by = $2, \
+             archived_at = CASE WHEN s.status = 'removed' THEN m.archived_at END \
+             FROM import_staging s WHERE NOT s.is_new AND m.tenant_id = $1 AND m.id = s.id",
+            set.join(", ")
+        );
+        let insert = format!(
+            "INSERT INTO metrics (tenant_id, id, key, {SUMMARY}, details, version_major, version_minor, version_patch, revision, created_by, updated_by) \
+             SELECT $1, id, key, {SUMMARY}, document -> 'details', version_major, version_minor, version_patch, revision, $2, $2 \
+             FROM import_staging WHERE is_new ORDER BY key ON CONFLICT (tenant_id, key) DO NOTHING"
+        );
+        Ok(Self {
+            lock: client.prepare(&format!("{present} FOR UPDATE")).await?,
+            present: client.prepare(&present).await?,
+            stage: client.prepare("COPY import_staging FROM STDIN (FORMAT binary)").await?,
+            insert: client.prepare_typed(&insert, &[Type::UUID, Type::UUID]).await?,
+            lost: client
+                .prepare(
+                    "DELETE FROM import_staging s WHERE is_new \
+                     AND NOT EXISTS (SELECT FROM metrics m WHERE m.tenant_id = $1 AND m.id = s.id) RETURNING key",
+                )
+                .await?,
+            update: client.prepare_typed(&update, &[Type::UUID, Type::UUID]).await?,
+            versions: client
+                .prepare_typed(
+                    "INSERT INTO metric_versions (tenant_id, metric_id, revision, version_major, version_minor, version_patch, change_tier, \
+                     changed_fields, message, document, created_by) \
+                     SELECT $1, id, revision, version_major, version_minor, version_patch, change_tier, changed_fields, $2, document, $3 \
+                     FROM import_staging",
+                    &[Type::UUID, Type::TEXT, Type::UUID],
+                )
+                .await?,
+            forget_edges: client
+                .prepare(
+                    "DELETE FROM metric_edges e USING import_staging s \
+                     WHERE NOT s.is_new AND s.edges_changed AND e.tenant_id = $1 AND e.declared_by = s.id",
+                )
+                .await?,
+            edges: client
+                .prepare_typed(
+                    "INSERT INTO metric_edges (tenant_id, declared_by, upstream_key, downstream_key) \
+                     SELECT $1, id, upstream, downstream \
+                     FROM import_staging, unnest(edge_upstream, edge_downstream) AS edge (upstream, downstream) WHERE edges_changed",
+                    &[Type::UUID],
+                )
+                .await?,
+            events: client
+                .prepare_typed(
+                    "INSERT INTO outbox (tenant_id, id, kind, subject_id, payload, actor_id, trace_context) \
+                     SELECT $1, event_id, CASE WHEN is_new THEN 'metric.created' ELSE 'metric.updated' END, id, \
+                     jsonb_build_object('key', key, 'version', version_major || '.' || version_minor || '.' || version_patch, \
+                     'changedFields', to_jsonb(changed_fields)), $2, $3 FROM import_staging",
+                    &[Type::UUID, Type::UUID, Type::JSONB],
+                )
+                .await?,
+        })
+    }
+}
+
+/// A metric as it is in the database.
+struct Present {
+    id: MetricId,
+    definition: Definition,
+    version: Semver,
+    revision: i32,
+}
+
+/// A metric as it is to be.
+struct Staged<'a> {
+    is_new: bool,
+    id: MetricId,
+    draft: &'a MetricDraft,
+    version: Semver,
+    revision: i32,
+    tier: ChangeTier,
+    changed_fields: Vec<String>,
+    edges_changed: bool,
+}
+
+impl Session {
+    /// Writes metrics, all at once where the database lets it, and counts what became of each.
+    pub(super) async fn write_metrics(&mut self, items: &[Item<MetricDraft>], applied: &mut Applied) -> Result<()> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        // What is still to be written, as (start, end), the first one last.
+        let mut left = vec![(0, items.len())];
+        while let Some((start, end)) = left.pop() {
+            self.client.batch_execute("SAVEPOINT metrics").await?;
+            let mut changes = Vec::new();
+            match self.write_some(&items[start..end], &mut changes).await {
+                Ok(outcomes) => {
+                    self.client.batch_execute("RELEASE metrics").await?;
+                    outcomes.into_iter().for_each(|outcome| applied.tally.count(outcome));
+                    applied.changes.append(&mut changes);
+                }
+                Err(error) => {
+                    // Asks of any entry whether the error is a row's fault; which row's is found by halving.
+                    let issue = refused(&items[start].entry, error)?;
+                    self.client.batch_execute("ROLLBACK TO metrics; RELEASE metrics").await?;
+                    if end - start == 1 {
+                        applied.tally.failed += 1;
+                        applied.issues.push(issue);
+                    } else {
+                        let middle = start + (end - start) / 2;
+                        left.push((middle, end));
+                        left.push((start, middle));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_some(&self, items: &[Item<MetricDraft>], changes: &mut Vec<Change>) -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        let mut drafts: Vec<&MetricDraft> = items.iter().map(|item| &item.draft).collect();
+        for _ in 0..ROUNDS {
+            let present = self.present(&drafts).await?;
+            let mut staged = Vec::new();
+            for draft in &drafts {
+                match compare(draft, present.get(&draft.key)) {
+                    None => outcomes.push(Outcome::Unchanged),
+                    Some((state, fields)) => {
+                        if self.dry_run {
+                            changes.push(self.change(&state, fields));
+                            outcomes.push(if state.is_new { Outcome::Created } else { Outcome::Updated });
+                        }
+                        staged.push(state);
+                    }
+                }
+            }
+            if self.dry_run || staged.is_empty() {
+                return Ok(outcomes);
+            }
+            let lost = self.write_staged(&staged).await?;
+            let written = staged.iter().filter(|state| !lost.contains(&state.draft.key));
+            outcomes.extend(written.map(|state| if state.is_new { Outcome::Created } else { Outcome::Updated }));
+            if lost.is_empty() {
+                return Ok(outcomes);
+            }
+            drafts.retain(|draft| lost.contains(&draft.key));
+        }
+        Err(Error::unavailable("the catalog", "others keep adding the same metrics"))
+    }
+
+    /// The metrics with these drafts' keys, locked in the order of their keys so that two imports wait instead of blocking each other.
+    async fn present(&self, drafts: &[&MetricDraft]) -> Result<HashMap<String, Present>> {
+        let keys: Vec<&str> = drafts.iter().map(|draft| draft.key.as_str()).collect();
+        let query = if self.dry_run { &self.metrics.present } else { &self.metrics.lock };
+        let rows = self.client.query(query, &[&self.tenant.0, &keys]).await?;
+        rows.iter().map(present).collect()
+    }
+
+    /// Writes new states. Returns the keys of those that somebody else has added since they were looked for.
+    async fn write_staged(&self, staged: &[Staged<'_>]) -> Result<HashSet<String>> {
+        let statements = &self.metrics;
+        let tenant = &self.tenant.0;
+        // Left by another batch of this transaction.
+        self.client.batch_execute("TRUNCATE import_staging").await?;
+        let sink = self.client.copy_in(&statements.stage).await?;
+        let writer = BinaryCopyInWriter::new(sink, &STAGED);
+        pin_mut!(writer);
+        for state in staged {
+            let (upstream, downstream): (Vec<&str>, Vec<&str>) = if state.edges_changed {
+                lineage::edges(&state.draft.key, &state.draft.definition.details.relationships).into_iter().unzip()
+            } else {
+                Default::default()
+            };
+            let Summary {
+                name,
+                short_name,
+                description,
+                category,
+                tier,
+                domain_id,
+                indicator_kind,
+                metric_type,
+                status,
+                tags,
+                synonyms,
+                formula,
+                unit,
+                expected_direction,
+                owner_team,
+                technical_owner,
+                business_owner,
+                data_classification,
+                pii_involved,
+            } = &state.draft.definition.summary;
+            let row: [&(dyn ToSql + Sync); 33] = [
+                &state.is_new,
+                &state.id.0,
+                &EventId::new().0,
+                &state.draft.key,
+                name,
+                short_name,
+                description,
+                category,
+                &tier.map(Tier::as_str),
+                &domain_id.map(|id| id.0),
+                &indicator_kind.map(IndicatorKind::as_str),
+                &metric_type.as_str(),
+                &status.as_str(),
+                tags,
+                synonyms,
+                formula,
+                unit,
+                &expected_direction.map(Direction::as_str),
+                owner_team,
+                technical_owner,
+                business_owner,
+                data_classification,
+                pii_involved,
+                &Json(&state.draft.definition),
+                &state.version.major,
+                &state.version.minor,
+                &state.version.patch,
+                &state.revision,
+                &state.tier.as_str(),
+                &state.changed_fields,
+                &state.edges_changed,
+                &upstream,
+                &downstream,
+            ];
+            writer.as_mut().write(&row).await?;
+        }
+        writer.finish().await?;
+
+        let new = staged.iter().filter(|state| state.is_new).count() as u64;
+        let mut lost = HashSet::new();
+        if new > 0 && self.client.execute(&statements.insert, &[tenant, &self.by]).await? < new {
+            let rows = self.client.query(&statements.lost, &[tenant]).await?;
+            lost.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+        }
+        if new < staged.len() as u64 {
+            self.client.execute(&statements.update, &[tenant, &self.by]).await?;
+            self.client.execute(&statements.forget_edges, &[tenant]).await?;
+        }
+        self.client.execute(&statements.versions, &[tenant, &self.message, &self.by]).await?;
+        self.client.execute(&statements.edges, &[tenant]).await?;
+        self.client.execute(&statements.events, &[tenant, &self.by, &self.trace]).await?;
+        Ok(lost)
+    }
+
+    /// For a dry run, with domains by name.
+    fn change(&self, state: &Staged<'_>, mut fields: Vec<FieldChange>) -> Change {
+        for field in fields.iter_mut().filter(|field| field.field == "domain") {
+            for value in [&mut field.before, &mut field.after] {
+                let id = value.as_str().and_then(|id| id.parse().ok()).map(DomainId);
+                if let Some(label) = id.and_then(|id| self.domains.label(id)) {
+                    *value = Value::from(label);
+                }
+            }
+        }
+        let action = if state.is_new { ChangeAction::Create } else { ChangeAction::Update };
+        Change { action, kind: Kind::Metric, key: state.draft.key.clone(), fields }
+    }
+}
+
+/// The state that a draft asks for, and what differs; `None` when the metric says the same already.
+fn compare<'a>(draft: &'a MetricDraft, present: Option<&Present>) -> Option<(Staged<'a>, Vec<FieldChange>)> {
+    static NOTHING: LazyLock<Definition> = LazyLock::new(Definition::default);
+    let before = present.map_or(&*NOTHING, |present| &present.definition);
+    let fields = changes::between(before, &draft.definition);
+    let changed_fields: Vec<String> = fields.iter().map(|change| change.field.clone()).collect();
+    let state = match present {
+        None => Staged {
+            is_new: true,
+            id: MetricId::new(),
+            draft,
+            version: draft.version,
+            revision: 1,
+            tier: ChangeTier::Initial,
+            changed_fields,
+            edges_changed: true,
+        },
+        Some(_) if fields.is_empty() => return None,
+        Some(present) => {
+            let tier = ChangeTier::of(changed_fields.iter().map(String::as_str));
+            Staged {
+                is_new: false,
+                id: present.id,
+                draft,
+                version: present.version.bump(tier),
+                revision: present.revision + 1,
+                tier,
+                changed_fields,
+                edges_changed: present.definition.details.relationships != draft.definition.details.relationships,
+            }
+        }
+    };
+    Some((state, fields))
+}
+
+fn present(row: &Row) -> Result<(String, Present)> {
+    let unknown = |what: &str| Error::internal(format!("a metric has an unknown {what}"));
+    let word = |i: usize| row.get::<_, Option<&str>>(i);
+    let summary = Summary {
+        name: row.get(2),
+        short_name: row.get(3),
+        description: row.get(4),
+        category: row.get(5),
+        tier: word(6).map(|text| Tier::parse(text).ok_or_else(|| unknown("tier"))).transpose()?,
+        domain_id: row.get::<_, Option<Uuid>>(7).map(DomainId),
+        indicator_kind: word(8).map(|text| IndicatorKind::parse(text).ok_or_else(|| unknown("indicator kind"))).transpose()?,
+        metric_type: MetricType::parse(row.get(9)).ok_or_else(|| unknown("type"))?,
+        status: Status::parse(row.get(10)).ok_or_else(|| unknown("status"))?,
+        tags: row.get(11),
+        synonyms: row.get(12),
+        formula: row.get(13),
+        unit: row.get(14),
+        expected_direction: word(15).map(|text| Direction::parse(text).ok_or_else(|| unknown("direction"))).transpose()?,
+        owner_team: row.get(16),
+        technical_owner: row.get(17),
+        business_owner: row.get(18),
+        data_classification: row.get(19),
+        pii_involved: row.get(20),
+    };
+    let Json(details) = row.get::<_, Json<Details>>(21);
+    let version = Semver { major: row.get(22), minor: row.get(23), patch: row.get(24) };
+    let present =
+        Present { id: MetricId(row.get(0)), definition: Definition { summary, details }, version, revision: row.get(25) };
+    Ok((row.get(1), present))
+}

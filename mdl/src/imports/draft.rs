@@ -1,0 +1,127 @@
+//! From the values of a file to drafts of catalog entries: the same for JSON, YAML, NDJSON and CSV.
+
+mod domain;
+mod fields;
+mod metric;
+mod objective;
+
+pub use fields::{Fields, Report};
+
+use serde_json::{Map, Value};
+
+use super::Severity;
+use super::entry::{Entry, Kind, Place, codes, raw};
+
+/// One entry of a known kind, or of one that its fields tell.
+pub fn entry(kind: Option<Kind>, place: Place, value: Value) -> Entry {
+    let map = match value {
+        Value::Object(map) => map,
+        other => return Entry::unreadable(place, "INVALID", "Must be an object with fields", Some(raw(&other))),
+    };
+    let (kind, map) = match kind {
+        Some(kind) => (kind, map),
+        None => match unwrap(map) {
+            Ok(found) => found,
+            Err(map) => {
+                let message = "Nothing says what this is: a metric has a metric_id, an objective an objective_id, a domain an id and a name";
+                return Entry::unreadable(place, codes::UNKNOWN_KIND, message, Some(raw(&Value::Object(map))));
+            }
+        },
+    };
+    from_fields(kind, place, map, |fields| match kind {
+        Kind::Metric => metric::read(fields),
+        Kind::Domain => domain::read(fields),
+        Kind::Objective => objective::read(fields),
+    })
+}
+
+/// Reads an entry with `read`, and collects what it and the checks find wrong.
+pub fn from_fields(
+    kind: Kind,
+    place: Place,
+    map: Map<String, Value>,
+    read: impl FnOnce(&mut Fields<'_>) -> super::entry::Draft,
+) -> Entry {
+    use super::entry::Draft;
+
+    let mut report = Report::default();
+    let mut fields = Fields::new(map, &mut report);
+    let mut draft = read(&mut fields);
+    fields.finish();
+    let Report { issues, extra } = report;
+    let extra = crate::extra::Extra(extra);
+    let (key, problems) = match &mut draft {
+        Draft::Metric(metric) => {
+            metric.definition.details.extra = extra;
+            (metric.key.clone(), metric::check(metric))
+        }
+        Draft::Domain(domain) => {
+            domain.content.extra = extra;
+            (domain.key.clone(), domain::check(domain))
+        }
+        Draft::Objective(objective) => {
+            objective.content.extra = extra;
+            (objective.key.clone(), objective::check(objective))
+        }
+    };
+    let mut entry =
+        Entry { place, kind: Some(kind), key: Some(key).filter(|key| !key.is_empty()), draft: None, issues: Vec::new() };
+    for issue in issues {
+        let mut found = entry.issue(issue.severity, &issue.field, issue.code, issue.message);
+        found.raw_value = issue.raw_value;
+        entry.issues.push(found);
+    }
+    for problem in problems.into_vec() {
+        let field = problem.field.join(".");
+        let path = match kind {
+            Kind::Metric => metric::file_path(&field),
+            Kind::Domain => domain::file_path(&field),
+            Kind::Objective => objective::file_path(&field),
+        };
+        entry.issues.push(entry.problem(&problem, &path));
+    }
+    if entry.issues.iter().all(|issue| issue.severity == Severity::Warning) {
+        entry.draft = Some(draft);
+    }
+    entry
+}
+
+/// What an entry is that stands by itself: `{"metric": {…}}`, or told by its key field.
+fn unwrap(mut map: Map<String, Value>) -> Result<(Kind, Map<String, Value>), Map<String, Value>> {
+    if map.len() == 1 {
+        for (name, kind) in [
+            ("metric", Kind::Metric),
+            ("domain", Kind::Domain),
+            ("business_domain", Kind::Domain),
+            ("objective", Kind::Objective),
+        ] {
+            if let Some(Value::Object(_)) = map.get(name)
+                && let Some(Value::Object(inner)) = map.remove(name)
+            {
+                return Ok((kind, inner));
+            }
+        }
+    }
+    match kind_of(&map) {
+        Some(kind) => Ok((kind, map)),
+        None => Err(map),
+    }
+}
+
+/// What the fields of an object say that it is.
+pub fn kind_of(map: &Map<String, Value>) -> Option<Kind> {
+    let has = |name: &str| map.contains_key(name);
+    if has("metric_id") {
+        Some(Kind::Metric)
+    } else if has("objective_id") || has("key_results") {
+        Some(Kind::Objective)
+    } else if has("domain_id") {
+        Some(Kind::Domain)
+    } else if has("definition") || has("metric_type") {
+        Some(Kind::Metric)
+    } else if has("id") && has("name") {
+        Some(Kind::Domain)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,131 @@
+//! An objective and its key results as files write them.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, NaiveDate};
+use serde_json::Value;
+
+use super::super::entry::{Draft, KeyResultDraft, ObjectiveDraft};
+use super::fields::Fields;
+use crate::error::Code;
+use crate::extra::Extra;
+use crate::metrics::definition::check_key;
+use crate::objectives::{Content, KeyResultContent, KeyResultDirection, ObjectiveStatus};
+use crate::text::Problems;
+
+const STATUSES: &[(&str, ObjectiveStatus)] = &[
+    ("draft", ObjectiveStatus::Draft),
+    ("active", ObjectiveStatus::Active),
+    ("achieved", ObjectiveStatus::Achieved),
+    ("missed", ObjectiveStatus::Missed),
+    ("cancelled", ObjectiveStatus::Cancelled),
+    ("completed", ObjectiveStatus::Achieved),
+    ("canceled", ObjectiveStatus::Cancelled),
+];
+const DIRECTIONS: &[(&str, KeyResultDirection)] = &[
+    ("increase", KeyResultDirection::Increase),
+    ("decrease", KeyResultDirection::Decrease),
+    ("maintain", KeyResultDirection::Maintain),
+    ("stable", KeyResultDirection::Maintain),
+];
+
+/// Reads an objective in either shape: with `name` and `timeframe`, or with `title`, `start_date` and `end_date`.
+pub fn read(fields: &mut Fields<'_>) -> Draft {
+    let key = fields.line(&["objective_id", "key", "id"]).unwrap_or_default();
+    let domain = fields.line(&["business_domain", "domain"]);
+    let mut content = Content {
+        name: fields.line(&["name", "title"]).unwrap_or_default(),
+        description: fields.text(&["description"]).unwrap_or_default(),
+        owner: fields.line(&["owner", "owner_team"]),
+        status: fields.word(&["status"], STATUSES).unwrap_or_default(),
+        priority: fields.line(&["business_priority", "priority"]),
+        pillar: fields.line(&["strategic_theme", "strategic_pillar", "pillar"]),
+        starts_on: date(fields, &["start_date", "starts_on"]),
+        ends_on: date(fields, &["end_date", "ends_on"]),
+        metric_keys: fields.lines(&["metric_ids", "metric_keys"]),
+        ..Content::default()
+    };
+    fields.section(&["timeframe"], |fields| {
+        content.starts_on = content.starts_on.or(date(fields, &["start", "start_date"]));
+        content.ends_on = content.ends_on.or(date(fields, &["end", "end_date"]));
+    });
+    let key_results = fields.items(&["key_results"], "", key_result);
+    Draft::Objective(ObjectiveDraft { key, domain, content, key_results })
+}
+
+fn key_result(fields: &mut Fields<'_>) -> KeyResultDraft {
+    let key = fields.line(&["kr_id", "key_result_id", "key", "id"]).unwrap_or_default();
+    let name = fields.line(&["name", "title"]);
+    let description = fields.text(&["description"]);
+    // The one shape names its key results, the other only describes them.
+    let (name, description) = match (name, description) {
+        (Some(name), description) => (name, description.unwrap_or_default()),
+        (None, Some(description)) => (description.trim().to_owned(), String::new()),
+        (None, None) => (String::new(), String::new()),
+    };
+    let metric_keys = fields.lines(&["metric_ids", "metric_keys"]);
+    let mut content = KeyResultContent {
+        name,
+        description,
+        unit: fields.line(&["unit"]),
+        direction: fields.word(&["direction"], DIRECTIONS).unwrap_or_default(),
+        baseline_value: fields.number(&["baseline_value"]),
+        target_value: fields.number(&["target_value"]),
+        current_value: fields.number(&["current_value"]),
+        extra: Extra::default(),
+    };
+    let metric_keys = if metric_keys.is_empty() { fields.lines(&["metric_id"]) } else { metric_keys };
+    content.extra = Extra(fields.rest());
+    KeyResultDraft { key, content, metric_keys }
+}
+
+/// A day, or the day of a point in time.
+fn date(fields: &mut Fields<'_>, names: &[&str]) -> Option<NaiveDate> {
+    let text = fields.line(names)?;
+    let date = match DateTime::parse_from_rfc3339(&text) {
+        Ok(time) => Some(time.date_naive()),
+        Err(_) => text.parse().ok(),
+    };
+    if date.is_none() {
+        fields.wrong(names[0], "INVALID", "Must be a day like 2026-03-31", &Value::String(text));
+    }
+    date
+}
+
+/// Everything that is wrong with the content, by the checks that all objectives go through.
+pub fn check(objective: &ObjectiveDraft) -> Problems {
+    let mut problems = Problems::default();
+    check_key(&mut problems, "objective_id", &objective.key);
+    if let Some(domain) = &objective.domain {
+        problems.line("business_domain", domain, 200);
+    }
+    objective.content.check(&mut problems);
+    problems.count("key_results", objective.key_results.len(), 100);
+    let mut seen = HashSet::new();
+    for (i, key_result) in objective.key_results.iter().enumerate() {
+        let at = format!("key_results.{i}");
+        let mut inner = Problems::default();
+        check_key(&mut inner, "kr_id", &key_result.key);
+        key_result.content.check(&mut inner);
+        inner.count("metric_ids", key_result.metric_keys.len(), 50);
+        for (j, key) in key_result.metric_keys.iter().enumerate() {
+            check_key(&mut inner, &format!("metric_ids.{j}"), key);
+        }
+        if !seen.insert(key_result.key.as_str()) {
+            inner.add("kr_id", Code::Taken, format!("The objective has two key results {:?}", key_result.key));
+        }
+        for problem in inner.into_vec() {
+            problems.add(&format!("{at}.{}", problem.field.join(".")), problem.code, problem.message);
+        }
+    }
+    problems
+}
+
+/// The name in files of a field as the model names it.
+pub fn file_path(field: &str) -> String {
+    match field {
+        "ends_on" => "timeframe.end".to_owned(),
+        "starts_on" => "timeframe.start".to_owned(),
+        _ => field.replace("metric_keys", "metric_ids"),
+    }
+}

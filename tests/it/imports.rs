@@ -1,0 +1,474 @@
+//! Bulk imports, with the worker's work done in place: what a file becomes, and what is left of it when something breaks.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mdl::Error;
+use mdl::ids::{ImportId, MetricId};
+use mdl::imports::{self, End, Format, Import, ImportChange, ImportIssue, ImportState, Mode, Upload};
+use mdl::metrics::{self, Semver};
+use mdl::page::PageArgs;
+use mdl_tests::TestApp;
+use serde_json::json;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+/// Rows by row, under this name.
+fn rows(file_name: &str) -> Upload {
+    Upload { file_name: Some(file_name.to_owned()), mode: Mode::RowByRow, ..Upload::default() }
+}
+
+fn whole(file_name: &str) -> Upload {
+    Upload { mode: Mode::AllOrNothing, ..rows(file_name) }
+}
+
+async fn start(test: &TestApp, content: impl Into<Bytes>, upload: Upload) -> Import {
+    let content = futures::stream::iter([Ok::<_, std::io::Error>(content.into())]);
+    imports::start(&test.app, &test.system(), content, upload).await.unwrap()
+}
+
+async fn run(test: &TestApp, id: ImportId) -> mdl::Result<End> {
+    imports::run(&test.app, test.tenant.id, id, CancellationToken::new(), false).await
+}
+
+async fn read(test: &TestApp, id: ImportId) -> Import {
+    test.app
+        .db
+        .snapshot(test.tenant.id)
+        .read(async |conn| imports::store::by_id(conn, test.tenant.id, id).await)
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+/// Imports a file to its end.
+async fn import(test: &TestApp, content: impl Into<Bytes>, upload: Upload) -> Import {
+    let import = start(test, content, upload).await;
+    assert_eq!(run(test, import.id).await.unwrap(), End::Finished);
+    read(test, import.id).await
+}
+
+async fn issues(test: &TestApp, id: ImportId) -> Vec<ImportIssue> {
+    let all = PageArgs::first(100);
+    test.app
+        .db
+        .snapshot(test.tenant.id)
+        .read(async |conn| imports::store::issues(conn, test.tenant.id, id, None, &all).await)
+        .await
+        .unwrap()
+        .items
+}
+
+async fn changes(test: &TestApp, id: ImportId) -> Vec<ImportChange> {
+    let all = PageArgs::first(100);
+    test.app
+        .db
+        .snapshot(test.tenant.id)
+        .read(async |conn| imports::store::changes(conn, test.tenant.id, id, &all).await)
+        .await
+        .unwrap()
+        .items
+}
+
+/// Created, updated, unchanged, failed.
+fn counts(import: &Import) -> (i64, i64, i64, i64) {
+    (import.created_count, import.updated_count, import.unchanged_count, import.failed_count)
+}
+
+async fn count(client: &Client, what: &str) -> i64 {
+    client.query_one(&format!("SELECT count(*) FROM {what}"), &[]).await.unwrap().get(0)
+}
+
+async fn metric(test: &TestApp, key: &str) -> metrics::Metric {
+    let row = test
+        .app
+        .db
+        .snapshot(test.tenant.id)
+        .read(async |conn| metrics::store::by_key(conn, test.tenant.id, key, false).await)
+        .await;
+    row.unwrap().unwrap_or_else(|| panic!("no metric {key}")).0
+}
+
+/// So many metrics, each downstream of the next, which comes later in the file.
+fn ndjson(metrics: std::ops::Range<usize>) -> String {
+    metrics
+        .map(|i| {
+            json!({
+                "metric_id": format!("METRIC-{i}"), "name": format!("Metric {i}"), "business_domain": "Growth",
+                "definition": {"formula": "a / b", "unit": "ratio"}, "governance": {"version": "1.4.0", "status": "active"},
+                "relationships": {"upstream_metric_ids": [format!("METRIC-{}", i + 1)]},
+            })
+            .to_string()
+                + "\n"
+        })
+        .collect()
+}
+
+/// The real catalogs, where they are at hand.
+fn shared(folder: &str) -> Option<Vec<PathBuf>> {
+    let path = mdl_tests::root().join("../shared/data").join(folder);
+    let path = if path.exists() { path } else { PathBuf::from("/work/shared/data").join(folder) };
+    let Ok(files) = std::fs::read_dir(&path) else {
+        eprintln!("Skipped: {} is not there", path.display());
+        return None;
+    };
+    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).filter(|file| !file.ends_with("LICENSE")).collect();
+    files.sort();
+    Some(files)
+}
+
+fn name(file: &std::path::Path) -> &str {
+    file.file_name().unwrap().to_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_metric_hub_files_import_with_exact_counts() {
+    let Some(files) = shared("metric-hub") else { return };
+    let test = TestApp::start().await;
+    let mut found = Vec::new();
+    for file in &files {
+        let import = import(&test, std::fs::read(file).unwrap(), whole(name(file))).await;
+        assert_eq!((import.state, import.format), (ImportState::Succeeded, Some(Format::MetricHub)), "{:?}", import.error);
+        assert_eq!(counts(&import), (import.rows_done, 0, 0, 0));
+        assert_eq!(import.rows_total, Some(import.rows_done));
+        found.push((name(file), import.created_count));
+    }
+    let expected = [
+        ("ads.toml", 10),
+        ("fenix.toml", 53),
+        ("firefox_desktop.toml", 214),
+        ("firefox_ios.toml", 37),
+        ("focus_android.toml", 22),
+        ("focus_ios.toml", 22),
+        ("functions.toml", 0),
+        ("klar_android.toml", 17),
+        ("klar_ios.toml", 17),
+        ("monitor_cirrus.toml", 1),
+        ("multi_product.toml", 11),
+    ];
+    assert_eq!(found, expected);
+    let client = test.database.superuser().await;
+    assert_eq!(count(&client, "metrics").await, 404);
+    assert_eq!(count(&client, "metric_versions").await, 404);
+    assert_eq!(count(&client, "business_domains WHERE implied").await, 10);
+    assert_eq!(count(&client, "outbox WHERE kind = 'metric.created'").await, 404);
+
+    let upstream = client
+        .query("SELECT upstream_key FROM metric_edges WHERE downstream_key = 'firefox_desktop.ad_click_rate' ORDER BY 1", &[])
+        .await
+        .unwrap();
+    let upstream: Vec<String> = upstream.iter().map(|row| row.get(0)).collect();
+    assert_eq!(upstream, ["firefox_desktop.ad_clicks", "firefox_desktop.search_count"]);
+
+    for file in &files {
+        let again = import(&test, std::fs::read(file).unwrap(), rows(name(file))).await;
+        assert_eq!(counts(&again), (0, 0, again.rows_done, 0), "{file:?}");
+    }
+    assert_eq!(count(&client, "metric_versions").await, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_shapes_of_the_samples_import() {
+    let Some(files) = shared("mdl-samples") else { return };
+    let test = TestApp::start().await;
+    let mut found = Vec::new();
+    for file in files.iter().filter(|file| name(file).starts_with("sample-")) {
+        let import = import(&test, std::fs::read(file).unwrap(), whole(name(file))).await;
+        assert_eq!(import.state, ImportState::Succeeded, "{file:?}: {:?}", import.error);
+        found.push((name(file), counts(&import)));
+    }
+    let expected = [
+        ("sample-domains.json", (6, 0, 0, 0)),
+        ("sample-metrics.json", (13, 0, 0, 0)),
+        // The same five metrics and objective, in the other format.
+        ("sample-metrics.yaml", (0, 0, 6, 0)),
+        // Has the objective OBJ-001 in the other shape.
+        ("sample-objectives.json", (3, 1, 0, 0)),
+    ];
+    assert_eq!(found, expected);
+    for file in files.iter().filter(|file| name(file).starts_with("template-")) {
+        let import = import(&test, std::fs::read(file).unwrap(), rows(name(file))).await;
+        assert_eq!(counts(&import), (0, 0, 0, 1), "{file:?}");
+        let issues = issues(&test, import.id).await;
+        assert!(issues.iter().all(|issue| issue.code == "REQUIRED"), "{issues:?}");
+    }
+    let login = metric(&test, "METRIC-LOGIN-SUCCESS-RATE").await;
+    assert_eq!(login.summary.tier.map(|tier| tier.as_str()), Some("tier_1"));
+    assert_eq!(login.summary.indicator_kind.map(|kind| kind.as_str()), Some("leading"));
+    let client = test.database.superuser().await;
+    assert_eq!(count(&client, "metrics m JOIN business_domains d ON d.id = m.domain_id WHERE d.key = 'DOMAIN-001'").await, 1);
+    assert_eq!(count(&client, "objectives").await, 4);
+    // Key results that the second file does not mention stay.
+    assert_eq!(count(&client, "key_results").await, 2 + 11);
+    assert_eq!(count(&client, "metrics WHERE details -> 'extra' ? 'governance.created_at'").await, 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_differs_is_written_and_a_dry_run_writes_nothing() {
+    let test = TestApp::start().await;
+    let client = test.database.superuser().await;
+    let first = import(&test, ndjson(0..3), whole("m.ndjson")).await;
+    assert_eq!(counts(&first), (3, 0, 0, 0));
+    assert_eq!(metric(&test, "METRIC-0").await.version, Semver { major: 1, minor: 4, patch: 0 });
+
+    let changed = ndjson(0..4).replacen("a / b", "a / c", 1).replacen("Metric 1", "Metric one", 1);
+    let dry = import(&test, changed.clone(), Upload { dry_run: true, ..whole("m.ndjson") }).await;
+    assert_eq!((dry.state, counts(&dry)), (ImportState::Succeeded, (1, 2, 1, 0)));
+    assert_eq!(count(&client, "metrics").await, 3);
+    let found: Vec<_> = changes(&test, dry.id)
+        .await
+        .into_iter()
+        .map(|change| (change.action.as_str(), change.entity_key, change.fields.0))
+        .collect();
+    assert_eq!((found[0].0, found[0].1.as_str()), ("update", "METRIC-0"));
+    assert_eq!(
+        serde_json::to_value(&found[0].2).unwrap(),
+        json!([{"field": "definition.formula", "before": "a / b", "after": "a / c"}])
+    );
+    assert_eq!(
+        serde_json::to_value(&found[1].2).unwrap(),
+        json!([{"field": "name", "before": "Metric 1", "after": "Metric one"}])
+    );
+    assert_eq!((found[2].0, found[2].1.as_str()), ("create", "METRIC-3"));
+    assert!(found[2].2.iter().any(|field| field.field == "domain" && field.after == "Growth"), "{:?}", found[2].2);
+
+    let wet = import(&test, changed, whole("m.ndjson")).await;
+    assert_eq!(counts(&wet), (1, 2, 1, 0));
+    assert_eq!(metric(&test, "METRIC-0").await.version, Semver { major: 2, minor: 0, patch: 0 });
+    assert_eq!(metric(&test, "METRIC-1").await.version, Semver { major: 1, minor: 5, patch: 0 });
+    assert_eq!(count(&client, "metric_versions").await, 6);
+    assert_eq!(count(&client, "metric_edges").await, 4);
+    assert_eq!(count(&client, "outbox WHERE kind = 'metric.updated'").await, 2);
+    assert_eq!(count(&client, "outbox WHERE kind = 'import.completed'").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_entries_stop_a_whole_import_and_fail_alone_in_rows() {
+    let test = TestApp::start().await;
+    let client = test.database.superuser().await;
+    let file = format!(
+        "{}{}{}",
+        ndjson(0..1),
+        "{\"metric_id\":\"M\",\"name\":\"m\",\"tier\":\"Tier-9\"}\n{\"metric_id\":\"METRIC-0\",\"name\":\"again\"}\n",
+        ndjson(7..8)
+    );
+
+    let refused = import(&test, file.clone(), whole("m.ndjson")).await;
+    assert_eq!((refused.state, counts(&refused)), (ImportState::Failed, (0, 0, 0, 2)));
+    assert_eq!(refused.error.as_deref(), Some("Nothing was imported: 2 entries have errors"));
+    assert_eq!(count(&client, "metrics").await, 0);
+
+    let import = import(&test, file, rows("m.ndjson")).await;
+    assert_eq!((import.state, counts(&import)), (ImportState::Succeeded, (2, 0, 0, 2)));
+    let of_both = [issues(&test, refused.id).await, issues(&test, import.id).await];
+    for found in of_both {
+        let errors: Vec<_> = found.iter().filter(|issue| issue.severity.as_str() == "error").collect();
+        assert_eq!((errors[0].line, errors[0].code.as_str(), errors[0].field.as_deref()), (Some(2), "INVALID", Some("tier")));
+        assert_eq!((errors[0].entity_key.as_deref(), errors[0].raw_value.as_deref()), (Some("M"), Some("Tier-9")));
+        assert_eq!((errors[1].line, errors[1].code.as_str()), (Some(3), "DUPLICATE"));
+        assert!(errors[1].message.contains("line 1"), "{}", errors[1].message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_breaks_off_leaves_nothing() {
+    let test = TestApp::start_with(&[("MDL_IMPORT_BATCH_ROWS", "10")]).await;
+    let client = test.database.superuser().await;
+    let good = ndjson(0..100);
+    let gzip = {
+        use std::io::Write;
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(good.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let mut bad_text = good.clone().into_bytes();
+    bad_text[good.len() - 10] = 0xff;
+    let broken: [(&str, Vec<u8>, &str); 5] = [
+        ("m.ndjson", good.as_bytes()[..good.len() - 30].to_vec(), "TRUNCATED"),
+        ("m.ndjson", gzip[..gzip.len() - 20].to_vec(), "TRUNCATED"),
+        ("m.ndjson", bad_text, "ENCODING"),
+        ("m.json", format!("{{\"metrics\": [{}", good.trim().replace('\n', ",")).into_bytes(), "TRUNCATED"),
+        ("m.csv", good.encode_utf16().flat_map(u16::to_le_bytes).collect(), "ENCODING"),
+    ];
+    for (file_name, content, code) in broken {
+        let import = import(&test, content, rows(file_name)).await;
+        let issues = issues(&test, import.id).await;
+        assert_eq!((import.state, issues.len(), issues[0].code.as_str()), (ImportState::Failed, 1, code), "{issues:?}");
+        assert!(import.error.unwrap().starts_with("Nothing was imported: "));
+    }
+    assert_eq!(count(&client, "metrics").await, 0);
+    assert_eq!(count(&client, "outbox WHERE kind = 'import.failed'").await, 5);
+    let good = import(&test, gzip, rows("m.ndjson.gz")).await;
+    assert_eq!(counts(&good), (100, 0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_file_twice_at_once_is_one_import() {
+    let test = TestApp::start().await;
+    let (first, second) =
+        tokio::join!(start(&test, ndjson(0..5), whole("a.ndjson")), start(&test, ndjson(0..5), whole("b.ndjson")));
+    assert_eq!(first.id, second.id);
+    assert_ne!(start(&test, ndjson(0..5), rows("a.ndjson")).await.id, first.id);
+    let client = test.database.superuser().await;
+    assert_eq!(count(&client, "jobs WHERE kind = 'import_catalog'").await, 2);
+    run(&test, first.id).await.unwrap();
+    let later = import(&test, ndjson(0..5), whole("a.ndjson")).await;
+    assert_eq!(counts(&later), (0, 0, 5, 0));
+    // Once more, as a job does whose end was not recorded.
+    assert_eq!(run(&test, first.id).await.unwrap(), End::Finished);
+    assert_eq!(counts(&read(&test, first.id).await), (5, 0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_is_killed_goes_on_and_each_row_lands_once() {
+    for mode in [Mode::RowByRow, Mode::AllOrNothing] {
+        let test = TestApp::start_with(&[("MDL_IMPORT_BATCH_ROWS", "50")]).await;
+        let client = test.database.superuser().await;
+        let bad = "{\"metric_id\":\"BAD\",\"name\":\"\"}\n";
+        let content = if mode == Mode::RowByRow { ndjson(0..2000) + bad + &ndjson(2000..3000) } else { ndjson(0..3000) };
+        let import = start(&test, content, Upload { mode, ..rows("m.ndjson") }).await;
+        for _ in 0..3 {
+            let (app, tenant) = (test.app.clone(), test.tenant.id);
+            let task = tokio::spawn(async move { imports::run(&app, tenant, import.id, CancellationToken::new(), false).await });
+            let before = read(&test, import.id).await.rows_done;
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while read(&test, import.id).await.rows_done == before && !task.is_finished() && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            task.abort();
+        }
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let end = loop {
+            match run(&test, import.id).await {
+                // The killed worker's connection has not ended yet.
+                Err(Error::Unavailable { .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(50)).await
+                }
+                other => break other.unwrap(),
+            }
+        };
+        assert_eq!(end, End::Finished);
+        let import = read(&test, import.id).await;
+        let failed = i64::from(mode == Mode::RowByRow);
+        assert_eq!((import.state, counts(&import)), (ImportState::Succeeded, (3000, 0, 0, failed)));
+        assert_eq!(count(&client, "metrics").await, 3000);
+        assert_eq!(count(&client, "metric_versions").await, 3000);
+        assert_eq!(count(&client, "outbox WHERE kind = 'metric.created'").await, 3000);
+        assert_eq!(count(&client, "import_issues WHERE severity = 'error'").await, failed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_cannot_run_one_import() {
+    let test = TestApp::start_with(&[("MDL_IMPORT_BATCH_ROWS", "20")]).await;
+    let import = start(&test, ndjson(0..1000), rows("m.ndjson")).await;
+    let (a, b) = tokio::join!(run(&test, import.id), run(&test, import.id));
+    assert!(
+        matches!(
+            (&a, &b),
+            (Ok(End::Finished), Err(Error::Unavailable { .. })) | (Err(Error::Unavailable { .. }), Ok(End::Finished))
+        ),
+        "{a:?} {b:?}"
+    );
+    assert_eq!(counts(&read(&test, import.id).await), (1000, 0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_works_within_a_second() {
+    for mode in [Mode::RowByRow, Mode::AllOrNothing] {
+        let test = TestApp::start_with(&[("MDL_IMPORT_BATCH_ROWS", "20")]).await;
+        let client = test.database.superuser().await;
+        let import = start(&test, ndjson(0..20_000), Upload { mode, ..rows("m.ndjson") }).await;
+        let (app, tenant) = (test.app.clone(), test.tenant.id);
+        let task = tokio::spawn(async move { imports::run(&app, tenant, import.id, CancellationToken::new(), false).await });
+        while read(&test, import.id).await.rows_done == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let asked = Instant::now();
+        imports::cancel(&test.app, &test.system(), import.id).await.unwrap();
+        assert_eq!(task.await.unwrap().unwrap(), End::Cancelled);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        let import = read(&test, import.id).await;
+        assert_eq!(import.state, ImportState::Cancelled);
+        assert_eq!(count(&client, "metrics").await, import.rows_done);
+        assert_eq!(import.rows_done > 0, mode == Mode::RowByRow);
+    }
+    let test = TestApp::start().await;
+    let waiting = start(&test, ndjson(0..5), rows("m.ndjson")).await;
+    let cancelled = imports::cancel(&test.app, &test.system(), waiting.id).await.unwrap();
+    assert_eq!(cancelled.state, ImportState::Cancelled);
+    assert_eq!(run(&test, waiting.id).await.unwrap(), End::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_refuses_fails_alone() {
+    let test = TestApp::start().await;
+    let client = test.database.superuser().await;
+    client.batch_execute("ALTER TABLE metrics ADD CONSTRAINT lucky CHECK (key NOT IN ('METRIC-13', 'METRIC-77'))").await.unwrap();
+    let refused = import(&test, ndjson(0..100), whole("m.ndjson")).await;
+    assert_eq!((refused.state, count(&client, "metrics").await), (ImportState::Failed, 0));
+    let import = import(&test, ndjson(0..100), rows("m.ndjson")).await;
+    assert_eq!((import.state, counts(&import)), (ImportState::Succeeded, (98, 0, 0, 2)));
+    let mut found: Vec<_> =
+        issues(&test, import.id).await.into_iter().filter(|issue| issue.code == "REFUSED").map(|issue| issue.line).collect();
+    found.sort();
+    assert_eq!(found, [Some(14), Some(78)]);
+    assert_eq!(count(&client, "metric_versions").await, 98);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_domain_is_made_and_its_definition_takes_it_over() {
+    let test = TestApp::start().await;
+    let client = test.database.superuser().await;
+    let named = import(&test, ndjson(0..2), whole("m.ndjson")).await;
+    let found: Vec<_> = issues(&test, named.id).await.into_iter().map(|issue| (issue.code, issue.line)).collect();
+    assert_eq!(found, [("UNKNOWN_DOMAIN".to_owned(), Some(1))]);
+    let implied = metric(&test, "METRIC-0").await.summary.domain_id;
+    assert!(implied.is_some());
+    // Within one file the definition may come after the metrics that name it.
+    let file = format!(
+        "{}{}",
+        ndjson(0..3),
+        "{\"id\":\"D-7\",\"name\":\"Growth\",\"owner\":\"Ann\"}\n{\"metric_id\":\"X\",\"name\":\"x\",\"business_domain\":\"D-7\"}\n"
+    );
+    let defined = import(&test, file, whole("m.ndjson")).await;
+    assert_eq!(counts(&defined), (2, 1, 2, 0));
+    assert_eq!(issues(&test, defined.id).await, []);
+    assert_eq!(count(&client, "business_domains WHERE key = 'D-7' AND NOT implied AND owner_team = 'Ann'").await, 1);
+    assert_eq!(metric(&test, "X").await.summary.domain_id, implied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_editors_import_and_only_their_tenant_sees_it() {
+    let test = TestApp::start().await;
+    let mut viewer = test.system();
+    viewer.permissions = mdl::actor::Role::Viewer.permissions();
+    let denied = imports::start_inline(&test.app, &viewer, ndjson(0..1), rows("m.ndjson")).await;
+    assert!(matches!(denied, Err(Error::Forbidden(_))));
+    let client = test.database.superuser().await;
+    assert_eq!((count(&client, "imports").await, count(&client, "jobs").await), (0, 0));
+
+    let import = imports::start_inline(&test.app, &test.system(), ndjson(0..1), rows("m.ndjson")).await.unwrap();
+    let other = mdl::Actor::system(test.other_tenant().await.id);
+    let cancelled = imports::cancel(&test.app, &other, import.id).await;
+    assert!(matches!(cancelled, Err(Error::NotFound { .. })));
+    imports::run(&test.app, other.tenant, import.id, CancellationToken::new(), true).await.unwrap();
+    assert_eq!(read(&test, import.id).await.state, ImportState::Queued);
+    let empty = imports::start_inline(&test.app, &test.system(), String::new(), rows("m.ndjson")).await;
+    assert!(matches!(empty, Err(Error::Invalid(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_worker_imports_a_csv_file() {
+    let test = TestApp::start().await;
+    test.start_worker();
+    let import = start(&test, imports::csv_template(), rows("m.csv")).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while read(&test, import.id).await.finished_at.is_none() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let import = read(&test, import.id).await;
+    assert_eq!((import.state, counts(&import)), (ImportState::Succeeded, (1, 0, 0, 0)));
+    assert!(metric(&test, "METRIC-LOGIN-SUCCESS-RATE").await.id > MetricId(uuid::Uuid::nil()));
+}

@@ -1,0 +1,339 @@
+//! One call of every root field, for the tests that must not forget any. A new root field fails them until it is here.
+
+use mdl::actor::Role;
+use mdl_tests::app::{PASSWORD, email};
+use mdl_tests::{Client, TestApp};
+use serde_json::{Value, json};
+
+/// Who may use a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needs {
+    Nobody,
+    SignedIn,
+    Viewer,
+    Editor,
+    Admin,
+}
+
+impl Needs {
+    /// Whether a caller in this role may; `None` is a caller without a credential.
+    pub fn allow(self, role: Option<Role>) -> bool {
+        match role {
+            None => self == Needs::Nobody,
+            Some(Role::Viewer) => self <= Needs::Viewer,
+            Some(Role::Editor) => self <= Needs::Editor,
+            Some(Role::Admin) => true,
+        }
+    }
+}
+
+/// A root field, and an operation that uses it alone.
+pub struct RootField {
+    pub name: &'static str,
+    pub needs: Needs,
+    pub operation: &'static str,
+    /// The operation's variables, naming things of the seed.
+    pub variables: fn(&Seed) -> Value,
+}
+
+/// What a tenant has for these calls, every text of it marked with [`MARK`].
+pub struct Seed {
+    pub user: String,
+    pub api_key: String,
+    pub domain: String,
+    pub metric: String,
+    pub objective: String,
+    pub key_result: String,
+    pub import: String,
+}
+
+/// In every name and text of the seed.
+pub const MARK: &str = "XYZZY";
+
+impl Seed {
+    /// Makes it in the first tenant.
+    pub async fn plant(app: &TestApp) -> Self {
+        let admin = app.client(Role::Admin).await;
+        let id = async |operation: &str, input: Value| -> String {
+            let data = admin.ask(operation, json!({ "input": input })).await;
+            let payload = data.as_object().and_then(|data| data.values().next()).expect("one field");
+            let entity = payload.as_object().and_then(|payload| payload.values().next()).expect("one entity");
+            entity["id"].as_str().unwrap_or_else(|| panic!("no id in {payload}")).to_owned()
+        };
+        let user = id(
+            "mutation($input: CreateUserInput!) { createUser(input: $input) { user { id } userErrors { message } } }",
+            json!({ "email": "xyzzy@example.com", "name": MARK, "password": PASSWORD, "role": "EDITOR" }),
+        )
+        .await;
+        let api_key = id(
+            "mutation($input: CreateApiKeyInput!) { createApiKey(input: $input) { apiKey { id } userErrors { message } } }",
+            json!({ "name": MARK, "scopes": ["CATALOG_READ"] }),
+        )
+        .await;
+        let domain = id(
+            "mutation($input: CreateBusinessDomainInput!) { createBusinessDomain(input: $input) { businessDomain { id } userErrors { message } } }",
+            json!({ "key": "DOMAIN-XYZZY", "name": MARK, "description": MARK }),
+        )
+        .await;
+        let metric = id(
+            "mutation($input: CreateMetricInput!) { createMetric(input: $input) { metric { id } userErrors { message } } }",
+            json!({ "key": "METRIC-XYZZY", "name": MARK, "description": MARK, "domain": "DOMAIN-XYZZY", "tags": [MARK], "notes": MARK }),
+        )
+        .await;
+        let objective = id(
+            "mutation($input: CreateObjectiveInput!) { createObjective(input: $input) { objective { id } userErrors { message } } }",
+            json!({ "key": "OBJ-XYZZY", "name": MARK, "domain": "DOMAIN-XYZZY", "metricKeys": ["METRIC-XYZZY"] }),
+        )
+        .await;
+        let key_result = id(
+            "mutation($input: CreateKeyResultInput!) { createKeyResult(input: $input) { keyResult { id } userErrors { message } } }",
+            json!({ "objectiveId": objective, "key": "KR-XYZZY", "name": MARK, "metricKeys": ["METRIC-XYZZY"] }),
+        )
+        .await;
+        let import = id(
+            "mutation($input: ImportCatalogInput!) { importCatalog(input: $input) { import { id } userErrors { message } } }",
+            json!({ "text": "{\"metrics\": [{\"metric_id\": \"METRIC-XYZZY-2\", \"name\": \"XYZZY\"}]}", "fileName": "xyzzy.json" }),
+        )
+        .await;
+        Self { user, api_key, domain, metric, objective, key_result, import }
+    }
+}
+
+/// Sends a root field's operation.
+pub async fn call(client: &Client, field: &RootField, seed: &Seed) -> mdl_tests::Answer {
+    client.send(field.operation, (field.variables)(seed)).await
+}
+
+/// A field that takes one `input` object.
+macro_rules! mutation {
+    ($name:literal, $input:literal, $selection:literal, $needs:expr, $variables:expr) => {
+        RootField {
+            name: $name,
+            needs: $needs,
+            operation: concat!(
+                "mutation($input: ",
+                $input,
+                "!) { ",
+                $name,
+                "(input: $input) { ",
+                $selection,
+                " userErrors { field code message } } }"
+            ),
+            variables: $variables,
+        }
+    };
+}
+
+pub const QUERIES: &[RootField] = &[
+    RootField {
+        name: "me",
+        needs: Needs::SignedIn,
+        operation: "{ me { role tenant { slug } user { id email name } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "users",
+        needs: Needs::Admin,
+        operation: "{ users(first: 100) { edges { node { id email name } } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "apiKeys",
+        needs: Needs::SignedIn,
+        operation: "{ apiKeys(first: 100) { edges { node { id name } } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "node",
+        needs: Needs::Viewer,
+        operation: "query($id: ID!) { node(id: $id) { id ... on Metric { name notes } } }",
+        variables: |seed| json!({ "id": seed.metric }),
+    },
+    RootField {
+        name: "nodes",
+        needs: Needs::Viewer,
+        operation: "query($ids: [ID!]!) { nodes(ids: $ids) { id ... on Metric { name } ... on BusinessDomain { name } ... on Objective { name } ... on KeyResult { name } ... on Import { fileName } } }",
+        variables: |seed| json!({ "ids": [seed.metric, seed.domain, seed.objective, seed.key_result, seed.import, seed.user, seed.api_key] }),
+    },
+    RootField {
+        name: "metric",
+        needs: Needs::Viewer,
+        operation: "query($id: ID) { metric(id: $id) { name notes versions(first: 5) { nodes { version } } } }",
+        variables: |seed| json!({ "id": seed.metric }),
+    },
+    RootField {
+        name: "metrics",
+        needs: Needs::Viewer,
+        operation: "{ metrics(first: 100, search: \"xyzzy\") { totalCount nodes { name tags domain { name } } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "businessDomain",
+        needs: Needs::Viewer,
+        operation: "query($id: ID) { businessDomain(id: $id) { name metrics(first: 10) { nodes { name } } } }",
+        variables: |seed| json!({ "id": seed.domain }),
+    },
+    RootField {
+        name: "businessDomains",
+        needs: Needs::Viewer,
+        operation: "{ businessDomains(first: 100) { totalCount nodes { name } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "objective",
+        needs: Needs::Viewer,
+        operation: "query($id: ID) { objective(id: $id) { name keyResults { name } } }",
+        variables: |seed| json!({ "id": seed.objective }),
+    },
+    RootField {
+        name: "objectives",
+        needs: Needs::Viewer,
+        operation: "{ objectives(first: 100) { totalCount nodes { name keyResults { name metrics { name } } } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "catalogStats",
+        needs: Needs::Viewer,
+        operation: "{ catalogStats { metricCount byDomain { count domain { name } } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "import",
+        needs: Needs::Editor,
+        operation: "query($id: ID!) { import(id: $id) { id fileName issues(first: 10) { nodes { message } } } }",
+        variables: |seed| json!({ "id": seed.import }),
+    },
+    RootField {
+        name: "imports",
+        needs: Needs::Editor,
+        operation: "{ imports(first: 100) { nodes { id fileName } } }",
+        variables: |_| json!({}),
+    },
+];
+
+pub const MUTATIONS: &[RootField] = &[
+    mutation!("signIn", "SignInInput", "session { accessToken }", Needs::Nobody, |_| {
+        json!({ "input": { "tenant": "acme", "email": email(Role::Viewer), "password": "wrong" } })
+    }),
+    mutation!("refreshSession", "RefreshSessionInput", "session { accessToken }", Needs::Nobody, |_| {
+        json!({ "input": { "refreshToken": "mdlr_none" } })
+    }),
+    mutation!("signOut", "SignOutInput", "", Needs::Nobody, |_| json!({ "input": { "refreshToken": "mdlr_none" } })),
+    mutation!("changePassword", "ChangePasswordInput", "", Needs::SignedIn, |_| {
+        json!({ "input": { "currentPassword": "wrong", "newPassword": "another long password" } })
+    }),
+    mutation!("createUser", "CreateUserInput", "user { id }", Needs::Admin, |_| {
+        json!({ "input": { "email": "new@example.com", "name": "New", "password": PASSWORD, "role": "VIEWER" } })
+    }),
+    mutation!("updateUser", "UpdateUserInput", "user { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.user, "name": "Renamed" } })
+    }),
+    mutation!(
+        "setRole",
+        "SetRoleInput",
+        "user { id }",
+        Needs::Admin,
+        |seed| json!({ "input": { "id": seed.user, "role": "ADMIN" } })
+    ),
+    mutation!("suspendUser", "UserInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user } })),
+    mutation!("resumeUser", "UserInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user } })),
+    mutation!("resetPassword", "ResetPasswordInput", "", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.user, "password": "another long password" } })
+    }),
+    mutation!("createApiKey", "CreateApiKeyInput", "apiKey { id }", Needs::SignedIn, |_| {
+        json!({ "input": { "name": "key", "scopes": ["CATALOG_READ"] } })
+    }),
+    mutation!(
+        "revokeApiKey",
+        "RevokeApiKeyInput",
+        "apiKey { id }",
+        Needs::SignedIn,
+        |seed| json!({ "input": { "id": seed.api_key } })
+    ),
+    mutation!(
+        "revokeAllApiKeys",
+        "RevokeAllApiKeysInput",
+        "count",
+        Needs::Admin,
+        |seed| json!({ "input": { "userId": seed.user } })
+    ),
+    mutation!("createBusinessDomain", "CreateBusinessDomainInput", "businessDomain { id }", Needs::Editor, |_| {
+        json!({ "input": { "key": "D", "name": "D" } })
+    }),
+    mutation!("updateBusinessDomain", "UpdateBusinessDomainInput", "businessDomain { id }", Needs::Editor, |seed| {
+        json!({ "input": { "id": seed.domain, "description": "changed" } })
+    }),
+    mutation!("archiveBusinessDomain", "ArchiveBusinessDomainInput", "businessDomain { id }", Needs::Editor, |seed| {
+        json!({ "input": { "id": seed.domain } })
+    }),
+    mutation!(
+        "createMetric",
+        "CreateMetricInput",
+        "metric { id }",
+        Needs::Editor,
+        |_| json!({ "input": { "key": "M", "name": "M" } })
+    ),
+    mutation!("updateMetric", "UpdateMetricInput", "metric { id }", Needs::Editor, |seed| {
+        json!({ "input": { "id": seed.metric, "description": "changed" } })
+    }),
+    mutation!(
+        "archiveMetric",
+        "ArchiveMetricInput",
+        "metric { id }",
+        Needs::Editor,
+        |seed| json!({ "input": { "id": seed.metric } })
+    ),
+    mutation!("createObjective", "CreateObjectiveInput", "objective { id }", Needs::Editor, |_| {
+        json!({ "input": { "key": "O", "name": "O" } })
+    }),
+    mutation!("updateObjective", "UpdateObjectiveInput", "objective { id }", Needs::Editor, |seed| {
+        json!({ "input": { "id": seed.objective, "description": "changed" } })
+    }),
+    mutation!("createKeyResult", "CreateKeyResultInput", "keyResult { id }", Needs::Editor, |seed| {
+        json!({ "input": { "objectiveId": seed.objective, "key": "K", "name": "K" } })
+    }),
+    mutation!("updateKeyResult", "UpdateKeyResultInput", "keyResult { id }", Needs::Editor, |seed| {
+        json!({ "input": { "id": seed.key_result, "currentValue": 5.0 } })
+    }),
+    mutation!("archiveKeyResult", "ArchiveKeyResultInput", "keyResult { id }", Needs::Editor, |seed| {
+        json!({ "input": { "id": seed.key_result } })
+    }),
+    mutation!("archiveObjective", "ArchiveObjectiveInput", "objective { id }", Needs::Editor, |seed| {
+        json!({ "input": { "id": seed.objective } })
+    }),
+    mutation!("importCatalog", "ImportCatalogInput", "import { id }", Needs::Editor, |_| {
+        json!({ "input": { "text": "{\"metrics\": []}", "fileName": "none.json" } })
+    }),
+    mutation!(
+        "cancelImport",
+        "CancelImportInput",
+        "import { id }",
+        Needs::Editor,
+        |seed| json!({ "input": { "id": seed.import } })
+    ),
+    mutation!("removeMembership", "UserInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user } })),
+];
+
+/// How many rows each table has, and the newest change of each: equal when nothing was written in between.
+pub async fn fingerprint(app: &TestApp) -> Vec<(String, String)> {
+    let superuser = app.database.superuser().await;
+    let tables = superuser
+        .query("SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1", &[])
+        .await
+        .expect("the tables");
+    let mut fingerprint = Vec::new();
+    for row in tables {
+        let table: String = row.get(0);
+        // Signing in writes sessions; a key's last use is written behind the request.
+        if ["sessions", "refresh_tokens", "api_keys"].contains(&table.as_str()) {
+            continue;
+        }
+        let state: String = superuser
+            .query_one(&format!("SELECT coalesce(md5(string_agg(t::text, '|' ORDER BY t::text)), 'empty') FROM {table} t"), &[])
+            .await
+            .expect("its rows")
+            .get(0);
+        fingerprint.push((table, state));
+    }
+    fingerprint
+}
