@@ -2,17 +2,29 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test does not expect should end it there")]
 
+mod api_keys;
 mod authorization;
 mod catalog_changes;
 mod catalog_loading;
+mod domains;
+mod graphiql;
+mod graphql_http;
+mod http;
+mod idempotency;
 mod import_outages;
 mod imports;
 mod jobs_bench;
 mod jobs_outages;
 mod jobs_outcomes;
+mod metric_lineage;
+mod metric_lists;
+mod metrics;
 mod migrations;
+mod objectives;
 mod root_fields;
 mod sign_in;
 mod snapshots;
+mod statements;
 mod tenancy;
 mod two_tenants;
+mod users;

@@ -62,6 +62,32 @@ impl Client {
         self.receive(request).await
     }
 
+    /// Runs a mutation of one field that takes an `input`, and asks for `selection` beside the user errors.
+    pub async fn mutate(&self, field: &str, input: Value, selection: &str) -> Answer {
+        let input_type = match field {
+            "suspendUser" | "resumeUser" | "removeMembership" => "UserInput".to_owned(),
+            _ => format!("{}{}Input", field[..1].to_uppercase(), &field[1..]),
+        };
+        let query = format!(
+            "mutation($input: {input_type}!) {{ {field}(input: $input) {{ {selection} userErrors {{ field code message }} }} }}"
+        );
+        self.send(&query, json!({ "input": input })).await
+    }
+
+    /// Creates, updates or archives a catalog entry, which must succeed, and gives its `id`, `key` and `revision`.
+    pub async fn write(&self, field: &str, input: Value) -> Value {
+        let verb = field.find(char::is_uppercase).expect("a field such as createMetric");
+        let entry = format!("{}{}", field[verb..=verb].to_lowercase(), &field[verb + 1..]);
+        let answer = self.mutate(field, input, &format!("{entry} {{ id key revision }}")).await;
+        assert_eq!(answer.user_errors(), [""; 0], "{}", answer.body);
+        answer.payload()[&entry].clone()
+    }
+
+    /// A GET of a path, with this client's credential.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.receive(self.http.get(format!("{}{path}", self.base))).await
+    }
+
     /// Sends any request with this client's credential.
     pub async fn receive(&self, request: reqwest::RequestBuilder) -> Answer {
         let request = match &self.credential {
@@ -92,12 +118,21 @@ impl Answer {
         self.body["errors"][0]["extensions"]["code"].as_str()
     }
 
+    /// What the only field of the root gave.
+    pub fn payload(&self) -> Value {
+        let data = self.data();
+        data.as_object().and_then(|fields| fields.values().next()).expect("a field").clone()
+    }
+
+    /// A header of the answer.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("a header in ASCII"))
+    }
+
     /// The user errors of a mutation's only field, as `field: CODE`.
     pub fn user_errors(&self) -> Vec<String> {
-        let data = self.data();
-        let fields = data.as_object().expect("data is an object");
-        let errors =
-            fields.values().next().and_then(|payload| payload["userErrors"].as_array()).expect("userErrors were selected");
+        let payload = self.payload();
+        let errors = payload["userErrors"].as_array().expect("userErrors were selected");
         errors
             .iter()
             .map(|error| {

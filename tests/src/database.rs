@@ -1,5 +1,7 @@
 //! A database for each test, cloned from one that has been migrated.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 use tokio_postgres::NoTls;
 use url::Url;
@@ -39,6 +41,41 @@ impl TestDatabase {
     /// A connection that may do anything, for looking behind the scenes.
     pub async fn superuser(&self) -> tokio_postgres::Client {
         connect(&url_of(&self.superuser, self.superuser.username(), &self.name)).await
+    }
+
+    /// Runs statements as the superuser.
+    pub async fn execute(&self, statements: &str) {
+        self.superuser().await.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
+    }
+
+    /// The number that a query of the superuser gives.
+    pub async fn number(&self, query: &str) -> i64 {
+        self.superuser().await.query_one(query, &[]).await.unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
+    }
+
+    /// The text that a query of the superuser gives, if it finds a row.
+    pub async fn text(&self, query: &str) -> Option<String> {
+        let row = self.superuser().await.query_opt(query, &[]).await.unwrap_or_else(|error| panic!("{query}: {error:?}"));
+        row.and_then(|row| row.get(0))
+    }
+
+    /// How many rows each table has, and a fingerprint of them: equal when nothing was written.
+    pub async fn contents(&self) -> BTreeMap<String, String> {
+        let superuser = self.superuser().await;
+        let tables = superuser
+            .query("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'", &[])
+            .await
+            .expect("the names of the tables");
+        let mut contents = BTreeMap::new();
+        for table in tables {
+            let table: String = table.get(0);
+            let query = format!(
+                "SELECT count(*) || ' rows ' || coalesce(md5(string_agg(row::text, '|' ORDER BY row::text)), '') FROM {table} AS row"
+            );
+            let fingerprint = superuser.query_one(&query, &[]).await.expect("the rows of a table").get(0);
+            contents.insert(table, fingerprint);
+        }
+        contents
     }
 }
 

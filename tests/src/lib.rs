@@ -3,12 +3,13 @@
 //! The servers are real. `ops/dev test` starts them and says where they are (`MDL_TEST_DATABASE_URL`, `MDL_TEST_REDIS_URL`).
 
 pub mod app;
+pub mod browser;
 mod client;
 pub mod database;
 mod direct;
 pub mod servers;
 
-pub use app::TestApp;
+pub use app::{PASSWORD, TestApp, email};
 pub use client::{Answer, Client};
 pub use database::TestDatabase;
 pub use direct::{Counted, Direct};
@@ -46,6 +47,6 @@ pub fn real_catalog(name: &str) -> Option<PathBuf> {
 
 /// A variable that `ops/dev test` sets.
 #[expect(clippy::disallowed_methods, reason = "these are not settings of the product")]
-fn variable(name: &str) -> Option<String> {
+pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
