@@ -78,6 +78,7 @@ pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
         .route("/health/ready", get(health::ready))
         .route("/", get(web::home))
         .route("/graphiql", get(web::graphiql))
+        .route("/templates/metrics.csv", get(web::csv_template))
         .nest_service(
             "/assets",
             tower::service_fn(move |request| {

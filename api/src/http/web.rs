@@ -45,6 +45,16 @@ pub async fn graphiql(State(server): State<Arc<Server>>, request: Request) -> Re
     response
 }
 
+/// A CSV file with every column that an import understands and an example row, for people to fill in.
+pub async fn csv_template() -> impl IntoResponse {
+    let headers = [
+        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"metrics.csv\""),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, mdl::imports::csv_template())
+}
+
 /// Files that have a hash of their content in their name. Nothing outside the directory can be named.
 pub async fn assets(directory: &Path, request: Request<Body>) -> Response {
     let files = ServeDir::new(directory).append_index_html_on_directories(false);
