@@ -10,8 +10,7 @@ measure() {
   have wrk || install_packages wrk wrk wrk wrk || die "$INSTALL_PROBLEM"
   open_test_instance
   trap 'measure_leave $?' EXIT
-  step "cargo build --release" cargo build --release --workspace --bins || die "The build failed: cargo says why above."
-  BIN_DIR="$(target_folder)/release"
+  step "release build" build_programs --release
 
   DATABASE_URL="$(private_database_url mdl_app mdl)"
   DATABASE_OWNER_URL="$(private_database_url mdl_owner mdl)"

@@ -8,13 +8,14 @@ mod people;
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::dataloader::BatchFn;
 use ::dataloader::cached::Loader;
 use futures::future::BoxFuture;
 use mdl::db::Snapshot;
 use mdl::error::Error;
+use tokio::sync::Notify;
 
 pub use domains::DomainLoaders;
 pub use metrics::MetricLoaders;
@@ -23,9 +24,9 @@ pub use people::PeopleLoaders;
 
 use super::error::{log, outward};
 
-/// Rounds that a loader waits for further keys. Fewer split the batches of a level whose parents came from a batch themselves;
-/// more only cost time.
-const YIELDS: usize = 10;
+/// Rounds that the first who asks waits for others to ask. Fewer split the batches of a level whose parents came from a batch
+/// themselves; more only cost time.
+const ROUNDS: usize = 10;
 /// Keys in one statement: more than a page of pages asks for, and still a short array for PostgreSQL.
 const BATCH: usize = 10_000;
 
@@ -55,17 +56,66 @@ pub type Loaded<V> = Result<Option<V>, Arc<Error>>;
 pub type Fetch<K, V> = fn(Arc<Snapshot>, Vec<K>) -> BoxFuture<'static, mdl::Result<Vec<(K, V)>>>;
 
 /// A loader from keys to values.
-pub struct Batched<K: Eq + Hash + Clone, V: Clone>(Loader<K, Loaded<V>, Batch<K, V>>);
+///
+/// The first who asks for a key waits a few rounds for others to ask, and loads for all. (The crate's loader would have each of
+/// them wait those rounds: with a page of fifty that is five hundred turns of the whole operation.)
+pub struct Batched<K: Eq + Hash + Clone, V: Clone> {
+    loader: Loader<K, Loaded<V>, Batch<K, V>>,
+    gathering: Mutex<Option<Gathering<K>>>,
+}
+
+/// Keys that are being collected, and who waits for them.
+struct Gathering<K> {
+    keys: Vec<K>,
+    loaded: Arc<Notify>,
+}
 
 impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
     pub fn new(snapshot: &Arc<Snapshot>, fetch: Fetch<K, V>) -> Self {
         let batch = Batch { snapshot: snapshot.clone(), fetch };
-        Self(Loader::new(batch).with_yield_count(YIELDS).with_max_batch_size(BATCH))
+        Self { loader: Loader::new(batch).with_yield_count(0).with_max_batch_size(BATCH), gathering: Mutex::default() }
     }
 
     /// The value of a key, if there is one.
     pub async fn get(&self, key: K) -> async_graphql::Result<Option<V>> {
-        together(self.0.try_load(key)).await?.map_err(|error| outward(&error))
+        self.gather(std::slice::from_ref(&key)).await;
+        together(self.loader.try_load(key)).await?.map_err(|error| outward(&error))
+    }
+
+    /// Returns when the keys have been loaded together with those that others ask for now. Whatever goes wrong, or is dropped,
+    /// on the way is left to the load that follows.
+    async fn gather(&self, keys: &[K]) {
+        let waiting = {
+            let mut gathering = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
+            match &mut *gathering {
+                Some(others) => {
+                    others.keys.extend_from_slice(keys);
+                    Some(others.loaded.clone().notified_owned())
+                }
+                None => {
+                    *gathering = Some(Gathering { keys: keys.to_vec(), loaded: Arc::default() });
+                    None
+                }
+            }
+        };
+        if let Some(waiting) = waiting {
+            return together(waiting).await;
+        }
+        let lead = Lead(Some(self));
+        for _ in 0..ROUNDS {
+            tokio::task::yield_now().await;
+        }
+        if let Some(Gathering { keys, loaded }) = lead.finish() {
+            let _wake = NotifyOnDrop(loaded);
+            // Its values and its failure are in the loader now, for everybody who asked.
+            if let Err(error) = together(self.loader.try_load_many(keys)).await {
+                tracing::debug!(%error, "A batch did not answer all of its keys");
+            }
+        }
+    }
+
+    fn take(&self) -> Option<Gathering<K>> {
+        self.gathering.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The values that there are, in the order of the keys.
@@ -78,10 +128,37 @@ impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let found = together(self.0.try_load_many(keys.clone())).await?;
+        self.gather(&keys).await;
+        let found = together(self.loader.try_load_many(keys.clone())).await?;
         // A key may be asked for twice.
         let each = keys.iter().map(|key| found.get(key).cloned().unwrap_or(Ok(None)));
         each.map(|value| value.map_err(|error| outward(&error))).collect()
+    }
+}
+
+/// Who collects keys. Dropped while it does, it sends those who wait to load for themselves.
+struct Lead<'a, K: Eq + Hash + Clone + Debug, V: Clone>(Option<&'a Batched<K, V>>);
+
+impl<K: Eq + Hash + Clone + Debug, V: Clone> Lead<'_, K, V> {
+    /// What was collected. Who asks from now on collects anew.
+    fn finish(mut self) -> Option<Gathering<K>> {
+        self.0.take()?.take()
+    }
+}
+
+impl<K: Eq + Hash + Clone + Debug, V: Clone> Drop for Lead<'_, K, V> {
+    fn drop(&mut self) {
+        if let Some(left) = self.0.take().and_then(Batched::take) {
+            left.loaded.notify_waiters();
+        }
+    }
+}
+
+struct NotifyOnDrop(Arc<Notify>);
+
+impl Drop for NotifyOnDrop {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
     }
 }
 

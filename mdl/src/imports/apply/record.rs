@@ -179,7 +179,7 @@ impl Session {
         let row = self
             .client
             .query_opt(
-                "UPDATE imports SET state = $3, error = $4, format = coalesce($5, format), finished_at = now(), updated_at = now(), \
+                "UPDATE imports SET state = $3, error = $4, format = coalesce($5, format), finished_at = clock_timestamp(), updated_at = clock_timestamp(), \
                  rows_done = created_count + updated_count + unchanged_count + failed_count \
                  WHERE tenant_id = $1 AND id = $2 AND state = 'running' \
                  RETURNING created_count, updated_count, unchanged_count, failed_count, warning_count",
