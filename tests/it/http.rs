@@ -16,7 +16,9 @@ async fn only_json_is_read() {
     let editor = app.client(Role::Editor).await;
     let before = app.database.contents().await;
     let body = json!({ "query": CREATE }).to_string();
-    for media in ["text/plain", "application/x-www-form-urlencoded", "application/graphql", "application/json; charset=latin1", ""] {
+    for media in
+        ["text/plain", "application/x-www-form-urlencoded", "application/graphql", "application/json; charset=latin1", ""]
+    {
         let answer = editor.receive(post(&app).header("content-type", media).body(body.clone())).await;
         let wanted = (StatusCode::UNSUPPORTED_MEDIA_TYPE, Some("UNSUPPORTED_MEDIA_TYPE"));
         assert_eq!((answer.status, answer.error_code()), wanted, "{media}");
@@ -67,6 +69,9 @@ async fn get_is_for_queries() {
     assert_eq!(get(&[("query", two), ("operationName", "B")]).await.data(), json!({ "me": { "role": "EDITOR" } }));
     let found = get(&[("query", two), ("operationName", "A"), ("variables", "{\"n\":1}")]).await;
     assert_eq!(found.data(), json!({ "metrics": { "totalCount": 0 } }));
+    let three = "query A($id: ID!, $ids: [ID!]!, $n: Int!) { nodes(ids: $ids) { id } node(id: $id) { id } metrics(last: $n) { totalCount } }
+        query B { me { role } }";
+    assert_eq!(get(&[("query", three), ("operationName", "B")]).await.data(), json!({ "me": { "role": "EDITOR" } }));
     let before = app.database.contents().await;
     let refused = get(&[("query", CREATE)]).await;
     assert_eq!((refused.status, refused.error_code()), (StatusCode::METHOD_NOT_ALLOWED, Some("METHOD_NOT_ALLOWED")));
@@ -144,7 +149,11 @@ async fn documents_are_bounded() {
     let app = TestApp::start().await;
     let viewer = app.client(Role::Viewer).await;
     let lineage = |levels: usize| {
-        format!("{{ metrics(first: 1) {{ nodes {{ {} key {} }} }} }}", "upstream(first: 1) { nodes {".repeat(levels), "} }".repeat(levels))
+        format!(
+            "{{ metrics(first: 1) {{ nodes {{ {} key {} }} }} }}",
+            "upstream(first: 1) { nodes {".repeat(levels),
+            "} }".repeat(levels)
+        )
     };
     let aliases = |count: usize| format!("{{ {} }}", (0..count).map(|i| format!("a{i}: __typename ")).collect::<String>());
     let pages = "{ metrics(first: 100) { nodes { upstream(first: 100) { nodes { upstream(first: 100) { nodes { key } } } } } } }";
@@ -177,7 +186,9 @@ async fn the_schema_is_shown_to_the_signed_in() {
     let schema = "{ __schema { queryType { name } types { name fields { name type { ofType { name } } } } } }";
     assert_eq!(viewer.ask(schema, json!({})).await["__schema"]["queryType"]["name"], "Query");
     assert_eq!(app.anonymous().send(schema, json!({})).await.error_code(), Some("UNAUTHENTICATED"));
-    let hint = async |client: &Client| client.send("{ metrcs { totalCount } }", json!({})).await.body.to_string().contains("Did you mean");
+    let hint = async |client: &Client| {
+        client.send("{ metrcs { totalCount } }", json!({})).await.body.to_string().contains("Did you mean")
+    };
     assert!(hint(&viewer).await);
     assert!(!hint(app.anonymous()).await, "suggestions tell of the schema, too");
 }
@@ -395,7 +406,11 @@ async fn the_page_is_served_with_its_assets() {
     let html = page.body.as_str().unwrap();
     let script = html.split("src=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap().trim_start_matches('.');
     let asset = app.anonymous().get(script).await;
-    assert_eq!((asset.status, asset.header("cache-control")), (StatusCode::OK, Some("public, max-age=31536000, immutable")), "{script}");
+    assert_eq!(
+        (asset.status, asset.header("cache-control")),
+        (StatusCode::OK, Some("public, max-age=31536000, immutable")),
+        "{script}"
+    );
     assert!(asset.header("content-type").unwrap().contains("javascript"));
 }
 

@@ -14,7 +14,11 @@ async fn either_end_may_declare_an_edge() {
     metric(&editor, "REVENUE", &[], &["CHURN"]).await;
     metric(&editor, "CHURN", &["CUSTOMERS", "REVENUE"], &[]).await;
     metric(&editor, "CUSTOMERS", &[], &[]).await;
-    assert_eq!(lineage(&editor, "CHURN").await, (vec!["CUSTOMERS".to_owned(), "REVENUE".to_owned()], vec![]), "declared twice, shown once");
+    assert_eq!(
+        lineage(&editor, "CHURN").await,
+        (vec!["CUSTOMERS".to_owned(), "REVENUE".to_owned()], vec![]),
+        "declared twice, shown once"
+    );
     assert_eq!(lineage(&editor, "REVENUE").await, (vec![], vec!["CHURN".to_owned()]));
     assert_eq!(lineage(&editor, "CUSTOMERS").await, (vec![], vec!["CHURN".to_owned()]));
 }
@@ -64,9 +68,15 @@ async fn a_diamond_is_walked_from_both_ends() {
         down: metric(key: "TOP") { downstream { nodes { key downstream { nodes { key } } } } } }"#;
     let found = editor.ask(query, json!({})).await;
     let top = json!({ "nodes": [{ "key": "TOP", "downstream": { "nodes": [{ "key": "LEFT" }, { "key": "RIGHT" }] } }] });
-    assert_eq!(found["up"]["upstream"]["nodes"], json!([{ "key": "LEFT", "upstream": top }, { "key": "RIGHT", "upstream": top }]));
+    assert_eq!(
+        found["up"]["upstream"]["nodes"],
+        json!([{ "key": "LEFT", "upstream": top }, { "key": "RIGHT", "upstream": top }])
+    );
     let bottom = json!({ "nodes": [{ "key": "BOTTOM" }] });
-    assert_eq!(found["down"]["downstream"]["nodes"], json!([{ "key": "LEFT", "downstream": bottom }, { "key": "RIGHT", "downstream": bottom }]));
+    assert_eq!(
+        found["down"]["downstream"]["nodes"],
+        json!([{ "key": "LEFT", "downstream": bottom }, { "key": "RIGHT", "downstream": bottom }])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +116,10 @@ async fn neighbours_are_paged() {
     // The page belongs to each metric by itself.
     let query = "{ metrics(filter: { key: { in: [\"SPOKE-0\", \"SPOKE-1\", \"HUB\"] } }) { nodes { key downstream(first: 2) { totalCount nodes { key } } } } }";
     let found = editor.ask(query, json!({})).await["metrics"]["nodes"].clone();
-    assert_eq!(found[0], json!({ "key": "HUB", "downstream": { "totalCount": 7, "nodes": [{ "key": "SPOKE-0" }, { "key": "SPOKE-1" }] } }));
+    assert_eq!(
+        found[0],
+        json!({ "key": "HUB", "downstream": { "totalCount": 7, "nodes": [{ "key": "SPOKE-0" }, { "key": "SPOKE-1" }] } })
+    );
     assert_eq!(found[1]["downstream"], json!({ "totalCount": 0, "nodes": [] }));
 }
 

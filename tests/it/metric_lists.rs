@@ -75,12 +75,9 @@ async fn filters_are_bounded() {
     let viewer = app.client(Role::Viewer).await;
     let nested = |depth: usize| format!("{}archived: false{}", "not: { ".repeat(depth), " }".repeat(depth));
     let many = |count: usize| format!("or: [{}]", "{ archived: false }, ".repeat(count));
-    for (filter, code) in [
-        (nested(9), None),
-        (nested(10), Some("BAD_USER_INPUT")),
-        (many(99), None),
-        (many(100), Some("BAD_USER_INPUT")),
-    ] {
+    for (filter, code) in
+        [(nested(9), None), (nested(10), Some("BAD_USER_INPUT")), (many(99), None), (many(100), Some("BAD_USER_INPUT"))]
+    {
         let answer = viewer.send(&format!("{{ metrics(filter: {{ {filter} }}) {{ totalCount }} }}"), json!({})).await;
         assert_eq!(answer.error_code(), code, "{filter}");
     }
@@ -138,8 +135,11 @@ async fn search_finds_words_phrases_and_misspellings() {
     assert_eq!(search(by_key).await, ["CHURN", "MRR"]);
     let worst_first = json!({ "search": "revenue", "orderBy": { "field": "RELEVANCE", "direction": "ASC" } });
     assert_eq!(search(worst_first).await, ["CHURN", "MRR"]);
-    for bad in [json!({ "search": "x".repeat(201) }), json!({ "search": "a\u{0}b" }), json!({ "orderBy": { "field": "RELEVANCE" } })] {
-        let query = "query($search: String, $orderBy: MetricOrder) { metrics(search: $search, orderBy: $orderBy) { totalCount } }";
+    for bad in
+        [json!({ "search": "x".repeat(201) }), json!({ "search": "a\u{0}b" }), json!({ "orderBy": { "field": "RELEVANCE" } })]
+    {
+        let query =
+            "query($search: String, $orderBy: MetricOrder) { metrics(search: $search, orderBy: $orderBy) { totalCount } }";
         assert_eq!(editor.send(query, bad.clone()).await.error_code(), Some("BAD_USER_INPUT"), "{bad}");
     }
 }
@@ -188,17 +188,26 @@ async fn pages_say_what_surrounds_them() {
     let middle = page(json!({ "first": 2, "after": page(json!({ "first": 2 })).await["pageInfo"]["endCursor"] })).await;
     assert_eq!((keys(&middle), flags(&middle)), (vec!["M-2".to_owned(), "M-3".to_owned()], (Some(true), Some(true))));
     assert_eq!(middle["totalCount"], 5, "of the whole list");
-    assert_eq!((&middle["edges"][0]["cursor"], &middle["edges"][1]["cursor"]), (&middle["pageInfo"]["startCursor"], &middle["pageInfo"]["endCursor"]));
+    assert_eq!(
+        (&middle["edges"][0]["cursor"], &middle["edges"][1]["cursor"]),
+        (&middle["pageInfo"]["startCursor"], &middle["pageInfo"]["endCursor"])
+    );
     let back = page(json!({ "last": 2, "before": middle["pageInfo"]["startCursor"] })).await;
     assert_eq!((keys(&back), flags(&back)), (vec!["M-0".to_owned(), "M-1".to_owned()], (Some(false), Some(true))));
-    let between = page(json!({ "first": 9, "after": back["pageInfo"]["startCursor"], "before": middle["pageInfo"]["endCursor"] })).await;
+    let between =
+        page(json!({ "first": 9, "after": back["pageInfo"]["startCursor"], "before": middle["pageInfo"]["endCursor"] })).await;
     assert_eq!(keys(&between), ["M-1", "M-2"]);
     assert_eq!(keys(&page(json!({ "first": 0 })).await), [""; 0]);
     assert_eq!(keys(&page(json!({ "first": 100 })).await).len(), 5);
     assert_eq!(keys(&page(json!({ "last": 1 })).await), ["M-4"]);
     for bad in [
-        json!({ "first": 101 }), json!({ "last": 101 }), json!({ "first": -1 }), json!({ "first": 1, "last": 1 }),
-        json!({ "after": "nonsense" }), json!({ "before": "" }), json!({ "after": "eyJhIjoxfQ" }),
+        json!({ "first": 101 }),
+        json!({ "last": 101 }),
+        json!({ "first": -1 }),
+        json!({ "first": 1, "last": 1 }),
+        json!({ "after": "nonsense" }),
+        json!({ "before": "" }),
+        json!({ "after": "eyJhIjoxfQ" }),
     ] {
         assert_eq!(page(bad.clone()).await, "BAD_USER_INPUT", "{bad}");
     }
@@ -213,7 +222,9 @@ async fn cursors_of_another_order_are_refused() {
     }
     let orders = ["KEY", "NAME", "CREATED_AT", "UPDATED_AT", "RELEVANCE"];
     let list = |order: &str, after: &str| {
-        format!(r#"{{ metrics(search: "churn", first: 1, orderBy: {{ field: {order} }}{after}) {{ pageInfo {{ endCursor }} }} }}"#)
+        format!(
+            r#"{{ metrics(search: "churn", first: 1, orderBy: {{ field: {order} }}{after}) {{ pageInfo {{ endCursor }} }} }}"#
+        )
     };
     for order in orders {
         let cursor = editor.ask(&list(order, ""), json!({})).await["metrics"]["pageInfo"]["endCursor"].clone();
@@ -326,8 +337,10 @@ async fn zoo(app: &TestApp) -> Client {
     let gone = editor.write("createMetric", json!({ "key": "F", "name": "F", "tags": ["x"] })).await;
     editor.write("archiveMetric", json!({ "id": gone["id"] })).await;
     app.database
-        .execute("UPDATE metrics SET created_at = timestamptz '2026-01-01 00:00Z' + (ascii(key) - 65) * interval '1 day',
-                                     updated_at = timestamptz '2026-02-01 00:00Z' + (ascii(key) - 65) * interval '1 day'")
+        .execute(
+            "UPDATE metrics SET created_at = timestamptz '2026-01-01 00:00Z' + (ascii(key) - 65) * interval '1 day',
+                                     updated_at = timestamptz '2026-02-01 00:00Z' + (ascii(key) - 65) * interval '1 day'",
+        )
         .await;
     editor
 }

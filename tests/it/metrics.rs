@@ -73,7 +73,10 @@ async fn a_whole_definition_comes_back_as_it_was_sent() {
     }
     let main = &found["main"];
     assert_eq!((&main["name"], &main["domain"]["key"]), (&json!("Login success rate"), &json!("DOMAIN-IDENTITY")));
-    assert_eq!((&main["createdBy"]["email"], &main["updatedBy"]["email"]), (&json!("editor@example.com"), &json!("editor@example.com")));
+    assert_eq!(
+        (&main["createdBy"]["email"], &main["updatedBy"]["email"]),
+        (&json!("editor@example.com"), &json!("editor@example.com"))
+    );
     let version = &main["versions"]["nodes"][0];
     assert_eq!((&version["changeTier"], &version["message"]), (&json!("INITIAL"), &json!("From the old wiki")));
     assert_eq!((&main["versions"]["totalCount"], &version["version"]), (&json!(1), &json!("2.1.0")));
@@ -83,9 +86,13 @@ async fn a_whole_definition_comes_back_as_it_was_sent() {
 async fn a_metric_needs_no_more_than_a_key_and_a_name() {
     let app = TestApp::start().await;
     let editor = app.client(Role::Editor).await;
-    let answer = editor.mutate("createMetric", json!({ "key": "M", "name": "M" }), &format!("metric {{ version {DEFINITION} }}")).await;
+    let answer =
+        editor.mutate("createMetric", json!({ "key": "M", "name": "M" }), &format!("metric {{ version {DEFINITION} }}")).await;
     let metric = answer.payload()["metric"].clone();
-    assert_eq!((&metric["version"], &metric["status"], &metric["metricType"]), (&json!("1.0.0"), &json!("DRAFT"), &json!("SIMPLE")));
+    assert_eq!(
+        (&metric["version"], &metric["status"], &metric["metricType"]),
+        (&json!("1.0.0"), &json!("DRAFT"), &json!("SIMPLE"))
+    );
     assert_eq!((&metric["description"], &metric["tags"], &metric["extra"]), (&json!(""), &json!([]), &json!({})));
     assert_eq!((&metric["definition"]["exampleCalculation"], &metric["notes"]), (&Value::Null, &Value::Null));
 }
@@ -269,7 +276,8 @@ async fn a_metric_is_shown_as_it_was() {
 async fn an_archived_metric_keeps_its_key_and_its_history() {
     let app = TestApp::start().await;
     let (editor, id) = with_metric(&app, json!({ "status": "ACTIVE" })).await;
-    let archive = async |input: Value| editor.mutate("archiveMetric", input, "metric { status archivedAt revision version }").await;
+    let archive =
+        async |input: Value| editor.mutate("archiveMetric", input, "metric { status archivedAt revision version }").await;
     let before = app.database.contents().await;
     let conflict = archive(json!({ "id": id, "expectedVersion": 2 })).await;
     assert_eq!(conflict.user_errors(), ["expectedVersion: VERSION_CONFLICT"]);
@@ -321,7 +329,10 @@ async fn each_change_is_audited_and_owed_to_subscribers() {
     let query = "mutation($input: UpdateMetricInput!) { updateMetric(input: $input) { userErrors { code } } }";
     let renamed = editor.send_with(query, json!({ "input": { "id": id, "name": "N" } }), &[("x-request-id", "request-7")]);
     renamed.await.data();
-    let audited = app.database.text("SELECT details::text FROM audit_log WHERE action = 'metric.updated' AND request_id = 'request-7'").await;
+    let audited = app
+        .database
+        .text("SELECT details::text FROM audit_log WHERE action = 'metric.updated' AND request_id = 'request-7'")
+        .await;
     let audited: Value = serde_json::from_str(&audited.unwrap()).unwrap();
     assert_eq!(audited, json!({ "key": "M", "version": "1.1.0", "changedFields": ["name"] }));
     let owed = app.database.text("SELECT string_agg(kind || ' ' || (payload->>'version'), ', ' ORDER BY id) FROM outbox").await;
@@ -344,8 +355,14 @@ async fn a_mutation_of_several_fields_sees_what_it_wrote() {
         )
         .await;
     assert_eq!(done["domain"]["businessDomain"]["metricCount"], 0);
-    assert_eq!(done["metric"]["metric"]["domain"], json!({ "key": "D", "metricCount": 1, "metrics": { "nodes": [{ "key": "M" }] } }));
-    assert_eq!(done["second"]["metric"]["upstream"]["nodes"], json!([{ "key": "M", "downstream": { "nodes": [{ "key": "N" }] } }]));
+    assert_eq!(
+        done["metric"]["metric"]["domain"],
+        json!({ "key": "D", "metricCount": 1, "metrics": { "nodes": [{ "key": "M" }] } })
+    );
+    assert_eq!(
+        done["second"]["metric"]["upstream"]["nodes"],
+        json!([{ "key": "M", "downstream": { "nodes": [{ "key": "N" }] } }])
+    );
     assert_eq!(done["second"]["metric"]["domain"]["metricCount"], 2);
 }
 
@@ -371,8 +388,14 @@ async fn the_catalog_is_counted() {
     let editor = app.client(Role::Editor).await;
     editor.write("createBusinessDomain", json!({ "key": "D", "name": "D" })).await;
     editor.write("createObjective", json!({ "key": "O", "name": "O" })).await;
-    for (key, tier, category, domain) in [("A", json!("TIER_1"), json!("KPI"), json!("D")), ("B", json!("TIER_1"), json!("KPI"), Value::Null), ("C", Value::Null, Value::Null, Value::Null)] {
-        editor.write("createMetric", json!({ "key": key, "name": key, "tier": tier, "category": category, "domain": domain })).await;
+    for (key, tier, category, domain) in [
+        ("A", json!("TIER_1"), json!("KPI"), json!("D")),
+        ("B", json!("TIER_1"), json!("KPI"), Value::Null),
+        ("C", Value::Null, Value::Null, Value::Null),
+    ] {
+        editor
+            .write("createMetric", json!({ "key": key, "name": key, "tier": tier, "category": category, "domain": domain }))
+            .await;
     }
     let gone = editor.write("createMetric", json!({ "key": "GONE", "name": "Gone", "tier": "TIER_1" })).await;
     editor.write("archiveMetric", json!({ "id": gone["id"] })).await;

@@ -25,7 +25,7 @@ async fn details_that_nobody_asked_for_are_not_read() {
     for query in [
         format!("{{ metrics {{ totalCount {page} }} }}"),
         format!(r#"{{ metrics(search: "m") {{ {page} }} }}"#),
-        format!(r#"{{ metric(key: "M") {{ upstream {{ {page} }} domain {{ metrics {{ {page} }} keyMetrics {{ key }} }} }} }}"#),
+        format!(r#"{{ metric(key: "M") {{ upstream {{ {page} }} domain {{ keyMetrics {{ key }} }} }} }}"#),
         "{ objectives { nodes { metrics { key } keyResults { metrics { key } } } } }".to_owned(),
     ] {
         editor.ask(&query, json!({})).await;
