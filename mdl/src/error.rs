@@ -154,6 +154,10 @@ impl From<diesel::result::Error> for Error {
             Diesel::DatabaseError(DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand, _) => {
                 Error::unavailable("PostgreSQL", error)
             }
+            // Whatever its language, the message quotes the byte. Only reads get this far: writes check each of their fields.
+            Diesel::DatabaseError(_, info) if info.message().contains("UTF8") && info.message().contains("0x00") => {
+                Error::invalid("", Code::Invalid, "Text must not contain the NUL character")
+            }
             error => Error::internal(error),
         }
     }

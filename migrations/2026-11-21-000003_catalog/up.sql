@@ -260,10 +260,11 @@ CREATE FUNCTION search_metrics(query text) RETURNS SETOF uuid
     SET pg_trgm.word_similarity_threshold = 0.5
     AS $$
         SELECT id FROM metrics, metric_search_query(query) AS parsed (terms)
-        WHERE tenant_id = current_tenant() AND (search @@ parsed.terms OR query <% name)
+        WHERE tenant_id = current_tenant() AND (search @@ parsed.terms OR (query !~ '"|(^|\s)-' AND query <% name))
         LIMIT 5000
     $$;
--- Half of the trigrams in common: a word with one letter missing or wrong is still found.
+-- Half of the trigrams in common: a word with one letter missing or wrong is still found. Who quotes a phrase or excludes a
+-- word means just that.
 COMMENT ON FUNCTION search_metrics(text) IS 'Metrics of this tenant whose text has the words, or whose name resembles them. At most 5,000: a word that every metric has is not worth ranking them all.';
 
 CREATE FUNCTION metrics_tagged(wanted text[], every boolean) RETURNS SETOF uuid

@@ -58,7 +58,11 @@ async fn everything_wrong_with_a_domain_is_said_at_once() {
     });
     let answer = editor.mutate("createBusinessDomain", bad, "businessDomain { id }").await;
     let wanted = [
-        "key: INVALID", "name: REQUIRED", "description: TOO_LONG", "ownerTeam: INVALID", "stakeholders: TOO_MANY",
+        "key: INVALID",
+        "name: REQUIRED",
+        "description: TOO_LONG",
+        "ownerTeam: INVALID",
+        "stakeholders: TOO_MANY",
         "keyMetricKeys.1: REQUIRED",
     ];
     assert_eq!(answer.user_errors(), wanted);
@@ -78,12 +82,18 @@ async fn an_update_changes_what_it_names() {
     };
     let changed = update(json!({ "name": "Income", "industry": null, "stakeholders": ["CEO"], "expectedVersion": 1 })).await;
     let changed = changed.payload()["businessDomain"].clone();
-    assert_eq!((&changed["name"], &changed["industry"], &changed["stakeholders"]), (&json!("Income"), &Value::Null, &json!(["CEO"])));
+    assert_eq!(
+        (&changed["name"], &changed["industry"], &changed["stakeholders"]),
+        (&json!("Income"), &Value::Null, &json!(["CEO"]))
+    );
     assert_eq!((&changed["ownerTeam"], &changed["revision"]), (&json!("Finance"), &json!(2)));
 
     let before = app.database.contents().await;
     assert_eq!(update(json!({ "name": "Income" })).await.payload()["businessDomain"]["revision"], 2, "the same call again");
-    assert_eq!(update(json!({ "name": "Late", "expectedVersion": 1 })).await.user_errors(), ["expectedVersion: VERSION_CONFLICT"]);
+    assert_eq!(
+        update(json!({ "name": "Late", "expectedVersion": 1 })).await.user_errors(),
+        ["expectedVersion: VERSION_CONFLICT"]
+    );
     assert_eq!(update(json!({ "name": null })).await.user_errors(), ["name: REQUIRED"]);
     assert_eq!(app.database.contents().await, before);
 }
@@ -94,7 +104,8 @@ async fn an_archived_domain_leaves_the_lists_and_keeps_its_metrics() {
     let editor = app.client(Role::Editor).await;
     let id = editor.write("createBusinessDomain", revenue()).await["id"].clone();
     editor.write("createMetric", json!({ "key": "MRR", "name": "MRR", "domain": "Revenue" })).await;
-    let archive = async |input: Value| editor.mutate("archiveBusinessDomain", input, "businessDomain { archivedAt revision }").await;
+    let archive =
+        async |input: Value| editor.mutate("archiveBusinessDomain", input, "businessDomain { archivedAt revision }").await;
     let before = app.database.contents().await;
     let conflict = archive(json!({ "id": id, "expectedVersion": 7 })).await;
     assert_eq!(conflict.user_errors(), ["expectedVersion: VERSION_CONFLICT"]);
@@ -142,10 +153,12 @@ async fn each_change_is_audited_and_owed_to_subscribers() {
     editor.write("updateBusinessDomain", json!({ "id": id, "name": "Income" })).await;
     editor.write("archiveBusinessDomain", json!({ "id": id })).await;
     let wanted = Some("domain.created domain.updated domain.archived");
-    let audited = app.database.text("SELECT string_agg(action, ' ' ORDER BY id) FROM audit_log WHERE entity_kind = 'business_domain'");
+    let audited =
+        app.database.text("SELECT string_agg(action, ' ' ORDER BY id) FROM audit_log WHERE entity_kind = 'business_domain'");
     assert_eq!(audited.await.as_deref(), wanted);
     assert_eq!(app.database.text("SELECT string_agg(kind, ' ' ORDER BY id) FROM outbox").await.as_deref(), wanted);
-    let query = "SELECT count(*) FROM audit_log WHERE entity_kind = 'business_domain' AND actor_kind = 'user' AND request_id IS NOT NULL";
+    let query =
+        "SELECT count(*) FROM audit_log WHERE entity_kind = 'business_domain' AND actor_kind = 'user' AND request_id IS NOT NULL";
     assert_eq!(app.database.number(query).await, 3);
 }
 
@@ -153,7 +166,8 @@ async fn each_change_is_audited_and_owed_to_subscribers() {
 async fn domains_are_filtered_and_ordered() {
     let app = TestApp::start().await;
     let editor = app.client(Role::Editor).await;
-    for (key, name, team) in [("D-3", "alpha", "One"), ("D-2", "Beta", "Two"), ("D-1", "éclair", "One"), ("D-4", "zeta", "Three")] {
+    for (key, name, team) in [("D-3", "alpha", "One"), ("D-2", "Beta", "Two"), ("D-1", "éclair", "One"), ("D-4", "zeta", "Three")]
+    {
         editor.write("createBusinessDomain", json!({ "key": key, "name": name, "ownerTeam": team })).await;
     }
     let keys = async |arguments: &str| -> Vec<String> {

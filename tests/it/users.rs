@@ -29,7 +29,10 @@ async fn everything_wrong_with_a_new_user_is_said_at_once() {
     let admin = app.client(Role::Admin).await;
     let before = app.database.contents().await;
     let bad = json!({ "email": "ada", "name": " ", "password": "short", "role": "VIEWER" });
-    assert_eq!(admin.mutate("createUser", bad, USER).await.user_errors(), ["email: INVALID", "name: REQUIRED", "password: INVALID"]);
+    assert_eq!(
+        admin.mutate("createUser", bad, USER).await.user_errors(),
+        ["email: INVALID", "name: REQUIRED", "password: INVALID"]
+    );
     let same = json!({ "email": "ada.lovelace@x.org", "name": "Ada", "password": "ada.lovelace@x.org", "role": "VIEWER" });
     assert_eq!(admin.mutate("createUser", same, USER).await.user_errors(), ["password: INVALID"]);
     assert_eq!(app.database.contents().await, before);
@@ -193,7 +196,10 @@ async fn ids_of_nobody_are_told_apart_from_other_ids() {
     let admin = app.client(Role::Admin).await;
     let metric = admin.write("createMetric", json!({ "key": "M", "name": "M" })).await;
     // The id of a user, made up.
-    let nobody = { use base64::Engine; base64::engine::general_purpose::URL_SAFE_NO_PAD.encode([b"u".as_slice(), &[7; 16]].concat()) };
+    let nobody = {
+        use base64::Engine;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode([b"u".as_slice(), &[7; 16]].concat())
+    };
     for field in ["suspendUser", "resumeUser", "removeMembership"] {
         let errors = async |id: Value| admin.mutate(field, json!({ "id": id }), "").await.user_errors();
         assert_eq!(errors(metric["id"].clone()).await, ["id: INVALID"], "{field}");

@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::client::http;
 use crate::servers::free_port;
 use crate::{eventually, variable};
 
@@ -34,8 +35,7 @@ impl Browser {
             .spawn()
             .unwrap_or_else(|error| panic!("{driver}: {error}"));
         let profile = std::env::temp_dir().join(format!("mdl-chromium-{}", uuid::Uuid::now_v7().simple()));
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let mut browser = Self { http, session: format!("http://127.0.0.1:{port}"), driver, profile };
+        let mut browser = Self { http: http(), session: format!("http://127.0.0.1:{port}"), driver, profile };
         eventually("chromedriver answers", async || {
             browser.command("status", None).await.ok().filter(|status| status["ready"] == true)
         })
@@ -133,8 +133,7 @@ impl Drop for Browser {
         let session = self.session.clone();
         let ended = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-            runtime.block_on(async { http.delete(session).send().await.is_ok() })
+            runtime.block_on(async { http().delete(session).send().await.is_ok() })
         });
         if !ended.join().unwrap_or(false) {
             eprintln!("Could not end the browser");

@@ -23,10 +23,7 @@ pub struct Answer {
 
 impl Client {
     pub fn anonymous(base: &str) -> Self {
-        // Err means that another client of this process did it first.
-        let _first = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { http, base: base.to_owned(), credential: None }
+        Self { http: http(), base: base.to_owned(), credential: None }
     }
 
     /// The same with another credential: an access token or an API key.
@@ -104,6 +101,13 @@ impl Client {
     pub async fn ask(&self, query: &str, variables: Value) -> Value {
         self.send(query, variables).await.data()
     }
+}
+
+/// A client of the tests' own servers.
+pub(crate) fn http() -> reqwest::Client {
+    // Err means that another client of this process did it first.
+    let _first = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().expect("a client")
 }
 
 impl Answer {

@@ -59,6 +59,17 @@ impl TestDatabase {
         row.and_then(|row| row.get(0))
     }
 
+    /// Whether anybody may connect; those who are connected are cut off when nobody may.
+    pub async fn allow_connections(&self, allow: bool) {
+        let server = connect(&self.superuser).await;
+        let name = &self.name;
+        server.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allow}")).await.expect("ALTER DATABASE");
+        if !allow {
+            let cut = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+            server.batch_execute(&cut).await.expect("the connections end");
+        }
+    }
+
     /// How many rows each table has, and a fingerprint of them: equal when nothing was written.
     pub async fn contents(&self) -> BTreeMap<String, String> {
         let superuser = self.superuser().await;

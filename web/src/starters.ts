@@ -89,7 +89,7 @@ query MetricWithLineage($key: String!) {
 }
 `,
     variables: `{
-  "key": "monthly_recurring_revenue"
+  "key": "METRIC-MRR"
 }
 `,
   },
@@ -103,16 +103,13 @@ query Objectives {
       node {
         name
         progress
-        keyResults(first: 10) {
-          edges {
-            node {
-              name
-              progress
-              metric {
-                key
-                name
-              }
-            }
+        keyResults {
+          name
+          progress
+          status
+          metrics {
+            key
+            name
           }
         }
       }
@@ -129,7 +126,7 @@ mutation ImportDryRun($input: ImportCatalogInput!) {
   importCatalog(input: $input) {
     import {
       id
-      status
+      state
     }
     userErrors {
       field
@@ -143,7 +140,7 @@ mutation ImportDryRun($input: ImportCatalogInput!) {
   "input": {
     "dryRun": true,
     "format": "JSON",
-    "content": "{\\"metrics\\": []}"
+    "text": "{\\"metrics\\": [{\\"metric_id\\": \\"METRIC-EXAMPLE\\", \\"name\\": \\"Example\\"}]}"
   }
 }
 `,

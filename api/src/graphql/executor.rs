@@ -10,7 +10,7 @@ use async_graphql::parser::parse_query;
 use async_graphql::parser::types::{
     BaseType, DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet,
 };
-use async_graphql::{ErrorExtensionValues, Request, Response, ServerError, Value};
+use async_graphql::{ErrorExtensionValues, Name, Request, Response, ServerError, Value};
 use mdl::config::GraphqlConfig;
 use mdl::instruments;
 use metrics::{counter, histogram};
@@ -213,14 +213,24 @@ fn select<'a>(
 }
 
 /// Gives variables of type `Int` that the caller left out the value null, which is what they mean as `first` or `last`. The
-/// cost of a page is computed from these, and async-graphql refuses to compute with a variable that is not there.
+/// cost of a page is computed from these, and async-graphql refuses to compute with a variable that is not there. It counts
+/// every operation of the document: the variables of those that are not asked for become null or empty.
 fn define_counts(document: &ExecutableDocument, request: &mut Request) {
-    let Ok((_, operation)) = select(document, request.operation_name.as_deref()) else { return };
-    for definition in &operation.variable_definitions {
+    let Ok((_, wanted)) = select(document, request.operation_name.as_deref()) else { return };
+    for definition in &wanted.variable_definitions {
         let definition = &definition.node;
         let int = matches!(&definition.var_type.node.base, BaseType::Named(name) if name == "Int");
         if int && definition.var_type.node.nullable && definition.default_value.is_none() {
             request.variables.entry(definition.name.node.clone()).or_default();
+        }
+    }
+    let is_wanted = |name: &Name| wanted.variable_definitions.iter().any(|definition| definition.node.name.node == *name);
+    for definition in document.operations.iter().flat_map(|(_, operation)| &operation.node.variable_definitions) {
+        let definition = &definition.node;
+        if !is_wanted(&definition.name.node) && definition.default_value.is_none() {
+            let list = matches!(definition.var_type.node.base, BaseType::List(_));
+            let nothing = if list { Value::List(Vec::new()) } else { Value::Null };
+            request.variables.entry(definition.name.node.clone()).or_insert(nothing);
         }
     }
 }

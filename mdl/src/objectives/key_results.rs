@@ -1,5 +1,7 @@
 //! Key results: rows, and the operations on them. The metrics that a key result is read from are linked by key.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -111,6 +113,7 @@ pub async fn create(
     content.check(&mut problems);
     check_metric_keys(&mut problems, metric_keys);
     problems.check()?;
+    let metric_keys = distinct(metric_keys.to_vec());
 
     let tx = app.db.begin(actor.tenant).await?;
     // Locking the objective makes the position unique among its key results.
@@ -119,7 +122,7 @@ pub async fn create(
     }
     let position = store::next_position(&tx, actor.tenant, objective).await?;
     let key_result = insert(&tx, actor, objective, key, content, position).await?;
-    link(&tx, actor.tenant, key_result.id, metric_keys).await?;
+    link(&tx, actor.tenant, key_result.id, &metric_keys).await?;
     record(&tx, actor, "key_result.created", &key_result).await?;
     tx.commit().await?;
     Ok(key_result)
@@ -143,6 +146,7 @@ pub async fn update(
     content.check(&mut problems);
     check_metric_keys(&mut problems, &metric_keys);
     problems.check()?;
+    let metric_keys = distinct(metric_keys);
     if content == key_result.content && metric_keys == linked {
         return Ok(key_result);
     }
@@ -252,6 +256,12 @@ fn check_metric_keys(problems: &mut Problems, keys: &[String]) {
     for (i, key) in keys.iter().enumerate() {
         check_key(problems, &format!("metric_keys.{i}"), key);
     }
+}
+
+/// Each key once, where it is named first: a metric is linked or it is not.
+fn distinct(keys: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    keys.into_iter().filter(|key| seen.insert(key.clone())).collect()
 }
 
 async fn record(conn: &AsyncPgConnection, actor: &Actor, kind: &'static str, key_result: &KeyResult) -> Result<()> {

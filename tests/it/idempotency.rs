@@ -1,0 +1,140 @@
+//! A mutation with `Idempotency-Key` is safe to repeat.
+
+use mdl::actor::Role;
+use mdl_tests::{Answer, Client, TestApp};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+const CREATE: &str = "mutation($input: CreateMetricInput!) { createMetric(input: $input) {
+    userErrors { field code } metric { revision name key id createdAt } } }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_request_is_answered_as_before() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    let first = create(&editor, "key-1", "M").await;
+    assert_eq!((first.user_errors(), first.header("idempotency-replayed")), (vec![], None));
+    let before = app.database.contents().await;
+    let second = create(&editor, "key-1", "M").await;
+    assert_eq!((&second.body, second.header("idempotency-replayed")), (&first.body, Some("true")));
+    assert_eq!(app.database.contents().await, before);
+    assert_eq!(create(&editor, "key-2", "M").await.user_errors(), ["key: TAKEN"], "another key is another request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stored_answer_has_the_same_bytes() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    let text = async || {
+        let body = json!({ "query": CREATE, "variables": { "input": { "key": "M", "name": "M" } } });
+        let request = editor.http.post(format!("{}/graphql", app.base)).header("idempotency-key", "bytes").json(&body);
+        request.bearer_auth(editor.credential.as_deref().unwrap()).send().await.unwrap().text().await.unwrap()
+    };
+    assert_eq!(text().await, text().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_for_one_request() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    create(&editor, "key-1", "M").await.data();
+    let before = app.database.contents().await;
+    let other = create(&editor, "key-1", "N").await;
+    assert_eq!((other.status, other.error_code()), (StatusCode::CONFLICT, Some("IDEMPOTENCY_CONFLICT")));
+    assert_eq!(app.database.contents().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_belong_to_a_user() {
+    let app = TestApp::start().await;
+    let (editor, admin) = (app.client(Role::Editor).await, app.client(Role::Admin).await);
+    create(&editor, "key-1", "M").await.data();
+    let other = create(&admin, "key-1", "M").await;
+    assert_eq!((other.user_errors(), other.header("idempotency-replayed")), (vec!["key: TAKEN".to_owned()], None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_at_once_one_runs() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    let requests = (0..6).map(|_| create(&editor, "key-1", "M"));
+    let answers = futures::future::join_all(requests).await;
+    for answer in &answers {
+        match answer.status {
+            StatusCode::OK => assert_eq!(answer.user_errors(), [""; 0]),
+            status => assert_eq!((status, answer.error_code()), (StatusCode::CONFLICT, Some("IDEMPOTENCY_CONFLICT"))),
+        }
+    }
+    assert!(answers.iter().any(|answer| answer.status == StatusCode::OK));
+    assert_eq!(app.database.number("SELECT count(*) FROM metrics").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_the_input_is_an_answer_too() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    assert_eq!(create(&editor, "key-1", "").await.user_errors(), ["key: REQUIRED"]);
+    assert_eq!(create(&editor, "key-1", "").await.header("idempotency-replayed"), Some("true"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_failed_gives_its_key_back() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    app.database.execute("ALTER TABLE metrics RENAME TO gone").await;
+    assert_eq!(create(&editor, "key-1", "M").await.error_code(), Some("INTERNAL"));
+    app.database.execute("ALTER TABLE gone RENAME TO metrics").await;
+    assert_eq!(create(&editor, "key-1", "M").await.user_errors(), [""; 0]);
+
+    let viewer = app.client(Role::Viewer).await;
+    assert_eq!(create(&viewer, "key-1", "N").await.error_code(), Some("FORBIDDEN"));
+    assert_eq!(create(&viewer, "key-1", "N").await.header("idempotency-replayed"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_forgotten_after_a_day() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    create(&editor, "key-1", "M").await.data();
+    app.database.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'").await;
+    assert_eq!(create(&editor, "key-1", "N").await.user_errors(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_run_holds_its_key_until_its_lease_ends() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    create(&editor, "key-1", "M").await.data();
+    app.database.execute("UPDATE idempotency_keys SET response = NULL; DELETE FROM metric_versions; DELETE FROM metrics").await;
+    assert_eq!(create(&editor, "key-1", "M").await.status, StatusCode::CONFLICT);
+    app.database.execute("UPDATE idempotency_keys SET locked_until = now()").await;
+    assert_eq!(create(&editor, "key-1", "M").await.user_errors(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_keys_and_secrets_are_refused() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    for bad in ["", &"x".repeat(256)] {
+        let answer = create(&editor, bad, "M").await;
+        assert_eq!((answer.status, answer.error_code()), (StatusCode::BAD_REQUEST, Some("BAD_USER_INPUT")), "{bad}");
+    }
+    let key = [("idempotency-key", "key-1")];
+    let secret = "mutation { createApiKey(input: { name: \"x\", scopes: [CATALOG_READ] }) { key } }";
+    let answer = editor.send_with(secret, json!({}), &key).await;
+    assert_eq!((answer.status, answer.error_code()), (StatusCode::BAD_REQUEST, Some("BAD_REQUEST")));
+    let batch = editor.http.post(format!("{}/graphql", app.base)).header(key[0].0, key[0].1).json(&json!([{ "query": CREATE }]));
+    assert_eq!(editor.receive(batch).await.error_code(), Some("BAD_REQUEST"));
+    assert_eq!(app.database.number("SELECT count(*) FROM metrics").await, 0);
+    assert_eq!(app.database.number("SELECT count(*) FROM api_keys").await, 0);
+    // A query needs no key, and is none the worse for it.
+    for _ in 0..2 {
+        let answer = editor.send_with("{ metrics { totalCount } }", json!({}), &key).await;
+        assert_eq!((answer.data()["metrics"]["totalCount"].clone(), answer.header("idempotency-replayed")), (json!(0), None));
+    }
+}
+
+async fn create(client: &Client, key: &str, metric: &str) -> Answer {
+    let input: Value = json!({ "input": { "key": metric, "name": "M" } });
+    client.send_with(CREATE, input, &[("idempotency-key", key)]).await
+}

@@ -1,0 +1,488 @@
+//! A metric: its definition, whole, and the history of its changes. Lists are in `metric_lists`, lineage in `metric_lineage`.
+
+use mdl::actor::Role;
+use mdl_tests::{Answer, Client, TestApp};
+use serde_json::{Value, json};
+
+/// Everything that a definition has.
+const DEFINITION: &str = "
+    shortName description category tier indicatorKind metricType status tags synonyms notes extra
+    alignment { strategicPillar objectiveKeys keyResultRefs whyItMatters }
+    definition {
+        formula formulaDetail unit expectedDirection exampleCalculation
+        numerator { eventName filters { field operator value } }
+        denominator { eventName filters { field operator value } }
+    }
+    data {
+        primarySources { system tableOrStream connectionId } secondarySources { system tableOrStream connectionId }
+        freshness updateFrequency timeGrains retention
+    }
+    governance { dataClassification piiInvolved regulatoryConstraints ownerTeam technicalOwner businessOwner }
+    dimensions { name description allowedValues required }
+    targets {
+        targetValue warningThreshold criticalThreshold comparisonBaseline
+        alertRules { ruleId name condition severity notifyChannels evaluationWindow }
+    }
+    visualization { defaultChartType defaultTimeRange dashboards { tool url } drilldowns }
+    relationships { upstreamKeys downstreamKeys tradeoffs }
+    usage { decisionUseCases reviewCadence playbooks { name url } }
+    exampleQueries { language query }";
+const NONE: [&str; 0] = [];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_definition_comes_back_as_it_was_sent() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    editor.write("createBusinessDomain", json!({ "key": "DOMAIN-IDENTITY", "name": "Identity" })).await;
+    let mut input = whole();
+    for (field, value) in [
+        ("key", "METRIC-LOGIN-SUCCESS-RATE"),
+        ("name", "Login success rate"),
+        ("domain", "Identity"),
+        ("version", "2.1"),
+        ("message", "From the old wiki"),
+    ] {
+        input[field] = value.into();
+    }
+    let answer = editor.mutate("createMetric", input, &format!("metric {{ id version {DEFINITION} }}")).await;
+    assert_eq!(answer.user_errors(), NONE);
+    let mut created = answer.payload()["metric"].clone();
+    assert_eq!(created["version"], "2.1.0");
+    let id = created["id"].take();
+
+    let query = format!(
+        "query($id: ID!) {{
+            metric(key: \"METRIC-LOGIN-SUCCESS-RATE\") {{ {DEFINITION} }}
+            byId: metric(id: $id) {{ {DEFINITION} }}
+            node(id: $id) {{ ... on Metric {{ {DEFINITION} }} }}
+            then: metric(id: $id, version: \"2.1.0\") {{ {DEFINITION} }}
+            listed: metrics {{ nodes {{ {DEFINITION} }} }}
+            main: metric(id: $id) {{
+                id key name domain {{ key }} version revision createdBy {{ email }} updatedBy {{ email }} archivedAt
+                alignment {{ objectives {{ key }} }}
+                versions {{ totalCount nodes {{ version revision changeTier message createdBy {{ email }} changedFields }} }}
+            }} }}"
+    );
+    let found = app.client(Role::Viewer).await.ask(&query, json!({ "id": id })).await;
+    for place in ["/metric", "/byId", "/node", "/then", "/listed/nodes/0"] {
+        let metric = found.pointer(place).unwrap();
+        for (field, value) in whole().as_object().unwrap() {
+            assert_eq!(&metric[field], value, "{field} of {place}");
+        }
+        assert_eq!(metric.as_object().unwrap().len(), whole().as_object().unwrap().len(), "{place}");
+    }
+    let main = &found["main"];
+    assert_eq!((&main["name"], &main["domain"]["key"]), (&json!("Login success rate"), &json!("DOMAIN-IDENTITY")));
+    assert_eq!(
+        (&main["createdBy"]["email"], &main["updatedBy"]["email"]),
+        (&json!("editor@example.com"), &json!("editor@example.com"))
+    );
+    let version = &main["versions"]["nodes"][0];
+    assert_eq!((&version["changeTier"], &version["message"]), (&json!("INITIAL"), &json!("From the old wiki")));
+    assert_eq!((&main["versions"]["totalCount"], &version["version"]), (&json!(1), &json!("2.1.0")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metric_needs_no_more_than_a_key_and_a_name() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    let answer =
+        editor.mutate("createMetric", json!({ "key": "M", "name": "M" }), &format!("metric {{ version {DEFINITION} }}")).await;
+    let metric = answer.payload()["metric"].clone();
+    assert_eq!(
+        (&metric["version"], &metric["status"], &metric["metricType"]),
+        (&json!("1.0.0"), &json!("DRAFT"), &json!("SIMPLE"))
+    );
+    assert_eq!((&metric["description"], &metric["tags"], &metric["extra"]), (&json!(""), &json!([]), &json!({})));
+    assert_eq!((&metric["definition"]["exampleCalculation"], &metric["notes"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_wrong_with_a_metric_is_said_at_once() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    editor.write("createMetric", json!({ "key": "TAKEN", "name": "Taken" })).await;
+    let before = app.database.contents().await;
+    let attempt = async |input: Value| editor.mutate("createMetric", input, "metric { id }").await.user_errors();
+    let bad = json!({
+        "key": "", "name": "two\nlines", "description": "x".repeat(20_001), "message": "m".repeat(2_001), "category": "",
+        "tags": ["ok", "", "x".repeat(301)], "synonyms": vec!["s"; 201], "definition": { "formula": "\u{0}", "unit": "\t" },
+        "governance": { "ownerTeam": " " }, "dimensions": [{ "name": "" }],
+        "relationships": { "upstreamKeys": ["a key"] }, "visualization": { "dashboards": [{ "tool": "x", "url": "javascript:alert(1)" }] },
+        "usage": { "playbooks": [{ "name": "ok", "url": "https://example.com" }, { "name": "bad", "url": "/relative" }] },
+    });
+    let wanted = [
+        "key: REQUIRED",
+        "name: INVALID",
+        "description: TOO_LONG",
+        "definition.formula: INVALID",
+        "category: REQUIRED",
+        "definition.unit: REQUIRED",
+        "definition.unit: INVALID",
+        "governance.ownerTeam: REQUIRED",
+        "tags.1: REQUIRED",
+        "tags.2: TOO_LONG",
+        "synonyms: TOO_MANY",
+        "relationships.upstreamKeys.0: INVALID",
+        "dimensions.0.name: REQUIRED",
+        "visualization.dashboards.0.url: INVALID",
+        "usage.playbooks.1.url: INVALID",
+        "message: TOO_LONG",
+    ];
+    assert_eq!(attempt(bad).await, wanted);
+    assert_eq!(attempt(json!({ "key": "M", "name": "M", "version": "two" })).await, ["version: INVALID"]);
+    assert_eq!(attempt(json!({ "key": "M", "name": "M", "domain": "NONE" })).await, ["domain: NOT_FOUND"]);
+    assert_eq!(attempt(json!({ "key": "TAKEN", "name": "M" })).await, ["key: TAKEN"], "the same call again");
+    assert_eq!(attempt(json!({ "key": "M", "name": "M", "notes": "x".repeat(300_000) })).await, [": TOO_LONG"]);
+    assert_eq!(attempt(json!({ "key": "M", "name": "M", "notes": "a\u{0}b" })).await, [": INVALID"]);
+    assert_eq!(app.database.contents().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_version_grows_by_what_was_touched() {
+    let app = TestApp::start().await;
+    let (editor, id) = with_metric(&app, whole()).await;
+    editor.write("createBusinessDomain", json!({ "key": "D", "name": "D" })).await;
+    let steps = [
+        (json!({ "notes": "Another note" }), "1.0.1", "PATCH", json!(["notes"])),
+        (json!({ "tags": ["one"], "synonyms": null }), "1.0.2", "PATCH", json!(["synonyms", "tags"])),
+        (json!({ "governance": { "ownerTeam": "Others" } }), "1.0.3", "PATCH", json!(["governance.owner_team"])),
+        (json!({ "name": "Renamed" }), "1.1.0", "MINOR", json!(["name"])),
+        (json!({ "domain": "D" }), "1.2.0", "MINOR", json!(["domain"])),
+        (json!({ "tier": null, "notes": null }), "1.3.0", "MINOR", json!(["notes", "tier"])),
+        (json!({ "targets": { "targetValue": 1.0 } }), "1.3.1", "PATCH", json!(["targets.target_value"])),
+        (json!({ "definition": { "formula": "b / a" } }), "2.0.0", "MAJOR", json!(["definition.formula"])),
+        (json!({ "description": "New" }), "2.1.0", "MINOR", json!(["description"])),
+        (json!({ "category": "Finance", "name": "Again" }), "3.0.0", "MAJOR", json!(["category", "name"])),
+        (json!({ "definition": { "unit": null } }), "4.0.0", "MAJOR", json!(["definition.unit"])),
+    ];
+    for (revision, (change, version, tier, fields)) in steps.into_iter().enumerate() {
+        let updated = update(&editor, &id, change.clone()).await;
+        assert_eq!(updated.user_errors(), NONE, "{change}");
+        let metric = updated.payload()["metric"].clone();
+        assert_eq!((&metric["version"], &metric["revision"]), (&json!(version), &json!(revision + 2)), "{change}");
+        let latest = &metric["versions"]["nodes"][0];
+        let mut changed: Vec<String> = serde_json::from_value(latest["changedFields"].clone()).unwrap();
+        changed.sort();
+        assert_eq!((&latest["changeTier"], &latest["version"]), (&json!(tier), &json!(version)), "{change}");
+        assert_eq!(json!(changed), fields, "{change}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_changes_what_it_names() {
+    let app = TestApp::start().await;
+    let (editor, id) = with_metric(&app, whole()).await;
+    let change = json!({
+        "id": id, "definition": { "formulaDetail": null, "unit": "share" }, "governance": null, "dimensions": [],
+        "targets": { "warningThreshold": null }, "extra": { "only": 1 },
+    });
+    let answer = editor.mutate("updateMetric", change, &format!("metric {{ {DEFINITION} }}")).await;
+    let mut wanted = whole();
+    wanted["definition"]["formulaDetail"] = Value::Null;
+    wanted["definition"]["unit"] = json!("share");
+    wanted["dimensions"] = json!([]);
+    wanted["targets"]["warningThreshold"] = Value::Null;
+    wanted["extra"] = json!({ "only": 1 });
+    wanted["governance"] = json!({
+        "dataClassification": null, "piiInvolved": false, "regulatoryConstraints": [], "ownerTeam": null, "technicalOwner": null,
+        "businessOwner": null,
+    });
+    assert_eq!(answer.payload()["metric"], wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_of_nothing_writes_nothing() {
+    let app = TestApp::start().await;
+    let (editor, id) = with_metric(&app, whole()).await;
+    let before = app.database.contents().await;
+    let mut same = whole();
+    same["name"] = json!("M");
+    same["message"] = json!("Nothing new");
+    for change in [same, json!({}), json!({ "definition": {} }), json!({ "tags": ["security", "kpi"], "expectedVersion": 1 })] {
+        let answer = update(&editor, &id, change).await;
+        assert_eq!((answer.user_errors(), &answer.payload()["metric"]["revision"]), (vec![], &json!(1)));
+    }
+    assert_eq!(app.database.contents().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_update_writes_nothing() {
+    let app = TestApp::start().await;
+    let (editor, id) = with_metric(&app, whole()).await;
+    let domain = editor.write("createBusinessDomain", json!({ "key": "D", "name": "D" })).await["id"].clone();
+    let before = app.database.contents().await;
+    for (change, errors) in [
+        (json!({ "name": null }), vec!["name: REQUIRED"]),
+        (json!({ "name": "N", "domain": "NONE" }), vec!["domain: NOT_FOUND"]),
+        (json!({ "name": "N", "tags": [""] }), vec!["tags.0: REQUIRED"]),
+        (json!({ "name": "N", "expectedVersion": 7 }), vec!["expectedVersion: VERSION_CONFLICT"]),
+        (json!({ "name": "N", "expectedVersion": 0 }), vec!["expectedVersion: VERSION_CONFLICT"]),
+        (json!({ "name": "N", "message": "x".repeat(2_001) }), vec!["message: TOO_LONG"]),
+    ] {
+        assert_eq!(update(&editor, &id, change.clone()).await.user_errors(), errors, "{change}");
+    }
+    assert_eq!(update(&editor, &domain, json!({ "name": "N" })).await.user_errors(), ["id: INVALID"]);
+    assert_eq!(app.database.contents().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_changes_on_the_same_revision_one_wins() {
+    let app = TestApp::start().await;
+    let (editor, id) = with_metric(&app, json!({})).await;
+    let change = |name: &str| json!({ "name": name, "expectedVersion": 1 });
+    let (one, other) = tokio::join!(update(&editor, &id, change("One")), update(&editor, &id, change("Other")));
+    let mut errors = [one.user_errors(), other.user_errors()];
+    errors.sort();
+    assert_eq!(errors, [vec![], vec!["expectedVersion: VERSION_CONFLICT".to_owned()]]);
+    assert_eq!(app.database.number("SELECT count(*) FROM metric_versions").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metric_is_shown_as_it_was() {
+    let app = TestApp::start().await;
+    let (editor, id) = with_metric(&app, whole()).await;
+    update(&editor, &id, json!({ "name": "Second", "message": "A better name", "definition": { "formula": "b" } })).await.data();
+    update(&editor, &id, json!({ "notes": null, "targets": null })).await.data();
+    let query = format!(
+        "query($v: String!) {{ metric(key: \"M\", version: $v) {{ name version revision updatedBy {{ email }} {DEFINITION} }} }}"
+    );
+    let then = async |version: &str| editor.ask(&query, json!({ "v": version })).await["metric"].clone();
+    let first = then("1").await;
+    for (field, value) in whole().as_object().unwrap() {
+        assert_eq!(&first[field], value, "{field}");
+    }
+    let second = then("2.0.0").await;
+    assert_eq!((&second["name"], &second["revision"], &second["notes"]), (&json!("Second"), &json!(2), &whole()["notes"]));
+    assert_eq!(then("2.0.1").await["notes"], Value::Null);
+
+    for (version, code) in [("3.0.0", "BAD_USER_INPUT"), ("x", "BAD_USER_INPUT")] {
+        assert_eq!(editor.send(&query, json!({ "v": version })).await.error_code(), Some(code), "{version}");
+    }
+    let history = editor
+        .ask(
+            r#"{ metric(key: "M") { versions(first: 2) { totalCount nodes { version message metric { name notes } } pageInfo { endCursor hasNextPage } } } }"#,
+            json!({}),
+        )
+        .await["metric"]["versions"]
+        .clone();
+    assert_eq!((&history["totalCount"], &history["pageInfo"]["hasNextPage"]), (&json!(3), &json!(true)));
+    assert_eq!(history["nodes"][1]["message"], "A better name");
+    assert_eq!(history["nodes"][1]["metric"], json!({ "name": "Second", "notes": whole()["notes"] }));
+    crate::metric_lists::assert_walks_nested(&editor, r#"metric(key: "M")"#, "versions", "version", 3, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archived_metric_keeps_its_key_and_its_history() {
+    let app = TestApp::start().await;
+    let (editor, id) = with_metric(&app, json!({ "status": "ACTIVE" })).await;
+    let archive =
+        async |input: Value| editor.mutate("archiveMetric", input, "metric { status archivedAt revision version }").await;
+    let before = app.database.contents().await;
+    let conflict = archive(json!({ "id": id, "expectedVersion": 2 })).await;
+    assert_eq!(conflict.user_errors(), ["expectedVersion: VERSION_CONFLICT"]);
+    assert_eq!(app.database.contents().await, before);
+
+    let archived = archive(json!({ "id": id, "expectedVersion": 1 })).await.payload();
+    assert_eq!((&archived["metric"]["status"], &archived["metric"]["revision"]), (&json!("REMOVED"), &json!(2)));
+    let before = app.database.contents().await;
+    assert_eq!(archive(json!({ "id": id })).await.payload(), archived, "the same call again");
+    assert_eq!(editor.mutate("createMetric", json!({ "key": "M", "name": "M" }), "").await.user_errors(), ["key: TAKEN"]);
+    assert_eq!(app.database.contents().await, before);
+    let found = editor
+        .ask(
+            r#"{ metrics { totalCount } old: metrics(filter: { archived: true }) { nodes { key } }
+                 both: metrics(filter: { or: [{ archived: true }, { archived: false }] }) { totalCount }
+                 metric(key: "M") { status archivedAt versions { totalCount } }
+                 was: metric(key: "M", version: "1.0.0") { status archivedAt } }"#,
+            json!({}),
+        )
+        .await;
+    assert_eq!((&found["metrics"]["totalCount"], &found["both"]["totalCount"]), (&json!(0), &json!(1)));
+    assert_eq!(found["old"]["nodes"], json!([{ "key": "M" }]));
+    assert_eq!(found["metric"]["versions"]["totalCount"], 2);
+    assert_eq!(found["was"], json!({ "status": "ACTIVE", "archivedAt": null }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_write_changes_nothing() {
+    let app = TestApp::start().await;
+    let (_, id) = with_metric(&app, json!({})).await;
+    let viewer = app.client(Role::Viewer).await;
+    let before = app.database.contents().await;
+    for (client, code) in [(&viewer, "FORBIDDEN"), (app.anonymous(), "UNAUTHENTICATED")] {
+        for (field, input) in [
+            ("createMetric", json!({ "key": "NEW", "name": "New" })),
+            ("updateMetric", json!({ "id": id, "name": "New" })),
+            ("archiveMetric", json!({ "id": id })),
+        ] {
+            assert_eq!(client.mutate(field, input, "").await.error_code(), Some(code), "{field}");
+        }
+    }
+    assert_eq!(app.database.contents().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_change_is_audited_and_owed_to_subscribers() {
+    let app = TestApp::start().await;
+    let (editor, id) = with_metric(&app, json!({})).await;
+    let query = "mutation($input: UpdateMetricInput!) { updateMetric(input: $input) { userErrors { code } } }";
+    let renamed = editor.send_with(query, json!({ "input": { "id": id, "name": "N" } }), &[("x-request-id", "request-7")]);
+    renamed.await.data();
+    let audited = app
+        .database
+        .text("SELECT details::text FROM audit_log WHERE action = 'metric.updated' AND request_id = 'request-7'")
+        .await;
+    let audited: Value = serde_json::from_str(&audited.unwrap()).unwrap();
+    assert_eq!(audited, json!({ "key": "M", "version": "1.1.0", "changedFields": ["name"] }));
+    let owed = app.database.text("SELECT string_agg(kind || ' ' || (payload->>'version'), ', ' ORDER BY id) FROM outbox").await;
+    assert_eq!(owed.as_deref(), Some("metric.created 1.0.0, metric.updated 1.1.0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mutation_of_several_fields_sees_what_it_wrote() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    let done = editor
+        .ask(
+            r#"mutation {
+                domain: createBusinessDomain(input: { key: "D", name: "D" }) { businessDomain { metricCount } }
+                metric: createMetric(input: { key: "M", name: "M", domain: "D" }) { metric { domain { key metricCount metrics { nodes { key } } } } }
+                second: createMetric(input: { key: "N", name: "N", domain: "D", relationships: { upstreamKeys: ["M"] } }) {
+                    metric { upstream { nodes { key downstream { nodes { key } } } } domain { metricCount } } }
+            }"#,
+            json!({}),
+        )
+        .await;
+    assert_eq!(done["domain"]["businessDomain"]["metricCount"], 0);
+    assert_eq!(
+        done["metric"]["metric"]["domain"],
+        json!({ "key": "D", "metricCount": 1, "metrics": { "nodes": [{ "key": "M" }] } })
+    );
+    assert_eq!(
+        done["second"]["metric"]["upstream"]["nodes"],
+        json!([{ "key": "M", "downstream": { "nodes": [{ "key": "N" }] } }])
+    );
+    assert_eq!(done["second"]["metric"]["domain"]["metricCount"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn things_are_found_by_their_ids() {
+    let app = TestApp::start().await;
+    let (editor, id) = with_metric(&app, json!({})).await;
+    let domain = editor.write("createBusinessDomain", json!({ "key": "D", "name": "D" })).await["id"].clone();
+    let query = "query($ids: [ID!]!) { nodes(ids: $ids) { __typename id ... on Metric { key } } }";
+    let unknown = made_up_metric_id();
+    let found = editor.ask(query, json!({ "ids": [domain, unknown, id, id] })).await["nodes"].clone();
+    let metric = json!({ "__typename": "Metric", "id": id, "key": "M" });
+    assert_eq!(found, json!([{ "__typename": "BusinessDomain", "id": domain }, null, metric, metric]));
+    assert_eq!(editor.send(query, json!({ "ids": vec![&id; 101] })).await.error_code(), Some("BAD_USER_INPUT"));
+    let nonsense = editor.send("{ node(id: \"nonsense\") { id } }", json!({})).await;
+    assert_eq!((nonsense.error_code(), &nonsense.body["data"]["node"]), (Some("BAD_USER_INPUT"), &Value::Null));
+    assert_eq!(update(&editor, &json!(unknown), json!({ "name": "N" })).await.user_errors(), ["id: NOT_FOUND"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalog_is_counted() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    editor.write("createBusinessDomain", json!({ "key": "D", "name": "D" })).await;
+    editor.write("createObjective", json!({ "key": "O", "name": "O" })).await;
+    for (key, tier, category, domain) in [
+        ("A", json!("TIER_1"), json!("KPI"), json!("D")),
+        ("B", json!("TIER_1"), json!("KPI"), Value::Null),
+        ("C", Value::Null, Value::Null, Value::Null),
+    ] {
+        editor
+            .write("createMetric", json!({ "key": key, "name": key, "tier": tier, "category": category, "domain": domain }))
+            .await;
+    }
+    let gone = editor.write("createMetric", json!({ "key": "GONE", "name": "Gone", "tier": "TIER_1" })).await;
+    editor.write("archiveMetric", json!({ "id": gone["id"] })).await;
+    let stats = editor
+        .ask(
+            "{ catalogStats { metricCount businessDomainCount objectiveCount byTier { tier count } byCategory { category count }
+               byStatus { status count } byDomain { domain { key } count } } }",
+            json!({}),
+        )
+        .await["catalogStats"]
+        .clone();
+    let wanted = json!({
+        "metricCount": 3, "businessDomainCount": 1, "objectiveCount": 1,
+        "byTier": [{ "tier": "TIER_1", "count": 2 }, { "tier": null, "count": 1 }],
+        "byCategory": [{ "category": "KPI", "count": 2 }, { "category": null, "count": 1 }],
+        "byStatus": [{ "status": "DRAFT", "count": 3 }],
+        "byDomain": [{ "domain": null, "count": 2 }, { "domain": { "key": "D" }, "count": 1 }],
+    });
+    assert_eq!(stats, wanted);
+}
+
+/// Everything but key, name, domain and version.
+fn whole() -> Value {
+    json!({
+        "shortName": "login_success_rate", "description": "Share of attempts that succeed.\nRetries count.", "category": "KPI",
+        "tier": "TIER_1", "indicatorKind": "LEADING", "metricType": "RATIO", "status": "IN_REVIEW", "tags": ["security", "kpi"],
+        "synonyms": ["sign-in rate", "Anmeldequote"], "notes": "Mind the bots. 漢字 🎯", "extra": { "legacyId": 17, "nested": [{ "a": null }] },
+        "alignment": {
+            "strategicPillar": "Trust", "objectiveKeys": ["OBJ-1"], "keyResultRefs": ["OBJ-1:KR-1"], "whyItMatters": "Locked out is lost.",
+        },
+        "definition": {
+            "formula": "successes / attempts", "formulaDetail": "By UTC day.", "unit": "percentage", "expectedDirection": "INCREASE",
+            "exampleCalculation": { "successes": 90, "attempts": 100, "result": 0.9 },
+            "numerator": { "eventName": "login", "filters": [
+                { "field": "result", "operator": "eq", "value": "success" }, { "field": "region", "operator": "in", "value": ["eu", "us"] },
+            ] },
+            "denominator": { "eventName": "login", "filters": [{ "field": "bot", "operator": "is_null", "value": null }] },
+        },
+        "data": {
+            "primarySources": [{ "system": "warehouse", "tableOrStream": "auth.events", "connectionId": "wh-1" }],
+            "secondarySources": [{ "system": "logs", "tableOrStream": null, "connectionId": null }],
+            "freshness": "1_hour", "updateFrequency": "hourly", "timeGrains": ["hour", "day"], "retention": "24_months",
+        },
+        "governance": {
+            "dataClassification": "internal", "piiInvolved": true, "regulatoryConstraints": ["GDPR"], "ownerTeam": "Identity",
+            "technicalOwner": "ada@example.com", "businessOwner": "bob@example.com",
+        },
+        "dimensions": [
+            { "name": "region", "description": "Of the user.", "allowedValues": ["eu", "us"], "required": true },
+            { "name": "device", "description": null, "allowedValues": [], "required": false },
+        ],
+        "targets": {
+            "targetValue": 0.98, "warningThreshold": 0.95, "criticalThreshold": 0.9, "comparisonBaseline": "previous_week",
+            "alertRules": [{
+                "ruleId": "r-1", "name": "Low", "condition": "value < warning_threshold", "severity": "warning",
+                "notifyChannels": ["slack:#identity"], "evaluationWindow": "15_minutes",
+            }],
+        },
+        "visualization": {
+            "defaultChartType": "line", "defaultTimeRange": "last_30_days",
+            "dashboards": [{ "tool": "Looker", "url": "https://looker.example.com/7" }, { "tool": "Wall", "url": null }], "drilldowns": ["region"],
+        },
+        "relationships": { "upstreamKeys": ["METRIC-LOGINS"], "downstreamKeys": ["METRIC-RETENTION"], "tradeoffs": ["fraud"] },
+        "usage": {
+            "decisionUseCases": ["whether to roll back"], "reviewCadence": "weekly",
+            "playbooks": [{ "name": "Outage", "url": "https://wiki.example.com/outage" }],
+        },
+        "exampleQueries": [{ "language": "sql", "query": "SELECT 1" }],
+    })
+}
+
+/// An editor, and the id of a metric `M` with this content.
+async fn with_metric(app: &TestApp, mut content: Value) -> (Client, Value) {
+    let editor = app.client(Role::Editor).await;
+    content["key"] = json!("M");
+    content["name"] = json!("M");
+    let id = editor.write("createMetric", content).await["id"].clone();
+    (editor, id)
+}
+
+async fn update(client: &Client, id: &Value, mut change: Value) -> Answer {
+    change["id"] = id.clone();
+    let selection = "metric { version revision versions(first: 1) { nodes { version changeTier changedFields message } } }";
+    client.mutate("updateMetric", change, selection).await
+}
+
+fn made_up_metric_id() -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode([b"m".as_slice(), &[7; 16]].concat())
+}

@@ -1,0 +1,83 @@
+//! What a request costs PostgreSQL. How many statements each query takes is in `catalog_loading`.
+
+use mdl::actor::Role;
+use mdl_tests::TestApp;
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn details_that_nobody_asked_for_are_not_read() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    editor.write("createBusinessDomain", json!({ "key": "D", "name": "D", "keyMetricKeys": ["M"] })).await;
+    editor.write("createMetric", json!({ "key": "M", "name": "M", "domain": "D" })).await;
+    editor.write("createObjective", json!({ "key": "O", "name": "O", "metricKeys": ["M"] })).await;
+    // The program may read every column but that one.
+    app.database
+        .execute(
+            "DO $$ BEGIN
+                REVOKE SELECT ON metrics FROM mdl_app;
+                EXECUTE (SELECT format('GRANT SELECT (%s) ON metrics TO mdl_app', string_agg(quote_ident(column_name), ', '))
+                           FROM information_schema.columns WHERE table_name = 'metrics' AND column_name <> 'details');
+             END $$",
+        )
+        .await;
+    let page = "nodes { key name tags definition { formula unit } governance { ownerTeam } versions { nodes { version } } }";
+    for query in [
+        format!("{{ metrics {{ totalCount {page} }} }}"),
+        format!(r#"{{ metrics(search: "m") {{ {page} }} }}"#),
+        format!(r#"{{ metric(key: "M") {{ upstream {{ {page} }} domain {{ keyMetrics {{ key }} }} }} }}"#),
+        "{ objectives { nodes { metrics { key } keyResults { metrics { key } } } } }".to_owned(),
+    ] {
+        editor.ask(&query, json!({})).await;
+    }
+    for field in ["notes", "definition { formulaDetail }", "governance { regulatoryConstraints }", "extra"] {
+        let answer = editor.send(&format!("{{ metrics {{ nodes {{ {field} }} }} }}"), json!({})).await;
+        assert_eq!(answer.error_code(), Some("INTERNAL"), "{field} is in the details");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_no_data_takes_no_connection() {
+    let app = TestApp::start().await;
+    let sent = || app.app.db.statements_sent();
+    let viewer = app.client(Role::Viewer).await;
+    let mut least = u64::MAX;
+    // Whether the credential still holds is asked again from time to time.
+    for _ in 0..5 {
+        let before = sent();
+        viewer.ask("{ __typename __schema { queryType { name } } }", json!({})).await;
+        least = least.min(sent() - before);
+    }
+    assert_eq!(least, 0);
+    let before = sent();
+    app.anonymous().ask("{ __typename }", json!({})).await;
+    app.anonymous().send("{ metrics { totalCount } }", json!({})).await;
+    assert_eq!(app.anonymous().get("/health").await.status, 200);
+    assert_eq!(sent(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_request_costs_the_same_for_every_page_size() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    for d in 0..5 {
+        editor.write("createBusinessDomain", json!({ "key": format!("D-{d}"), "name": format!("D-{d}") })).await;
+    }
+    for m in 0..50 {
+        let input = json!({ "key": format!("M-{m:02}"), "name": "M", "domain": format!("D-{}", m % 5) });
+        editor.write("createMetric", input).await;
+    }
+    let mut costs = Vec::new();
+    for size in [1, 5, 50] {
+        let query = format!("{{ metrics(first: {size}) {{ nodes {{ key domain {{ name }} createdBy {{ name }} }} }} }}");
+        let mut least = u64::MAX;
+        for _ in 0..4 {
+            let before = app.app.db.statements_sent();
+            editor.ask(&query, json!({})).await;
+            least = least.min(app.app.db.statements_sent() - before);
+        }
+        costs.push(least);
+    }
+    // A transaction's begin and end, the page, the domains, the people.
+    assert_eq!(costs, [5, 5, 5]);
+}
