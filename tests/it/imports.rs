@@ -463,7 +463,8 @@ async fn only_editors_import_and_only_their_tenant_sees_it() {
 async fn the_worker_imports_a_csv_file() {
     let test = TestApp::start().await;
     test.start_worker();
-    let template = test.anonymous().http.get(format!("{}/templates/metrics.csv", test.base)).send().await.unwrap().text().await.unwrap();
+    let template =
+        test.anonymous().http.get(format!("{}/templates/metrics.csv", test.base)).send().await.unwrap().text().await.unwrap();
     let import = start(&test, template, rows("m.csv")).await;
     let deadline = Instant::now() + Duration::from_secs(20);
     while read(&test, import.id).await.finished_at.is_none() && Instant::now() < deadline {
