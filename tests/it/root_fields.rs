@@ -253,7 +253,7 @@ pub const MUTATIONS: &[RootField] = &[
     mutation!(
         "revokeAllApiKeys",
         "RevokeAllApiKeysInput",
-        "count",
+        "revokedCount",
         Needs::Admin,
         |seed| json!({ "input": { "userId": seed.user } })
     ),
