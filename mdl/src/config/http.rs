@@ -63,7 +63,7 @@ pub struct GraphqlConfig {
         id = "graphql_max_complexity",
         long = "graphql-max-complexity",
         env = "MDL_GRAPHQL_MAX_COMPLEXITY",
-        default_value_t = 20_000
+        default_value_t = 50_000
     )]
     pub max_complexity: usize,
     /// Most aliases in an operation
