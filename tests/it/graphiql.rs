@@ -27,6 +27,7 @@ async fn somebody_signs_in_and_runs_a_query() {
     browser.wait_for_text(".result-window", "Monthly recurring revenue").await;
     // Another tab, which GraphiQL names after its operation.
     browser.click(".graphiql-tab:nth-child(3) button").await;
+    browser.wait_for_text(".graphiql-query-editor .CodeMirror", "query Objectives").await;
     browser.click(".graphiql-execute-button").await;
     browser.wait_for_text(".result-window", "Grow the business").await;
     // The documentation comes from the schema.

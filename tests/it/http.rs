@@ -135,7 +135,7 @@ async fn bodies_are_bounded() {
     let long = viewer.send(&format!("{{ __typename }} #{}", "x".repeat(2_000)), json!({})).await;
     assert_eq!((long.status, long.error_code()), (StatusCode::PAYLOAD_TOO_LARGE, Some("BODY_TOO_LONG")));
     // Without a length said beforehand.
-    let pieces = futures::stream::iter((0..100).map(|_| Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b' '; 1000]))));
+    let pieces = futures::stream::iter((0..3).map(|_| Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b' '; 1000]))));
     let streamed = post(&app).header("content-type", "application/json").body(reqwest::Body::wrap_stream(pieces));
     assert_eq!(viewer.receive(streamed).await.status, StatusCode::PAYLOAD_TOO_LARGE);
     for broken in ["", "{", "null", "7", "{\"query\": 7}", "\u{0}"] {
