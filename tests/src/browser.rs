@@ -1,6 +1,7 @@
 //! A headless Chromium, driven over WebDriver.
 
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -81,11 +82,38 @@ impl Browser {
 
     /// Waits until the text of the element contains `wanted`.
     pub async fn wait_for_text(&self, selector: &str, wanted: &str) {
-        eventually(&format!("{selector} says {wanted}"), async || {
+        if let Err(text) = self.try_text(selector, wanted, Duration::from_secs(30)).await {
+            panic!("{selector} should say {wanted}, and says {text}");
+        }
+    }
+
+    /// Clicks, and clicks again, until the text of the element contains `wanted`: an editor that has just appeared or changed
+    /// may not be ready for the first click.
+    pub async fn click_until(&self, button: &str, selector: &str, wanted: &str) {
+        let mut said = Value::Null;
+        for _ in 0..20 {
+            self.click(button).await;
+            match self.try_text(selector, wanted, Duration::from_secs(2)).await {
+                Ok(()) => return,
+                Err(text) => said = text,
+            }
+        }
+        panic!("{selector} should say {wanted} when {button} is clicked, and says {said}");
+    }
+
+    /// The text that there is instead, when the time is over.
+    async fn try_text(&self, selector: &str, wanted: &str, time: Duration) -> Result<(), Value> {
+        let start = Instant::now();
+        loop {
             let text = self.script(&format!("return document.querySelector({})?.textContent", json!(selector))).await;
-            text.as_str().is_some_and(|text| text.contains(wanted)).then_some(())
-        })
-        .await;
+            if text.as_str().is_some_and(|text| text.contains(wanted)) {
+                return Ok(());
+            }
+            if start.elapsed() > time {
+                return Err(text);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Runs the body of a function in the page, and gives what it returns.
