@@ -72,17 +72,6 @@ async fn the_starters_name_what_the_sample_catalog_has() {
     }
 }
 
-/// Opens a tab, and waits until GraphiQL knows the operation in it, which it runs by name.
-async fn open_tab(browser: &Browser, number: usize, operation: &str) {
-    browser.click(&format!(".graphiql-tab:nth-child({number}) button")).await;
-    let known =
-        "const state = JSON.parse(localStorage['graphiql:tabState']); return state.tabs[state.activeTabIndex].operationName";
-    mdl_tests::eventually(&format!("the tab {operation} is open"), async || {
-        (browser.script(known).await == operation).then_some(())
-    })
-    .await;
-}
-
 /// What the starters look for, as the sample catalog has it.
 async fn plant(app: &TestApp) {
     let editor = app.client(Role::Editor).await;
