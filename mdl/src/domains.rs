@@ -92,6 +92,14 @@ pub fn key_of_name(name: &str) -> String {
     key.chars().take(200).collect()
 }
 
+/// The domain that an input names, by key or name, in its field `domain`.
+pub(crate) async fn named(conn: &AsyncPgConnection, tenant: TenantId, name: &str) -> Result<DomainId> {
+    match store::by_key_or_name(conn, tenant, name).await? {
+        Some(domain) => Ok(domain.id),
+        None => Err(Error::invalid("domain", Code::NotFound, format!("There is no business domain {name:?}"))),
+    }
+}
+
 #[derive(Insertable)]
 #[diesel(table_name = business_domains)]
 struct NewRow<'a> {

@@ -14,7 +14,7 @@ use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::error::{Code, Error, Problem, Result};
 use crate::events::Event;
-use crate::ids::{DomainId, MetricId, TenantId};
+use crate::ids::{MetricId, TenantId};
 use crate::schema::metrics;
 use crate::text::Problems;
 use crate::{audit, domains, events};
@@ -65,7 +65,7 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewMetric) -> Result<(Met
 
     let tx = app.db.begin(actor.tenant).await?;
     new.definition.summary.domain_id = match &new.domain {
-        Some(domain) => Some(resolve_domain(&tx, actor.tenant, domain).await?),
+        Some(domain) => Some(domains::named(&tx, actor.tenant, domain).await?),
         None => None,
     };
     let metric = insert(&tx, actor, &new).await?;
@@ -98,7 +98,7 @@ pub async fn update(
     after.summary.domain_id = match &update.domain {
         None => before.summary.domain_id,
         Some(None) => None,
-        Some(Some(domain)) => Some(resolve_domain(&tx, actor.tenant, domain).await?),
+        Some(Some(domain)) => Some(domains::named(&tx, actor.tenant, domain).await?),
     };
     after.check(&mut problems);
     problems.check()?;
@@ -191,13 +191,6 @@ async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: MetricId, expected
             Err(Error::VersionConflict { kind: "metric", expected, actual: metric.revision })
         }
         _ => Ok((metric, details)),
-    }
-}
-
-async fn resolve_domain(conn: &AsyncPgConnection, tenant: TenantId, name: &str) -> Result<DomainId> {
-    match domains::store::by_key_or_name(conn, tenant, name).await? {
-        Some(domain) => Ok(domain.id),
-        None => Err(Error::invalid("domain", Code::NotFound, format!("There is no business domain {name:?}"))),
     }
 }
 

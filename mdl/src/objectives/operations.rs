@@ -11,7 +11,7 @@ use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::error::{Code, Error, Problem, Result};
 use crate::events::Event;
-use crate::ids::{DomainId, ObjectiveId, TenantId};
+use crate::ids::{ObjectiveId, TenantId};
 use crate::metrics::definition::check_key;
 use crate::schema::objectives;
 use crate::text::Problems;
@@ -47,7 +47,7 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewObjective) -> Result<O
 
     let tx = app.db.begin(actor.tenant).await?;
     new.content.domain_id = match &new.domain {
-        Some(domain) => Some(resolve_domain(&tx, actor.tenant, domain).await?),
+        Some(domain) => Some(domains::named(&tx, actor.tenant, domain).await?),
         None => None,
     };
     let by = actor.user().map(|user| user.0);
@@ -86,7 +86,7 @@ pub async fn update(
     content.domain_id = match &domain {
         None => objective.content.domain_id,
         Some(None) => None,
-        Some(Some(domain)) => Some(resolve_domain(&tx, actor.tenant, domain).await?),
+        Some(Some(domain)) => Some(domains::named(&tx, actor.tenant, domain).await?),
     };
     let mut problems = Problems::default();
     content.check(&mut problems);
@@ -136,13 +136,6 @@ async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: ObjectiveId, expec
             Err(Error::VersionConflict { kind: "objective", expected, actual: objective.revision })
         }
         _ => Ok(objective),
-    }
-}
-
-async fn resolve_domain(conn: &AsyncPgConnection, tenant: TenantId, name: &str) -> Result<DomainId> {
-    match domains::store::by_key_or_name(conn, tenant, name).await? {
-        Some(domain) => Ok(domain.id),
-        None => Err(Error::invalid("domain", Code::NotFound, format!("There is no business domain {name:?}"))),
     }
 }
 
