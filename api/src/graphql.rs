@@ -4,6 +4,7 @@ pub mod api_keys;
 pub mod connection;
 pub mod context;
 pub mod domains;
+pub mod eager;
 pub mod error;
 pub mod executor;
 pub mod filter;

@@ -1,6 +1,7 @@
 //! Logs and traces of both programs, and the trace context that travels with jobs and events.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::IsTerminal;
 
 use opentelemetry::propagation::TextMapPropagator;
@@ -10,7 +11,11 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde_json::Value;
 use tracing::Span;
+use tracing::span::Record;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::{FormatFields, FormattedFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -39,7 +44,7 @@ pub fn init(config: &TelemetryConfig, service: &'static str) -> anyhow::Result<T
     };
     let format = tracing_subscriber::fmt::layer();
     let log = if json {
-        format.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+        format.json().flatten_event(true).with_current_span(true).with_span_list(false).fmt_fields(SpanFields::default()).boxed()
     } else {
         format.with_ansi(std::io::stdout().is_terminal()).boxed()
     };
@@ -55,6 +60,32 @@ pub fn init(config: &TelemetryConfig, service: &'static str) -> anyhow::Result<T
     let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
     tracing_subscriber::registry().with(EnvFilter::try_new(&config.log)?).with(log).with(traces).try_init()?;
     Ok(Telemetry(provider))
+}
+
+/// The fields of a span, as JSON. [`JsonFields`] would parse all of them whenever one is added, several times a request.
+#[derive(Default)]
+struct SpanFields(JsonFields);
+
+impl<'writer> FormatFields<'writer> for SpanFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        self.0.format_fields(writer, fields)
+    }
+
+    fn add_fields(&self, current: &'writer mut FormattedFields<Self>, fields: &Record<'_>) -> fmt::Result {
+        let mut added = String::new();
+        self.0.format_fields(Writer::new(&mut added), fields)?;
+        match added.strip_prefix('{') {
+            // `{…}` and `{…}` become `{…,…}`.
+            Some(added) if current.fields.len() > "{}".len() && added != "}" => {
+                current.fields.pop();
+                current.fields.push(',');
+                current.fields.push_str(added);
+            }
+            Some("}") => {}
+            _ => current.fields = added,
+        }
+        Ok(())
+    }
 }
 
 /// The W3C trace context of the current span, to be stored with a job or an event. Empty when nothing is traced.

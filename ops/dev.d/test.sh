@@ -54,6 +54,9 @@ run_coverage() {
   cd "$ROOT" || exit
   step "web assets" build_web
   step "cargo build" cargo build --workspace --bins || die "The build failed: cargo says why above."
+  # Coverage builds tests only: those that run our programs take them from the ordinary build.
+  MDL_TEST_PROGRAMS="$(target_folder)/debug"
+  export MDL_TEST_PROGRAMS
   # A target folder of its own, or every run would rebuild everything for the other kind of build.
   step "coverage" cargo tarpaulin --engine llvm --follow-exec --workspace --skip-clean --timeout 900 \
     --target-dir "$(target_folder)/coverage" --exclude-files 'tests/*' --exclude-files 'loadtests/*' --exclude-files 'target/*' \

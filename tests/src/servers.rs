@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::{TestApp, eventually};
+use crate::{TestApp, eventually, variable};
 
 /// A Redis that no other test uses.
 pub struct PrivateRedis {
@@ -103,11 +103,11 @@ impl Drop for WorkerProcess {
     }
 }
 
-/// A program of this workspace, built beside this test.
+/// A program of this workspace: built beside this test, or where `MDL_TEST_PROGRAMS` says.
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
-    let folder = test.parent().and_then(|deps| deps.parent()).expect("target/…/deps/");
-    let path = folder.join(name);
+    let beside = test.parent().and_then(|deps| deps.parent()).expect("target/…/deps/");
+    let path = variable("MDL_TEST_PROGRAMS").map_or_else(|| beside.to_owned(), PathBuf::from).join(name);
     assert!(path.exists(), "{} is missing: cargo build --workspace --bins", path.display());
     path
 }

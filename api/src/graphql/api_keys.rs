@@ -1,6 +1,5 @@
 //! Credentials of programs.
 
-use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, InputObject, Object, Result, SimpleObject};
 use chrono::{DateTime, Utc};
 use mdl::actor::{self, Actor, Subject};
@@ -9,7 +8,7 @@ use mdl::ids::{ApiKeyId, UserId};
 use mdl::page::{Page, PageArgs};
 use mdl::{Error, users};
 
-use super::connection::connection;
+use super::connection::{Connection, connection};
 use super::context::ContextExt;
 use super::error::{UserError, split, top_level};
 use super::global_id::{self, Kind};
@@ -24,22 +23,22 @@ pub struct ApiKey(pub api_keys::ApiKey);
 #[Object]
 impl ApiKey {
     /// Opaque, and unique over all types.
-    async fn id(&self) -> ID {
+    fn id(&self) -> ID {
         global_id::encode(Kind::ApiKey, self.0.id.0)
     }
 
     /// What it is for.
-    async fn name(&self) -> &str {
+    fn name(&self) -> &str {
         &self.0.name
     }
 
     /// The last four characters of the key, to tell keys apart.
-    async fn hint(&self) -> &str {
+    fn hint(&self) -> &str {
         &self.0.hint
     }
 
     /// What it may do.
-    async fn scopes(&self) -> Vec<Permission> {
+    fn scopes(&self) -> Vec<Permission> {
         permissions(self.0.permissions())
     }
 
@@ -52,22 +51,22 @@ impl ApiKey {
     }
 
     /// When it was made.
-    async fn created_at(&self) -> DateTime<Utc> {
+    fn created_at(&self) -> DateTime<Utc> {
         self.0.created_at
     }
 
     /// When it stops working; null when it works until it is revoked.
-    async fn expires_at(&self) -> Option<DateTime<Utc>> {
+    fn expires_at(&self) -> Option<DateTime<Utc>> {
         self.0.expires_at
     }
 
     /// When it was used last, to the minute; null when it never was.
-    async fn last_used_at(&self) -> Option<DateTime<Utc>> {
+    fn last_used_at(&self) -> Option<DateTime<Utc>> {
         self.0.last_used_at
     }
 
     /// When it was revoked; null when it was not.
-    async fn revoked_at(&self) -> Option<DateTime<Utc>> {
+    fn revoked_at(&self) -> Option<DateTime<Utc>> {
         self.0.revoked_at
     }
 }
@@ -103,7 +102,7 @@ impl ApiKeyQueries {
         #[graphql(desc = "Only entries after this cursor.")] after: Option<String>,
         #[graphql(desc = "The last so many entries, at most 100.")] last: Option<i32>,
         #[graphql(desc = "Only entries before this cursor.")] before: Option<String>,
-    ) -> Result<Connection<String, ApiKey, ApiKeyTotal>> {
+    ) -> Result<Connection<ApiKey, ApiKeyTotal>> {
         let whose = whose(ctx.actor().map_err(top_level)?, user_id.as_ref(), everybody).map_err(top_level)?;
         let args: PageArgs<ById> = PageArgs::parse(first, after, last, before).map_err(top_level)?;
         let view = ctx.view().map_err(top_level)?;
@@ -111,7 +110,7 @@ impl ApiKeyQueries {
         let page = view.snapshot.read(async |conn| api_keys::page(conn, tenant, whose, &args).await).await.map_err(top_level)?;
         let items = page.items.into_iter().map(|key| (ById(key.id), key)).map(|(at, key)| (key, at)).collect();
         let page = Page { items, has_previous: page.has_previous, has_next: page.has_next };
-        Ok(connection(page, ApiKeyTotal(whose), ApiKey))
+        Ok(connection(ctx, page, ApiKeyTotal(whose), ApiKey))
     }
 }
 

@@ -1,31 +1,102 @@
 //! Relay connections from our pages.
 
-use async_graphql::connection::{Connection, Edge, EmptyFields};
-use async_graphql::{ObjectType, OutputType};
+use std::borrow::Cow;
+
+use async_graphql::connection::PageInfo;
+use async_graphql::{Context, Object, ObjectType, TypeName};
 use mdl::page::{Page, cursor};
 use serde::Serialize;
 
-/// A connection with further fields (`totalCount`), from a page whose items come with their positions.
+use super::eager::{Eager, EagerList};
+
+/// A page of nodes, with further fields (`totalCount`).
+pub struct Connection<Node, Fields> {
+    edges: Vec<Edge<Node>>,
+    has_previous_page: bool,
+    has_next_page: bool,
+    fields: Fields,
+}
+
+struct Edge<Node> {
+    cursor: String,
+    node: Node,
+}
+
+/// A connection from a page whose items come with their positions.
 pub fn connection<T, P, Node, Fields>(
+    ctx: &Context<'_>,
     page: Page<(T, P)>,
     fields: Fields,
     wrap: impl Fn(T) -> Node,
-) -> Connection<String, Node, Fields>
+) -> Connection<Node, Fields>
 where
     P: Serialize,
-    Node: OutputType,
-    Fields: ObjectType,
 {
-    let mut connection = Connection::with_additional_fields(page.has_previous, page.has_next, fields);
-    connection.edges = page.items.into_iter().map(|(item, position)| Edge::new(cursor(&position), wrap(item))).collect();
-    connection
+    // Who selects no edges sees two cursors at most, those of `pageInfo`.
+    let with_edges = ctx.look_ahead().field("edges").exists();
+    let last = page.items.len().saturating_sub(1);
+    let edge = |(place, (item, position)): (usize, (T, P))| {
+        let seen = with_edges || place == 0 || place == last;
+        Edge { cursor: if seen { cursor(&position) } else { String::new() }, node: wrap(item) }
+    };
+    Connection {
+        edges: page.items.into_iter().enumerate().map(edge).collect(),
+        has_previous_page: page.has_previous,
+        has_next_page: page.has_next,
+        fields,
+    }
 }
 
-/// A connection without further fields.
-pub fn plain_connection<T, P, Node>(page: Page<(T, P)>, wrap: impl Fn(T) -> Node) -> Connection<String, Node>
-where
-    P: Serialize,
-    Node: OutputType,
-{
-    connection(page, EmptyFields, wrap)
+#[Object(name_type)]
+impl<Node: ObjectType, Fields: ObjectType> Connection<Node, Fields> {
+    /// Information to aid in pagination.
+    fn page_info(&self) -> PageInfo {
+        PageInfo {
+            has_previous_page: self.has_previous_page,
+            has_next_page: self.has_next_page,
+            start_cursor: self.edges.first().map(|edge| edge.cursor.clone()),
+            end_cursor: self.edges.last().map(|edge| edge.cursor.clone()),
+        }
+    }
+
+    /// A list of edges.
+    fn edges(&self) -> EagerList<&Edge<Node>> {
+        EagerList(self.edges.iter().collect())
+    }
+
+    /// A list of nodes.
+    fn nodes(&self) -> EagerList<&Node> {
+        EagerList(self.edges.iter().map(|edge| &edge.node).collect())
+    }
+
+    #[graphql(flatten)]
+    fn fields(&self) -> &Fields {
+        &self.fields
+    }
+}
+
+impl<Node: ObjectType, Fields: ObjectType> TypeName for Connection<Node, Fields> {
+    fn type_name() -> Cow<'static, str> {
+        format!("{}Connection", Node::type_name()).into()
+    }
+}
+
+/// An edge in a connection.
+#[Object(name_type)]
+impl<Node: ObjectType> Edge<Node> {
+    /// A cursor for use in pagination
+    fn cursor(&self) -> &str {
+        &self.cursor
+    }
+
+    /// The item at the end of the edge
+    fn node(&self) -> Eager<&Node> {
+        Eager(&self.node)
+    }
+}
+
+impl<Node: ObjectType> TypeName for Edge<Node> {
+    fn type_name() -> Cow<'static, str> {
+        format!("{}Edge", Node::type_name()).into()
+    }
 }

@@ -3,7 +3,6 @@
 mod inputs;
 mod object;
 
-use async_graphql::connection::Connection;
 use async_graphql::{Context, Enum, ID, InputObject, Object, Result};
 use mdl::actor::Permission;
 use mdl::domains::{self, store};
@@ -13,8 +12,9 @@ use mdl::page::PageArgs;
 
 use self::inputs::{ArchiveBusinessDomainInput, CreateBusinessDomainInput, UpdateBusinessDomainInput};
 pub use self::object::BusinessDomain;
-use super::connection::connection;
+use super::connection::{Connection, connection};
 use super::context::ContextExt;
+use super::eager::Eager;
 use super::error::top_level;
 use super::filter::{OneOf, OrderDirection};
 use super::global_id::{Kind, expect};
@@ -54,7 +54,7 @@ pub struct BusinessDomainOrder {
     direction: Option<OrderDirection>,
 }
 
-pub type BusinessDomainConnection = Connection<String, BusinessDomain, DomainTotals>;
+pub type BusinessDomainConnection = Connection<BusinessDomain, DomainTotals>;
 
 /// What a list of domains is counted by, if somebody asks.
 pub struct DomainTotals(store::Filter);
@@ -82,8 +82,8 @@ impl DomainQueries {
         ctx: &Context<'_>,
         #[graphql(desc = "The stable human name: `DOMAIN-REVENUE`.")] key: Option<String>,
         #[graphql(desc = "The id, as any field `id` gave it.")] id: Option<ID>,
-    ) -> Option<Result<BusinessDomain>> {
-        find(ctx, key, id).await.transpose()
+    ) -> Option<Result<Eager<BusinessDomain>>> {
+        find(ctx, key, id).await.map(|found| found.map(Eager)).transpose()
     }
 
     /// The business domains that match, one page at a time.
@@ -109,7 +109,7 @@ impl DomainQueries {
         let view = ctx.reading()?;
         let tenant = view.snapshot.tenant();
         let page = view.snapshot.read(async |conn| store::page(conn, tenant, &filter, order, descending, &args).await).await;
-        Ok(connection(page.map_err(top_level)?, DomainTotals(filter), BusinessDomain::from))
+        Ok(connection(ctx, page.map_err(top_level)?, DomainTotals(filter), BusinessDomain::from))
     }
 }
 
@@ -183,9 +183,9 @@ payloads! {
 }
 
 /// The domain that something belongs to, for a field that may be null.
-pub async fn by_id(ctx: &Context<'_>, id: DomainId) -> Option<Result<BusinessDomain>> {
+pub async fn by_id(ctx: &Context<'_>, id: DomainId) -> Option<Result<Eager<BusinessDomain>>> {
     let found = async { ctx.reading()?.loaders.domains.by_id.get(id).await }.await;
-    found.map(|domain| domain.map(BusinessDomain)).transpose()
+    found.map(|domain| domain.map(|domain| Eager(BusinessDomain(domain)))).transpose()
 }
 
 async fn find(ctx: &Context<'_>, key: Option<String>, id: Option<ID>) -> Result<Option<BusinessDomain>> {

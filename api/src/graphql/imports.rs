@@ -3,7 +3,6 @@
 pub mod enums;
 mod object;
 
-use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, InputObject, Object, Result, Upload};
 use mdl::actor::Permission;
 use mdl::error::{Code, Error};
@@ -14,7 +13,7 @@ use tokio_util::io::ReaderStream;
 
 use self::enums::{ImportFormat, ImportMode, ImportState};
 pub use self::object::Import;
-use super::connection::connection;
+use super::connection::{Connection, connection};
 use super::context::ContextExt;
 use super::error::top_level;
 use super::filter::{OneOf, converted};
@@ -58,7 +57,7 @@ pub struct CancelImportInput {
     id: ID,
 }
 
-pub type ImportConnection = Connection<String, Import, ImportTotals>;
+pub type ImportConnection = Connection<Import, ImportTotals>;
 
 /// What a list of imports is counted by, if somebody asks.
 pub struct ImportTotals(store::Filter);
@@ -111,7 +110,7 @@ impl ImportQueries {
             let position = import.id;
             (import, position)
         });
-        Ok(connection(page, ImportTotals(filter), Import::from))
+        Ok(connection(ctx, page, ImportTotals(filter), Import::from))
     }
 }
 

@@ -8,7 +8,7 @@ mod people;
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ::dataloader::BatchFn;
 use ::dataloader::cached::Loader;
@@ -60,7 +60,11 @@ pub type Fetch<K, V> = fn(Arc<Snapshot>, Vec<K>) -> BoxFuture<'static, mdl::Resu
 /// The first who asks for a key waits a few rounds for others to ask, and loads for all. (The crate's loader would have each of
 /// them wait those rounds: with a page of fifty that is five hundred turns of the whole operation.)
 pub struct Batched<K: Eq + Hash + Clone, V: Clone> {
-    loader: Loader<K, Loaded<V>, Batch<K, V>>,
+    snapshot: Arc<Snapshot>,
+    fetch: Fetch<K, V>,
+    /// Made when it is first asked: an operation uses few of its loaders.
+    loader: OnceLock<Loader<K, Loaded<V>, Batch<K, V>>>,
+    answers: Answers<K, V>,
     gathering: Mutex<Option<Gathering<K>>>,
 }
 
@@ -72,14 +76,33 @@ struct Gathering<K> {
 
 impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
     pub fn new(snapshot: &Arc<Snapshot>, fetch: Fetch<K, V>) -> Self {
-        let batch = Batch { snapshot: snapshot.clone(), fetch };
-        Self { loader: Loader::new(batch).with_yield_count(0).with_max_batch_size(BATCH), gathering: Mutex::default() }
+        Self {
+            snapshot: snapshot.clone(),
+            fetch,
+            loader: OnceLock::new(),
+            answers: Answers::default(),
+            gathering: Mutex::default(),
+        }
+    }
+
+    fn loader(&self) -> &Loader<K, Loaded<V>, Batch<K, V>> {
+        self.loader.get_or_init(|| {
+            let batch = Batch { snapshot: self.snapshot.clone(), fetch: self.fetch, answers: self.answers.clone() };
+            Loader::new(batch).with_yield_count(0).with_max_batch_size(BATCH)
+        })
     }
 
     /// The value of a key, if there is one.
     pub async fn get(&self, key: K) -> async_graphql::Result<Option<V>> {
-        self.gather(std::slice::from_ref(&key)).await;
-        together(self.loader.try_load(key)).await?.map_err(|error| outward(&error))
+        if let Some(answer) = self.known(&key) {
+            return answer.map_err(|error| outward(&error));
+        }
+        // Boxed, or the future of every field of every object would have room for this.
+        Box::pin(async move {
+            self.gather(std::slice::from_ref(&key)).await;
+            together(self.loader().try_load(key)).await?.map_err(|error| outward(&error))
+        })
+        .await
     }
 
     /// Returns when the keys have been loaded together with those that others ask for now. Whatever goes wrong, or is dropped,
@@ -108,10 +131,14 @@ impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
         if let Some(Gathering { keys, loaded }) = lead.finish() {
             let _wake = NotifyOnDrop(loaded);
             // Its values and its failure are in the loader now, for everybody who asked.
-            if let Err(error) = together(self.loader.try_load_many(keys)).await {
+            if let Err(error) = together(self.loader().try_load_many(keys)).await {
                 tracing::debug!(%error, "A batch did not answer all of its keys");
             }
         }
+    }
+
+    fn known(&self, key: &K) -> Option<Loaded<V>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     fn take(&self) -> Option<Gathering<K>> {
@@ -128,8 +155,11 @@ impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
+        if let Some(each) = keys.iter().map(|key| self.known(key)).collect::<Option<Vec<_>>>() {
+            return each.into_iter().map(|value| value.map_err(|error| outward(&error))).collect();
+        }
         self.gather(&keys).await;
-        let found = together(self.loader.try_load_many(keys.clone())).await?;
+        let found = together(self.loader().try_load_many(keys.clone())).await?;
         // A key may be asked for twice.
         let each = keys.iter().map(|key| found.get(key).cloned().unwrap_or(Ok(None)));
         each.map(|value| value.map_err(|error| outward(&error))).collect()
@@ -168,14 +198,18 @@ async fn together<T>(load: impl Future<Output = T>) -> T {
     tokio::task::unconstrained(load).await
 }
 
+/// What a loader knows already; the crate's loader has the same behind a lock that must be awaited.
+type Answers<K, V> = Arc<Mutex<HashMap<K, Loaded<V>>>>;
+
 pub struct Batch<K, V> {
     snapshot: Arc<Snapshot>,
     fetch: Fetch<K, V>,
+    answers: Answers<K, V>,
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> BatchFn<K, Loaded<V>> for Batch<K, V> {
     async fn load(&mut self, keys: &[K]) -> HashMap<K, Loaded<V>> {
-        match (self.fetch)(self.snapshot.clone(), keys.to_vec()).await {
+        let answers: HashMap<K, Loaded<V>> = match (self.fetch)(self.snapshot.clone(), keys.to_vec()).await {
             Ok(found) => {
                 let mut answers: HashMap<K, Loaded<V>> = keys.iter().map(|key| (key.clone(), Ok(None))).collect();
                 answers.extend(found.into_iter().map(|(key, value)| (key, Ok(Some(value)))));
@@ -186,7 +220,9 @@ impl<K: Eq + Hash + Clone, V: Clone> BatchFn<K, Loaded<V>> for Batch<K, V> {
                 let error = Arc::new(error);
                 keys.iter().map(|key| (key.clone(), Err(error.clone()))).collect()
             }
-        }
+        };
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).extend(answers.clone());
+        answers
     }
 }
 

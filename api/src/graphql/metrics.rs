@@ -21,6 +21,7 @@ use self::inputs::{ArchiveMetricInput, CreateMetricInput, UpdateMetricInput, par
 use self::list::{MetricConnection, MetricTotals, metric_connection, page_wants_details};
 pub use self::object::{Metric, wants_details};
 use super::context::ContextExt;
+use super::eager::Eager;
 use super::error::top_level;
 use super::global_id::{Kind, expect};
 use super::guard::Needs;
@@ -41,8 +42,8 @@ impl MetricQueries {
         #[graphql(desc = "The stable human name: `METRIC-LOGIN-SUCCESS-RATE`.")] key: Option<String>,
         #[graphql(desc = "The id, as any field `id` gave it.")] id: Option<ID>,
         #[graphql(desc = "The metric as it was at this version (`1.4.0`); as it is now if not given.")] version: Option<String>,
-    ) -> Option<Result<Metric>> {
-        find(ctx, key, id, version).await.transpose()
+    ) -> Option<Result<Eager<Metric>>> {
+        find(ctx, key, id, version).await.map(|found| found.map(Eager)).transpose()
     }
 
     /// The metrics that match, one page at a time.
@@ -74,7 +75,7 @@ impl MetricQueries {
         let tenant = view.snapshot.tenant();
         let page = view.snapshot.read(async |conn| store::page(conn, tenant, &listing, &args).await).await.map_err(top_level)?;
         let page = page.map(|(row, position)| (Metric::from(row), position));
-        Ok(metric_connection(Some(page), MetricTotals::Matching(Box::new(listing))))
+        Ok(metric_connection(ctx, Some(page), MetricTotals::Matching(Box::new(listing))).await)
     }
 }
 

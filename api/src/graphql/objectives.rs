@@ -6,7 +6,6 @@ mod key_result;
 pub mod mutations;
 mod object;
 
-use async_graphql::connection::Connection;
 use async_graphql::{Context, Enum, ID, InputObject, Object, Result};
 use chrono::NaiveDate;
 use mdl::actor::Permission;
@@ -19,8 +18,9 @@ use self::enums::ObjectiveStatus;
 pub use self::key_result::KeyResult;
 pub use self::mutations::ObjectiveMutations;
 pub use self::object::Objective;
-use super::connection::connection;
+use super::connection::{Connection, connection};
 use super::context::ContextExt;
+use super::eager::Eager;
 use super::error::top_level;
 use super::filter::{OneOf, OrderDirection, converted};
 use super::global_id::{Kind, expect};
@@ -67,7 +67,7 @@ pub struct ObjectiveOrder {
     direction: Option<OrderDirection>,
 }
 
-pub type ObjectiveConnection = Connection<String, Objective, ObjectiveTotals>;
+pub type ObjectiveConnection = Connection<Objective, ObjectiveTotals>;
 
 /// What a list of objectives is counted by, if somebody asks.
 pub enum ObjectiveTotals {
@@ -103,8 +103,8 @@ impl ObjectiveQueries {
         ctx: &Context<'_>,
         #[graphql(desc = "The stable human name: `OBJ-001`.")] key: Option<String>,
         #[graphql(desc = "The id, as any field `id` gave it.")] id: Option<ID>,
-    ) -> Option<Result<Objective>> {
-        find(ctx, key, id).await.transpose()
+    ) -> Option<Result<Eager<Objective>>> {
+        find(ctx, key, id).await.map(|found| found.map(Eager)).transpose()
     }
 
     /// The objectives that match, one page at a time.
@@ -130,7 +130,7 @@ impl ObjectiveQueries {
         let view = ctx.reading()?;
         let tenant = view.snapshot.tenant();
         let page = view.snapshot.read(async |conn| store::page(conn, tenant, &filter, order, descending, &args).await).await;
-        Ok(connection(page.map_err(top_level)?, ObjectiveTotals::Matching(Box::new(filter)), Objective::from))
+        Ok(connection(ctx, page.map_err(top_level)?, ObjectiveTotals::Matching(Box::new(filter)), Objective::from))
     }
 }
 

@@ -74,7 +74,7 @@ pub struct SessionQueries;
 impl SessionQueries {
     /// Who asks, and what they may.
     #[graphql(guard = "SignedIn")]
-    async fn me(&self) -> Me {
+    fn me(&self) -> Me {
         Me
     }
 }

@@ -17,7 +17,7 @@ pub struct StatsQueries;
 impl StatsQueries {
     /// How much there is in the catalog. Archived entries do not count.
     #[graphql(guard = "Needs(Permission::CatalogRead)")]
-    async fn catalog_stats(&self) -> CatalogStats {
+    fn catalog_stats(&self) -> CatalogStats {
         CatalogStats
     }
 }

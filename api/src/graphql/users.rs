@@ -1,6 +1,5 @@
 //! People, and who they are to the tenant.
 
-use async_graphql::connection::Connection;
 use async_graphql::{Context, Enum, ID, InputObject, Object, Result, SimpleObject};
 use chrono::{DateTime, Utc};
 use mdl::actor;
@@ -9,7 +8,7 @@ use mdl::page::{ByText, Page, PageArgs};
 use mdl::users::{self, Member};
 use uuid::Uuid;
 
-use super::connection::connection;
+use super::connection::{Connection, connection};
 use super::context::ContextExt;
 use super::error::{UserError, split, top_level};
 use super::global_id::{self, Kind};
@@ -105,12 +104,12 @@ impl User {
     }
 
     /// The address they sign in with, in lower case.
-    async fn email(&self) -> &str {
+    fn email(&self) -> &str {
         &self.row.email
     }
 
     /// Their name, as people write it.
-    async fn name(&self) -> &str {
+    fn name(&self) -> &str {
         &self.row.name
     }
 
@@ -125,17 +124,17 @@ impl User {
     }
 
     /// When they were added.
-    async fn created_at(&self) -> DateTime<Utc> {
+    fn created_at(&self) -> DateTime<Utc> {
         self.row.created_at
     }
 
     /// When their name or password changed last.
-    async fn updated_at(&self) -> DateTime<Utc> {
+    fn updated_at(&self) -> DateTime<Utc> {
         self.row.updated_at
     }
 
     /// When they signed in last; null when they never did.
-    async fn last_signed_in_at(&self) -> Option<DateTime<Utc>> {
+    fn last_signed_in_at(&self) -> Option<DateTime<Utc>> {
         self.row.last_signed_in_at
     }
 }
@@ -167,14 +166,14 @@ impl UserQueries {
         #[graphql(desc = "Only entries after this cursor.")] after: Option<String>,
         #[graphql(desc = "The last so many entries, at most 100.")] last: Option<i32>,
         #[graphql(desc = "Only entries before this cursor.")] before: Option<String>,
-    ) -> Result<Connection<String, User, UserTotal>> {
+    ) -> Result<Connection<User, UserTotal>> {
         let args: PageArgs<ByText> = PageArgs::parse(first, after, last, before).map_err(top_level)?;
         let view = ctx.view().map_err(top_level)?;
         let tenant = view.snapshot.tenant();
         let page = view.snapshot.read(async |conn| users::page(conn, tenant, &args).await).await.map_err(top_level)?;
         let Page { items, has_previous, has_next } = page;
         let items = items.into_iter().map(|member| (ByText(member.user.email.clone()), member)).map(|(at, member)| (member, at));
-        Ok(connection(Page { items: items.collect(), has_previous, has_next }, UserTotal, User::from))
+        Ok(connection(ctx, Page { items: items.collect(), has_previous, has_next }, UserTotal, User::from))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -21,6 +21,8 @@ use super::{Server, web};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
+/// Requests that take longer stand in the log.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// The id of a request: in its answer, in every line of the log about it, and in the audit log.
 #[derive(Debug, Clone)]
@@ -94,10 +96,11 @@ impl Drop for Unfinished {
                 if status.is_server_error() {
                     self.span.record("otel.status_code", "ERROR");
                 }
-                if self.route.starts_with("/health") {
-                    debug!(status = status.as_u16(), duration_ms, "Answered {} {}", self.method, self.route);
-                } else {
+                // A line costs as much as a small answer: those that nobody looks for are written only when asked for.
+                if status.is_client_error() || status.is_server_error() || elapsed > SLOW {
                     info!(status = status.as_u16(), duration_ms, "Answered {} {}", self.method, self.route);
+                } else {
+                    debug!(status = status.as_u16(), duration_ms, "Answered {} {}", self.method, self.route);
                 }
                 status.as_str().to_owned()
             }

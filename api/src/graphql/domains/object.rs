@@ -10,11 +10,12 @@ use serde_json::{Map, Value};
 
 use crate::graphql::connection::connection;
 use crate::graphql::context::ContextExt;
+use crate::graphql::eager::EagerList;
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::limits::page_cost;
 use crate::graphql::metrics::Metric;
-use crate::graphql::metrics::list::{MetricConnection, MetricTotals, metric_connection, page_wants_details};
+use crate::graphql::metrics::list::{MetricConnection, MetricTotals, metric_connection, metric_list, page_wants_details};
 use crate::graphql::objectives::{Objective, ObjectiveConnection, ObjectiveTotals};
 use crate::graphql::users::{self, User};
 
@@ -36,42 +37,42 @@ impl BusinessDomain {
     }
 
     /// The stable human name, unique in the catalog: `DOMAIN-REVENUE`.
-    async fn key(&self) -> &str {
+    fn key(&self) -> &str {
         &self.0.key
     }
 
     /// What people call it; unique in the catalog.
-    async fn name(&self) -> &str {
+    fn name(&self) -> &str {
         &self.0.content.name
     }
 
     /// What belongs to it.
-    async fn description(&self) -> &str {
+    fn description(&self) -> &str {
         &self.0.content.description
     }
 
     /// The team that answers for it.
-    async fn owner_team(&self) -> Option<&str> {
+    fn owner_team(&self) -> Option<&str> {
         self.0.content.owner_team.as_deref()
     }
 
     /// Who has a say.
-    async fn stakeholders(&self) -> &[String] {
+    fn stakeholders(&self) -> &[String] {
         &self.0.content.stakeholders
     }
 
     /// The industry that it is peculiar to.
-    async fn industry(&self) -> Option<&str> {
+    fn industry(&self) -> Option<&str> {
         self.0.content.industry.as_deref()
     }
 
     /// How important it is to the company, in the company's own words: `critical`, `high`, …
-    async fn priority(&self) -> Option<&str> {
+    fn priority(&self) -> Option<&str> {
         self.0.content.priority.as_deref()
     }
 
     /// Whether it exists only because a metric named it: nobody has defined it yet.
-    async fn implied(&self) -> bool {
+    fn implied(&self) -> bool {
         self.0.implied
     }
 
@@ -90,7 +91,7 @@ impl BusinessDomain {
     ) -> Result<MetricConnection> {
         let args = PageArgs::parse(first, after, last, before).map_err(top_level)?;
         let page = ctx.reading()?.loaders.domains.metrics.get((self.0.id, (args, page_wants_details(ctx)))).await?;
-        Ok(metric_connection(page, MetricTotals::In(self.0.id)))
+        Ok(metric_connection(ctx, page, MetricTotals::In(self.0.id)).await)
     }
 
     /// How many metrics it has, without archived ones.
@@ -113,39 +114,40 @@ impl BusinessDomain {
     ) -> Result<ObjectiveConnection> {
         let args = PageArgs::parse(first, after, last, before).map_err(top_level)?;
         let page = ctx.reading()?.loaders.domains.objectives.get((self.0.id, args)).await?.unwrap_or_else(Page::empty);
-        Ok(connection(page, ObjectiveTotals::In(self.0.id), Objective))
+        Ok(connection(ctx, page, ObjectiveTotals::In(self.0.id), Objective))
     }
 
     /// Keys of the objectives that it names as its own, whether these exist or not.
-    async fn objective_keys(&self) -> &[String] {
+    fn objective_keys(&self) -> &[String] {
         &self.0.content.objective_keys
     }
 
     /// The metrics that it is steered by, in its own order: those of `keyMetricKeys` that exist.
     #[graphql(complexity = "1 + 5 * child_complexity")]
-    async fn key_metrics(&self, ctx: &Context<'_>) -> Result<Vec<Metric>> {
+    async fn key_metrics(&self, ctx: &Context<'_>) -> Result<EagerList<Metric>> {
         let details = crate::graphql::metrics::wants_details(&ctx.look_ahead());
         let keys = self.0.content.key_metric_keys.iter().map(|key| (key.clone(), details)).collect();
-        ctx.reading()?.loaders.metrics.by_key.get_many(keys).await
+        let found = ctx.reading()?.loaders.metrics.by_key.get_many(keys).await?;
+        Ok(metric_list(ctx, found).await)
     }
 
     /// Keys of the metrics that it is steered by, whether these exist or not.
-    async fn key_metric_keys(&self) -> &[String] {
+    fn key_metric_keys(&self) -> &[String] {
         &self.0.content.key_metric_keys
     }
 
     /// Imported fields that the model has no place for, under their own names. Free-form.
-    async fn extra(&self) -> Json<&Map<String, Value>> {
+    fn extra(&self) -> Json<&Map<String, Value>> {
         Json(&self.0.content.extra.0)
     }
 
     /// Counts the changes from 1. This is what an update takes as `expectedVersion`.
-    async fn revision(&self) -> i32 {
+    fn revision(&self) -> i32 {
         self.0.revision
     }
 
     /// When it was added to the catalog.
-    async fn created_at(&self) -> DateTime<Utc> {
+    fn created_at(&self) -> DateTime<Utc> {
         self.0.created_at
     }
 
@@ -155,7 +157,7 @@ impl BusinessDomain {
     }
 
     /// When it last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
+    fn updated_at(&self) -> DateTime<Utc> {
         self.0.updated_at
     }
 
@@ -165,7 +167,7 @@ impl BusinessDomain {
     }
 
     /// When it was taken out of the lists.
-    async fn archived_at(&self) -> Option<DateTime<Utc>> {
+    fn archived_at(&self) -> Option<DateTime<Utc>> {
         self.0.archived_at
     }
 }

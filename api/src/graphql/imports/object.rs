@@ -1,6 +1,5 @@
 //! An import, as GraphQL shows it.
 
-use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, Json, Object, Result, SimpleObject};
 use chrono::{DateTime, Utc};
 use mdl::ids::ImportId;
@@ -9,7 +8,7 @@ use mdl::page::PageArgs;
 use serde_json::Value;
 
 use super::enums::{ImportChangeAction, ImportFormat, ImportIssueSeverity, ImportMode, ImportState};
-use crate::graphql::connection::connection;
+use crate::graphql::connection::{Connection, connection};
 use crate::graphql::context::ContextExt;
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
@@ -24,8 +23,8 @@ impl From<imports::Import> for Import {
     }
 }
 
-pub type ImportIssueConnection = Connection<String, ImportIssue, IssueTotals>;
-pub type ImportChangeConnection = Connection<String, ImportChange, ChangeTotals>;
+pub type ImportIssueConnection = Connection<ImportIssue, IssueTotals>;
+pub type ImportChangeConnection = Connection<ImportChange, ChangeTotals>;
 
 /// One file that was given to be imported, and what became of it.
 #[Object]
@@ -36,92 +35,92 @@ impl Import {
     }
 
     /// Where it stands.
-    async fn state(&self) -> ImportState {
+    fn state(&self) -> ImportState {
         self.0.state.into()
     }
 
     /// What the file is written in: as given or, once the import has ended, as recognised.
-    async fn format(&self) -> Option<ImportFormat> {
+    fn format(&self) -> Option<ImportFormat> {
         self.0.format.map(Into::into)
     }
 
     /// What happens to the good entries of a file that has bad ones.
-    async fn mode(&self) -> ImportMode {
+    fn mode(&self) -> ImportMode {
         self.0.mode.into()
     }
 
     /// Whether it only finds out what would change. See `changes`.
-    async fn dry_run(&self) -> bool {
+    fn dry_run(&self) -> bool {
         self.0.dry_run
     }
 
     /// Name of the file.
-    async fn file_name(&self) -> Option<&str> {
+    fn file_name(&self) -> Option<&str> {
         self.0.file_name.as_deref()
     }
 
     /// What the keys of metric-hub metrics start with.
-    async fn namespace(&self) -> Option<&str> {
+    fn namespace(&self) -> Option<&str> {
         self.0.namespace.as_deref()
     }
 
     /// Why, for the history of the metrics.
-    async fn message(&self) -> Option<&str> {
+    fn message(&self) -> Option<&str> {
         self.0.message.as_deref()
     }
 
     /// Length of the file as it was sent, in bytes.
-    async fn bytes(&self) -> i64 {
+    fn bytes(&self) -> i64 {
         self.0.content_bytes
     }
 
     /// Entries in the file; null until it has been read through.
-    async fn rows_total(&self) -> Option<i64> {
+    fn rows_total(&self) -> Option<i64> {
         self.0.rows_total
     }
 
     /// Entries whose outcome is certain.
-    async fn rows_done(&self) -> i64 {
+    fn rows_done(&self) -> i64 {
         self.0.rows_done
     }
 
     /// Entries that were new.
-    async fn created_count(&self) -> i64 {
+    fn created_count(&self) -> i64 {
         self.0.created_count
     }
 
     /// Entries that changed something.
-    async fn updated_count(&self) -> i64 {
+    fn updated_count(&self) -> i64 {
         self.0.updated_count
     }
 
     /// Entries that said what the catalog says already: nothing was written for them.
-    async fn unchanged_count(&self) -> i64 {
+    fn unchanged_count(&self) -> i64 {
         self.0.unchanged_count
     }
 
     /// Entries that could not be imported.
-    async fn failed_count(&self) -> i64 {
+    fn failed_count(&self) -> i64 {
         self.0.failed_count
     }
 
     /// Problems that kept no entry out.
-    async fn warning_count(&self) -> i64 {
+    fn warning_count(&self) -> i64 {
         self.0.warning_count
     }
 
     /// Entries per second since it started; null before there is something to go by.
-    async fn rate(&self) -> Option<f64> {
+    fn rate(&self) -> Option<f64> {
         self.0.rows_per_second()
     }
 
     /// Seconds that it will still take at the present rate; null when it does not run, or nobody can tell yet.
-    async fn eta(&self) -> Option<f64> {
+    fn eta(&self) -> Option<f64> {
         self.0.time_left().map(|left| left.as_secs_f64())
     }
 
     /// Why it failed, in a sentence.
-    async fn error(&self) -> Option<&str> {
+    fn error(&self) -> Option<&str> {
         self.0.error.as_deref()
     }
 
@@ -147,7 +146,7 @@ impl Import {
             let position = issue.ordinal;
             (issue, position)
         });
-        Ok(connection(page, IssueTotals(id, severity), ImportIssue::from))
+        Ok(connection(ctx, page, IssueTotals(id, severity), ImportIssue::from))
     }
 
     /// What a dry run would change, entry by entry in the order of the file. At most 10,000 entries are kept; the counts
@@ -172,7 +171,7 @@ impl Import {
             let position = change.ordinal;
             (change, position)
         });
-        Ok(connection(page, ChangeTotals(id), ImportChange::from))
+        Ok(connection(ctx, page, ChangeTotals(id), ImportChange::from))
     }
 
     /// Who gave the file; null if it was no person.
@@ -181,22 +180,22 @@ impl Import {
     }
 
     /// When the file was given.
-    async fn created_at(&self) -> DateTime<Utc> {
+    fn created_at(&self) -> DateTime<Utc> {
         self.0.created_at
     }
 
     /// When a worker began.
-    async fn started_at(&self) -> Option<DateTime<Utc>> {
+    fn started_at(&self) -> Option<DateTime<Utc>> {
         self.0.started_at
     }
 
     /// When it ended, however it ended.
-    async fn finished_at(&self) -> Option<DateTime<Utc>> {
+    fn finished_at(&self) -> Option<DateTime<Utc>> {
         self.0.finished_at
     }
 
     /// When somebody asked for it to be stopped.
-    async fn cancel_requested_at(&self) -> Option<DateTime<Utc>> {
+    fn cancel_requested_at(&self) -> Option<DateTime<Utc>> {
         self.0.cancel_requested_at
     }
 }

@@ -16,17 +16,17 @@ pub struct MetricAlignment<'a>(pub &'a Alignment);
 #[Object]
 impl MetricAlignment<'_> {
     /// The part of the company's strategy that it serves.
-    async fn strategic_pillar(&self) -> Option<&str> {
+    fn strategic_pillar(&self) -> Option<&str> {
         self.0.strategic_pillar.as_deref()
     }
 
     /// Keys of the objectives that it serves, as declared, whether these exist or not.
-    async fn objective_keys(&self) -> &[String] {
+    fn objective_keys(&self) -> &[String] {
         &self.0.objective_keys
     }
 
     /// Key results that it serves, as `OBJECTIVE-KEY:KEY-RESULT-KEY`, whether these exist or not.
-    async fn key_result_refs(&self) -> &[String] {
+    fn key_result_refs(&self) -> &[String] {
         &self.0.key_result_refs
     }
 
@@ -38,7 +38,7 @@ impl MetricAlignment<'_> {
     }
 
     /// What the company knows by it, or would miss without it.
-    async fn why_it_matters(&self) -> Option<&str> {
+    fn why_it_matters(&self) -> Option<&str> {
         self.0.why_it_matters.as_deref()
     }
 }
@@ -49,7 +49,7 @@ pub struct MetricDefinition<'a>(pub &'a Metric);
 #[Object]
 impl MetricDefinition<'_> {
     /// The formula, in the language the team writes: SQL, an expression over other metrics, or words.
-    async fn formula(&self) -> Option<&str> {
+    fn formula(&self) -> Option<&str> {
         self.0.row.summary.formula.as_deref()
     }
 
@@ -71,12 +71,12 @@ impl MetricDefinition<'_> {
     }
 
     /// What the number counts: `percentage`, `USD`, `seconds`, …
-    async fn unit(&self) -> Option<&str> {
+    fn unit(&self) -> Option<&str> {
         self.0.row.summary.unit.as_deref()
     }
 
     /// Which way the number should go.
-    async fn expected_direction(&self) -> Option<MetricDirection> {
+    fn expected_direction(&self) -> Option<MetricDirection> {
         self.0.row.summary.expected_direction.map(Into::into)
     }
 
@@ -177,12 +177,12 @@ pub struct MetricGovernance<'a>(pub &'a Metric);
 #[Object]
 impl MetricGovernance<'_> {
     /// How confidential the numbers are, in the company's own classes: `internal`, `confidential`, …
-    async fn data_classification(&self) -> Option<&str> {
+    fn data_classification(&self) -> Option<&str> {
         self.0.row.summary.data_classification.as_deref()
     }
 
     /// Whether it is computed from data about persons.
-    async fn pii_involved(&self) -> bool {
+    fn pii_involved(&self) -> bool {
         self.0.row.summary.pii_involved
     }
 
@@ -192,17 +192,17 @@ impl MetricGovernance<'_> {
     }
 
     /// The team that answers for the definition.
-    async fn owner_team(&self) -> Option<&str> {
+    fn owner_team(&self) -> Option<&str> {
         self.0.row.summary.owner_team.as_deref()
     }
 
     /// Who answers for the computation.
-    async fn technical_owner(&self) -> Option<&str> {
+    fn technical_owner(&self) -> Option<&str> {
         self.0.row.summary.technical_owner.as_deref()
     }
 
     /// Who answers for the number.
-    async fn business_owner(&self) -> Option<&str> {
+    fn business_owner(&self) -> Option<&str> {
         self.0.row.summary.business_owner.as_deref()
     }
 }

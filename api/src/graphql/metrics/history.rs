@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use async_graphql::connection::Connection;
 use async_graphql::{Context, Object, Result};
 use chrono::{DateTime, Utc};
 use mdl::ids::MetricId;
@@ -11,12 +10,12 @@ use mdl::{Error, metrics};
 
 use super::Metric;
 use super::enums::ChangeTier;
-use crate::graphql::connection::connection;
+use crate::graphql::connection::{Connection, connection};
 use crate::graphql::context::ContextExt;
 use crate::graphql::error::top_level;
 use crate::graphql::users::{self, User};
 
-pub type MetricVersionConnection = Connection<String, MetricVersion, VersionTotals>;
+pub type MetricVersionConnection = Connection<MetricVersion, VersionTotals>;
 
 /// A version, and the metric as it is now.
 pub struct MetricVersion {
@@ -28,32 +27,32 @@ pub struct MetricVersion {
 #[Object]
 impl MetricVersion {
     /// The semantic version: `2.1.0`.
-    async fn version(&self) -> String {
+    fn version(&self) -> String {
         self.version.version().to_string()
     }
 
     /// Which change it was, counted from 1.
-    async fn revision(&self) -> i32 {
+    fn revision(&self) -> i32 {
         self.version.revision
     }
 
     /// How much the change mattered.
-    async fn change_tier(&self) -> ChangeTier {
+    fn change_tier(&self) -> ChangeTier {
         self.version.change_tier.into()
     }
 
     /// The fields that the change touched, as the model names them: `name`, `definition.formula`, `targets.target_value`.
-    async fn changed_fields(&self) -> &[String] {
+    fn changed_fields(&self) -> &[String] {
         &self.version.changed_fields
     }
 
     /// Why, if whoever made the change said.
-    async fn message(&self) -> Option<&str> {
+    fn message(&self) -> Option<&str> {
         self.version.message.as_deref()
     }
 
     /// When the change was made.
-    async fn created_at(&self) -> DateTime<Utc> {
+    fn created_at(&self) -> DateTime<Utc> {
         self.version.created_at
     }
 
@@ -89,5 +88,5 @@ pub async fn versions(ctx: &Context<'_>, now: &Arc<metrics::Metric>, args: PageA
         let position = version.revision;
         (version, position)
     });
-    Ok(connection(page, VersionTotals(now.id), |version| MetricVersion { version, now: now.clone() }))
+    Ok(connection(ctx, page, VersionTotals(now.id), |version| MetricVersion { version, now: now.clone() }))
 }

@@ -1,6 +1,7 @@
 //! Lists of metrics, wherever they appear.
 
-use async_graphql::connection::Connection;
+use std::collections::HashSet;
+
 use async_graphql::{Context, Object, Result};
 use mdl::ids::DomainId;
 use mdl::metrics::lineage::Side;
@@ -11,11 +12,12 @@ use serde::Serialize;
 
 use super::Metric;
 use super::object::wants_details;
-use crate::graphql::connection::connection;
+use crate::graphql::connection::{Connection, connection};
 use crate::graphql::context::ContextExt;
+use crate::graphql::eager::EagerList;
 use crate::graphql::error::top_level;
 
-pub type MetricConnection = Connection<String, Metric, MetricTotals>;
+pub type MetricConnection = Connection<Metric, MetricTotals>;
 
 /// What a list of metrics is counted by, if somebody asks.
 pub enum MetricTotals {
@@ -43,8 +45,34 @@ impl MetricTotals {
 }
 
 /// A connection from a page; from none, which is a page without entries.
-pub fn metric_connection<P: Serialize>(page: Option<Page<(Metric, P)>>, totals: MetricTotals) -> MetricConnection {
-    connection(page.unwrap_or_else(Page::empty), totals, |metric| metric)
+pub async fn metric_connection<P: Serialize>(
+    ctx: &Context<'_>,
+    page: Option<Page<(Metric, P)>>,
+    totals: MetricTotals,
+) -> MetricConnection {
+    let page = page.unwrap_or_else(Page::empty);
+    let selection = ctx.look_ahead();
+    if selection.field("nodes").field("domain").exists() || selection.field("edges").field("node").field("domain").exists() {
+        load_domains(ctx, page.items.iter().map(|(metric, _)| metric)).await;
+    }
+    connection(ctx, page, totals, |metric| metric)
+}
+
+/// Metrics of a list that is no connection.
+pub async fn metric_list(ctx: &Context<'_>, metrics: Vec<Metric>) -> EagerList<Metric> {
+    if ctx.look_ahead().field("domain").exists() {
+        load_domains(ctx, metrics.iter()).await;
+    }
+    EagerList(metrics)
+}
+
+/// Loads the domains of metrics for which they are selected, so that no metric has to wait for its own. The loader keeps what it
+/// found, and why it failed, for the fields that ask.
+async fn load_domains(ctx: &Context<'_>, metrics: impl Iterator<Item = &Metric>) {
+    let ids: HashSet<DomainId> = metrics.filter_map(|metric| metric.row.summary.domain_id).collect();
+    if let Ok(view) = ctx.reading() {
+        let _told_by_the_fields = view.loaders.domains.by_id.get_each(ids.into_iter().collect()).await;
+    }
 }
 
 /// The rows of a page as metrics.

@@ -19,6 +19,7 @@ use super::history::{self, MetricVersionConnection};
 use super::list::{MetricConnection, MetricTotals, metric_connection, page_wants_details};
 use crate::graphql::context::ContextExt;
 use crate::graphql::domains::{self, BusinessDomain};
+use crate::graphql::eager::{Eager, EagerList};
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::limits::page_cost;
@@ -48,62 +49,62 @@ impl Metric {
     }
 
     /// The stable human name, unique in the catalog: `METRIC-LOGIN-SUCCESS-RATE`. It never changes.
-    async fn key(&self) -> &str {
+    fn key(&self) -> &str {
         &self.row.key
     }
 
     /// What people call it.
-    async fn name(&self) -> &str {
+    fn name(&self) -> &str {
         &self.row.summary.name
     }
 
     /// Its name where room is short, as in column headings: `login_success_rate`.
-    async fn short_name(&self) -> Option<&str> {
+    fn short_name(&self) -> Option<&str> {
         self.row.summary.short_name.as_deref()
     }
 
     /// What it measures, in a sentence or two.
-    async fn description(&self) -> &str {
+    fn description(&self) -> &str {
         &self.row.summary.description
     }
 
     /// What kind of figure it is to the company: KPI, Finance, Retention, …
-    async fn category(&self) -> Option<&str> {
+    fn category(&self) -> Option<&str> {
         self.row.summary.category.as_deref()
     }
 
     /// How much depends on it.
-    async fn tier(&self) -> Option<Tier> {
+    fn tier(&self) -> Option<Tier> {
         self.row.summary.tier.map(Into::into)
     }
 
     /// The area of the business that it belongs to.
-    async fn domain(&self, ctx: &Context<'_>) -> Option<Result<BusinessDomain>> {
+    async fn domain(&self, ctx: &Context<'_>) -> Option<Result<Eager<BusinessDomain>>> {
         domains::by_id(ctx, self.row.summary.domain_id?).await
     }
 
     /// Whether it foretells, reports, or watches the running business.
-    async fn indicator_kind(&self) -> Option<IndicatorKind> {
+    fn indicator_kind(&self) -> Option<IndicatorKind> {
         self.row.summary.indicator_kind.map(Into::into)
     }
 
     /// How it is computed.
-    async fn metric_type(&self) -> MetricType {
+    fn metric_type(&self) -> MetricType {
         self.row.summary.metric_type.into()
     }
 
     /// Where its definition stands.
-    async fn status(&self) -> MetricStatus {
+    fn status(&self) -> MetricStatus {
         self.row.summary.status.into()
     }
 
     /// Words to find it by.
-    async fn tags(&self) -> &[String] {
+    fn tags(&self) -> &[String] {
         &self.row.summary.tags
     }
 
     /// Other names that people use for it.
-    async fn synonyms(&self) -> &[String] {
+    fn synonyms(&self) -> &[String] {
         &self.row.summary.synonyms
     }
 
@@ -113,7 +114,7 @@ impl Metric {
     }
 
     /// How it is computed.
-    async fn definition(&self) -> MetricDefinition<'_> {
+    fn definition(&self) -> MetricDefinition<'_> {
         MetricDefinition(self)
     }
 
@@ -123,7 +124,7 @@ impl Metric {
     }
 
     /// Who answers for it, and what must be observed with it.
-    async fn governance(&self) -> MetricGovernance<'_> {
+    fn governance(&self) -> MetricGovernance<'_> {
         MetricGovernance(self)
     }
 
@@ -181,7 +182,7 @@ impl Metric {
         #[graphql(desc = "How many, from the end of the list or before `before`; at most 100.")] last: Option<i32>,
         #[graphql(desc = "A cursor of this list: what comes before it.")] before: Option<String>,
     ) -> Result<MetricConnection> {
-        self.neighbours(ctx, Side::Upstream, (first, after, last, before)).await
+        Box::pin(self.neighbours(ctx, Side::Upstream, (first, after, last, before))).await
     }
 
     /// The metrics that are computed from this one, or follow it; ordered by key. Either end may have declared it. Archived
@@ -198,7 +199,7 @@ impl Metric {
         #[graphql(desc = "How many, from the end of the list or before `before`; at most 100.")] last: Option<i32>,
         #[graphql(desc = "A cursor of this list: what comes before it.")] before: Option<String>,
     ) -> Result<MetricConnection> {
-        self.neighbours(ctx, Side::Downstream, (first, after, last, before)).await
+        Box::pin(self.neighbours(ctx, Side::Downstream, (first, after, last, before))).await
     }
 
     /// Keys that its lineage names and that no metric has (yet).
@@ -209,19 +210,19 @@ impl Metric {
 
     /// The key results that are read from it, without archived ones.
     #[graphql(complexity = "1 + 5 * child_complexity")]
-    async fn key_results(&self, ctx: &Context<'_>) -> Result<Vec<KeyResult>> {
+    async fn key_results(&self, ctx: &Context<'_>) -> Result<EagerList<KeyResult>> {
         let key_results = &ctx.reading()?.loaders.objectives.key_results_of_metric;
         let found = key_results.get(self.row.key.clone()).await?.unwrap_or_default();
-        Ok(found.into_iter().map(KeyResult::from).collect())
+        Ok(EagerList(found.into_iter().map(KeyResult::from).collect()))
     }
 
     /// The semantic version of its definition: `2.1.0`. See `ChangeTier` for when which part grows.
-    async fn version(&self) -> String {
+    fn version(&self) -> String {
         self.row.version.to_string()
     }
 
     /// Counts the changes from 1. This is what an update takes as `expectedVersion`.
-    async fn revision(&self) -> i32 {
+    fn revision(&self) -> i32 {
         self.row.revision
     }
 
@@ -239,11 +240,11 @@ impl Metric {
         #[graphql(desc = "A cursor of this list: what comes before it.")] before: Option<String>,
     ) -> Result<MetricVersionConnection> {
         let args = PageArgs::parse(first, after, last, before).map_err(top_level)?;
-        history::versions(ctx, &self.row, args).await
+        Box::pin(history::versions(ctx, &self.row, args)).await
     }
 
     /// When it was added to the catalog.
-    async fn created_at(&self) -> DateTime<Utc> {
+    fn created_at(&self) -> DateTime<Utc> {
         self.row.created_at
     }
 
@@ -253,7 +254,7 @@ impl Metric {
     }
 
     /// When it last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
+    fn updated_at(&self) -> DateTime<Utc> {
         self.row.updated_at
     }
 
@@ -263,7 +264,7 @@ impl Metric {
     }
 
     /// When it was taken out of the lists.
-    async fn archived_at(&self) -> Option<DateTime<Utc>> {
+    fn archived_at(&self) -> Option<DateTime<Utc>> {
         self.row.archived_at
     }
 }
@@ -308,7 +309,7 @@ impl Metric {
         let args = PageArgs::parse(first, after, last, before).map_err(top_level)?;
         let key = (self.row.key.clone(), (side, args, page_wants_details(ctx)));
         let page = ctx.reading()?.loaders.metrics.neighbours.get(key).await?;
-        Ok(metric_connection(page, MetricTotals::Neighbours(side, self.row.key.clone())))
+        Ok(metric_connection(ctx, page, MetricTotals::Neighbours(side, self.row.key.clone())).await)
     }
 }
 

@@ -11,8 +11,10 @@ use serde_json::{Map, Value};
 use super::Objective;
 use super::enums::{KeyResultDirection, KeyResultStatus};
 use crate::graphql::context::ContextExt;
+use crate::graphql::eager::EagerList;
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
+use crate::graphql::metrics::list::metric_list;
 use crate::graphql::metrics::{Metric, wants_details};
 use crate::graphql::users::{self, User};
 
@@ -44,49 +46,49 @@ impl KeyResult {
     }
 
     /// The stable human name, unique within its objective: `KR-001`.
-    async fn key(&self) -> &str {
+    fn key(&self) -> &str {
         &self.row.key
     }
 
     /// What is to be reached, in a line.
-    async fn name(&self) -> &str {
+    fn name(&self) -> &str {
         &self.row.content.name
     }
 
     /// How it is read.
-    async fn description(&self) -> &str {
+    fn description(&self) -> &str {
         &self.row.content.description
     }
 
     /// What its values count: `percentage`, `USD`, …
-    async fn unit(&self) -> Option<&str> {
+    fn unit(&self) -> Option<&str> {
         self.row.content.unit.as_deref()
     }
 
     /// Which way its value has to go.
-    async fn direction(&self) -> KeyResultDirection {
+    fn direction(&self) -> KeyResultDirection {
         self.row.content.direction.into()
     }
 
     /// Where it started.
-    async fn baseline_value(&self) -> Option<f64> {
+    fn baseline_value(&self) -> Option<f64> {
         self.row.content.baseline_value
     }
 
     /// Where it should arrive.
-    async fn target_value(&self) -> Option<f64> {
+    fn target_value(&self) -> Option<f64> {
         self.row.content.target_value
     }
 
     /// Where it is.
-    async fn current_value(&self) -> Option<f64> {
+    fn current_value(&self) -> Option<f64> {
         self.row.content.current_value
     }
 
     /// How far it has come, from 0 to 1. Computed: `(current - baseline) / (target - baseline)`, kept within 0 and 1; without a
     /// baseline `current / target` where more is better and `target / current` where less is; for a value to be
     /// maintained one minus its relative distance from the target. Null without a current value or a target.
-    async fn progress(&self) -> Option<f64> {
+    fn progress(&self) -> Option<f64> {
         progress::progress(&self.row.content)
     }
 
@@ -100,9 +102,10 @@ impl KeyResult {
 
     /// The metrics that it is read from, in its own order: those of `metricKeys` that exist.
     #[graphql(complexity = "1 + 5 * child_complexity")]
-    async fn metrics(&self, ctx: &Context<'_>) -> Result<Vec<Metric>> {
+    async fn metrics(&self, ctx: &Context<'_>) -> Result<EagerList<Metric>> {
         let key = (self.row.id, wants_details(&ctx.look_ahead()));
-        Ok(ctx.reading()?.loaders.objectives.key_result_metrics.get(key).await?.unwrap_or_default())
+        let found = ctx.reading()?.loaders.objectives.key_result_metrics.get(key).await?.unwrap_or_default();
+        Ok(metric_list(ctx, found).await)
     }
 
     /// Keys of the metrics that it is read from, whether these exist or not.
@@ -116,17 +119,17 @@ impl KeyResult {
     }
 
     /// Imported fields that the model has no place for, under their own names. Free-form.
-    async fn extra(&self) -> Json<&Map<String, Value>> {
+    fn extra(&self) -> Json<&Map<String, Value>> {
         Json(&self.row.content.extra.0)
     }
 
     /// Counts the changes from 1. This is what an update takes as `expectedVersion`.
-    async fn revision(&self) -> i32 {
+    fn revision(&self) -> i32 {
         self.row.revision
     }
 
     /// When it was added to the catalog.
-    async fn created_at(&self) -> DateTime<Utc> {
+    fn created_at(&self) -> DateTime<Utc> {
         self.row.created_at
     }
 
@@ -136,7 +139,7 @@ impl KeyResult {
     }
 
     /// When it last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
+    fn updated_at(&self) -> DateTime<Utc> {
         self.row.updated_at
     }
 
@@ -146,7 +149,7 @@ impl KeyResult {
     }
 
     /// When it was taken out of its objective.
-    async fn archived_at(&self) -> Option<DateTime<Utc>> {
+    fn archived_at(&self) -> Option<DateTime<Utc>> {
         self.row.archived_at
     }
 }

@@ -12,7 +12,9 @@ use super::enums::ObjectiveStatus;
 use super::key_result::KeyResult;
 use crate::graphql::context::ContextExt;
 use crate::graphql::domains::{self, BusinessDomain};
+use crate::graphql::eager::{Eager, EagerList};
 use crate::graphql::global_id::{Kind, encode};
+use crate::graphql::metrics::list::metric_list;
 use crate::graphql::metrics::{Metric, wants_details};
 use crate::graphql::users::{self, User};
 
@@ -43,58 +45,58 @@ impl Objective {
     }
 
     /// The stable human name, unique in the catalog: `OBJ-001`.
-    async fn key(&self) -> &str {
+    fn key(&self) -> &str {
         &self.0.key
     }
 
     /// What is to be reached, in a line.
-    async fn name(&self) -> &str {
+    fn name(&self) -> &str {
         &self.0.content.name
     }
 
     /// What is to be reached, and why.
-    async fn description(&self) -> &str {
+    fn description(&self) -> &str {
         &self.0.content.description
     }
 
     /// Who answers for it.
-    async fn owner(&self) -> Option<&str> {
+    fn owner(&self) -> Option<&str> {
         self.0.content.owner.as_deref()
     }
 
     /// Where it stands, as its owner says.
-    async fn status(&self) -> ObjectiveStatus {
+    fn status(&self) -> ObjectiveStatus {
         self.0.content.status.into()
     }
 
     /// How important it is, as the company ranks: `P0`, `high`, …
-    async fn priority(&self) -> Option<&str> {
+    fn priority(&self) -> Option<&str> {
         self.0.content.priority.as_deref()
     }
 
     /// The part of the company's strategy that it serves.
-    async fn pillar(&self) -> Option<&str> {
+    fn pillar(&self) -> Option<&str> {
         self.0.content.pillar.as_deref()
     }
 
     /// The days in which it is to be reached.
-    async fn timeframe(&self) -> Timeframe {
+    fn timeframe(&self) -> Timeframe {
         Timeframe { start: self.0.content.starts_on, end: self.0.content.ends_on }
     }
 
     /// The area of the business that it belongs to.
-    async fn domain(&self, ctx: &Context<'_>) -> Option<Result<BusinessDomain>> {
+    async fn domain(&self, ctx: &Context<'_>) -> Option<Result<Eager<BusinessDomain>>> {
         domains::by_id(ctx, self.0.content.domain_id?).await
     }
 
     /// The metrics that it is about, in its own order: those of `metricKeys` that exist.
     #[graphql(complexity = "1 + 5 * child_complexity")]
-    async fn metrics(&self, ctx: &Context<'_>) -> Result<Vec<Metric>> {
-        self.metrics_found(ctx, wants_details(&ctx.look_ahead())).await
+    async fn metrics(&self, ctx: &Context<'_>) -> Result<EagerList<Metric>> {
+        Ok(metric_list(ctx, self.metrics_found(ctx, wants_details(&ctx.look_ahead())).await?).await)
     }
 
     /// Keys of the metrics that it is about, whether these exist or not.
-    async fn metric_keys(&self) -> &[String] {
+    fn metric_keys(&self) -> &[String] {
         &self.0.content.metric_keys
     }
 
@@ -107,9 +109,9 @@ impl Objective {
 
     /// How it is measured, in its own order, without archived key results.
     #[graphql(complexity = "1 + 5 * child_complexity")]
-    async fn key_results(&self, ctx: &Context<'_>) -> Result<Vec<KeyResult>> {
+    async fn key_results(&self, ctx: &Context<'_>) -> Result<EagerList<KeyResult>> {
         let found = self.key_results_found(ctx).await?;
-        Ok(found.into_iter().map(|key_result| KeyResult::of(key_result, self.0.clone())).collect())
+        Ok(EagerList(found.into_iter().map(|key_result| KeyResult::of(key_result, self.0.clone())).collect()))
     }
 
     /// How far it has come, from 0 to 1: the mean progress of its key results. Null when there is none to compute it from.
@@ -119,17 +121,17 @@ impl Objective {
     }
 
     /// Imported fields that the model has no place for, under their own names. Free-form.
-    async fn extra(&self) -> Json<&Map<String, Value>> {
+    fn extra(&self) -> Json<&Map<String, Value>> {
         Json(&self.0.content.extra.0)
     }
 
     /// Counts the changes from 1. This is what an update takes as `expectedVersion`.
-    async fn revision(&self) -> i32 {
+    fn revision(&self) -> i32 {
         self.0.revision
     }
 
     /// When it was added to the catalog.
-    async fn created_at(&self) -> DateTime<Utc> {
+    fn created_at(&self) -> DateTime<Utc> {
         self.0.created_at
     }
 
@@ -139,7 +141,7 @@ impl Objective {
     }
 
     /// When it last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
+    fn updated_at(&self) -> DateTime<Utc> {
         self.0.updated_at
     }
 
@@ -149,7 +151,7 @@ impl Objective {
     }
 
     /// When it was taken out of the lists.
-    async fn archived_at(&self) -> Option<DateTime<Utc>> {
+    fn archived_at(&self) -> Option<DateTime<Utc>> {
         self.0.archived_at
     }
 }
