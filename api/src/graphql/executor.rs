@@ -145,8 +145,7 @@ impl Executor {
     /// The request to execute, if the operation and its variables fit the schema.
     async fn validate(&self, prepared: Prepared) -> Result<Request, Vec<ServerError>> {
         let Prepared { mut request, document, place } = prepared;
-        let fits = self.validator.registry().is_some_and(|types| document.fits(place, &request.variables, types));
-        let given = (!fits).then(|| request.variables.clone());
+        let given = (!self.fits(&document, place, &request.variables)).then(|| request.variables.clone());
         define_counts(&document, place, &mut request.variables);
         if let Some(given) = given {
             let name = request.operation_name.as_deref();
@@ -158,6 +157,11 @@ impl Executor {
         }
         request.set_parsed_query(document.document.clone());
         Ok(request)
+    }
+
+    /// Whether an operation with these variables is executed without asking the validation again.
+    pub fn fits(&self, document: &ParsedDocument, place: usize, variables: &Variables) -> bool {
+        self.validator.registry().is_some_and(|types| document.fits(place, variables, types))
     }
 
     fn rejected(&self, kind: OperationType, mut errors: Vec<ServerError>, signed_in: bool) -> Answer {
