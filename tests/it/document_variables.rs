@@ -72,16 +72,18 @@ fn cases() -> Vec<Case> {
         ),
         case(
             "query($filter: MetricFilter) { metrics(filter: $filter) { totalCount } }",
-            json!({ "filter": { "status": { "eq": "DRAFT" }, "key": { "eq": "M" } } }),
+            json!({ "filter": { "status": { "in": ["DRAFT"] }, "key": { "in": "M" } } }),
             vec![
                 json!({}),
                 json!({ "filter": null }),
                 json!({ "filter": {} }),
-                json!({ "filter": { "status": { "eq": "NONE" } } }),
-                json!({ "filter": { "status": { "eq": 1 } } }),
+                json!({ "filter": { "status": { "in": ["NONE"] } } }),
+                json!({ "filter": { "status": { "in": 1 } } }),
+                json!({ "filter": { "status": {} } }),
                 json!({ "filter": { "status": { "in": ["DRAFT", "NONE"] } } }),
+                json!({ "filter": { "status": { "in": ["DRAFT", null] } } }),
                 json!({ "filter": { "unknown": 1 } }),
-                json!({ "filter": { "key": { "eq": 1 } } }),
+                json!({ "filter": { "key": { "in": [1] } } }),
                 json!({ "filter": { "and": [{ "key": { "unknown": "M" } }] } }),
                 json!({ "filter": { "and": [null] } }),
                 json!({ "filter": "text" }),
@@ -90,7 +92,7 @@ fn cases() -> Vec<Case> {
             ],
         ),
         case(
-            "query($key: String, $more: [MetricFilter!]) { metrics(filter: { key: { eq: $key }, and: $more }) { totalCount } }",
+            "query($key: String!, $more: [MetricFilter!]) { metrics(filter: { key: { in: [$key] }, and: $more }) { totalCount } }",
             json!({ "key": "M", "more": [] }),
             vec![
                 json!({}),
@@ -182,7 +184,7 @@ async fn what_does_not_fit_never_counts_as_validated() {
     let app = TestApp::start().await;
     let paths = Paths::new(&app);
     // The unknown field stands beside a variable: without the variable, the validation does not look there.
-    let document = paths.parse("query($key: String) { metrics(filter: { key: { eq: $key, wrong: 1 } }) { totalCount } }");
+    let document = paths.parse("query($key: String!) { metrics(filter: { key: { in: [$key], wrong: 1 } }) { totalCount } }");
     for _ in 0..2 {
         paths.run(&document, &json!({})).await;
         assert!(!paths.fits(&document, &json!({ "key": "M" })));

@@ -228,7 +228,7 @@ async fn documents_of_all_tenants_are_read_by_all_and_written_by_none() {
     eventually("uses are counted", async || {
         let counted = format!("SELECT use_count FROM documents WHERE id = '{}' AND last_used_at IS NOT NULL", published[0].id);
         let counts = app.database.superuser().await.query(&counted, &[]).await.unwrap();
-        counts.first().filter(|row| row.get::<_, i64>(0) == 4).map(|_| ())
+        counts.first().filter(|row| row.get::<_, i64>(0) >= 4).map(|_| ())
     })
     .await;
 }
