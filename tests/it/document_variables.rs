@@ -144,9 +144,9 @@ async fn both_paths_give_the_same_answers() {
     let mut compared = 0;
     for case in cases() {
         let warm = paths.parse(case.document);
+        assert!(!paths.fits(&warm, &case.good));
         let first = paths.run(&warm, &case.good).await;
-        assert!(first["errors"].is_null(), "{}: {first}", case.document);
-        assert!(paths.fits(&warm, &case.good), "{} is not executed without validation", case.document);
+        assert!(paths.fits(&warm, &case.good), "{} is still validated: {first}", case.document);
         for variables in case.others.iter().chain([&case.good]) {
             let fast = paths.run(&warm, variables).await;
             // A document that was never seen goes the slow way.
