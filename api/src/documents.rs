@@ -142,9 +142,10 @@ impl Documents {
         if let Some(actor) = actor
             && self.may_explore(Some(actor))
             && text.len() <= self.app.config.documents.apq_max_bytes
-            && self.known.get(&(actor.tenant, computed)).is_none()
-            && within_patience(automatic::register(&self.app, actor.tenant, &computed, text)).await.is_some()
+            && !self.known.contains_key(&(actor.tenant, computed))
         {
+            // Without Redis this process knows it all the same, or every request would wait for Redis in vain.
+            let _registered = within_patience(automatic::register(&self.app, actor.tenant, &computed, text)).await;
             self.known.insert((actor.tenant, computed), ());
         }
         Ok(document)

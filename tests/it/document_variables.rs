@@ -191,6 +191,10 @@ async fn what_does_not_fit_never_counts_as_validated() {
         let answer = paths.run(&document, &json!({ "key": "M" })).await;
         assert!(answer["errors"][0]["message"].as_str().unwrap().contains("unknown field"), "{answer}");
     }
+    // A variable of another type than its place.
+    let document = paths.parse("query($yes: String) { me { role @include(if: $yes) } }");
+    paths.run(&document, &json!({})).await;
+    assert!(!paths.fits(&document, &json!({ "yes": "text" })));
 }
 
 /// The ways from a document to its answer.

@@ -57,10 +57,12 @@ pub async fn find(app: &App, tenant: TenantId, hash: &[u8; 32]) -> Result<Option
     let hash = HEXLOWER.encode(hash);
     let ends = Utc::now().timestamp().saturating_add_unsigned(ttl);
     let (text,): (Option<String>,) = redis::pipe()
-        .cmd("GETEX")
+        .cmd("GET")
         .arg(text_key(app, tenant, &hash))
-        .arg("EX")
+        .cmd("EXPIRE")
+        .arg(text_key(app, tenant, &hash))
         .arg(ttl)
+        .ignore()
         // Only where it is counted already.
         .cmd("ZADD")
         .arg(set_key(app, tenant))
