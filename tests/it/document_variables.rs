@@ -191,10 +191,23 @@ async fn what_does_not_fit_never_counts_as_validated() {
         let answer = paths.run(&document, &json!({ "key": "M" })).await;
         assert!(answer["errors"][0]["message"].as_str().unwrap().contains("unknown field"), "{answer}");
     }
-    // A variable of another type than its place.
-    let document = paths.parse("query($yes: String) { me { role @include(if: $yes) } }");
-    paths.run(&document, &json!({})).await;
-    assert!(!paths.fits(&document, &json!({ "yes": "text" })));
+    // Variables of other types than their places, which async-graphql does not see before they have values.
+    for (text, variables) in [
+        ("query($yes: String) { me { role @include(if: $yes) } }", json!({ "yes": "text" })),
+        ("query($key: Int) { metric(key: $key) { key } }", json!({ "key": 5 })),
+        (
+            "query($first: String) { metrics(filter: { and: [{ key: { in: [$first] } }] }) { totalCount } }",
+            json!({ "first": null }),
+        ),
+        ("query($x: Int) { ...F } fragment F on Query { metric(key: $x) { key } }", json!({ "x": 5 })),
+    ] {
+        let document = paths.parse(text);
+        paths.run(&document, &json!({})).await;
+        assert!(!paths.fits(&document, &variables), "{text}");
+        let answer = paths.run(&document, &variables).await;
+        assert_eq!(messages(&answer), messages(&paths.run_stock(text, &variables).await), "{text}");
+        assert_eq!(answer["errors"][0]["extensions"]["code"], "GRAPHQL_VALIDATION_FAILED", "{text}: {answer}");
+    }
 }
 
 /// The ways from a document to its answer.

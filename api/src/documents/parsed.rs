@@ -2,19 +2,19 @@
 //! shown that it may ask for it by name, gets no more than parsing it again would give.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_graphql::parser::parse_query;
 use async_graphql::parser::types::{ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet};
 use async_graphql::registry::Registry;
-use async_graphql::{Name, ServerError, Value, Variables};
+use async_graphql::{Name, ServerError, Variables};
 use mdl::config::{DocumentsConfig, GraphqlConfig};
 use mdl::{documents::sha256, instruments};
 use metrics::counter;
 use moka::sync::Cache;
 
-use super::variables::{conforms, nested_variables};
+use super::variables::Places;
 use crate::graphql::error::coded;
 use crate::graphql::limits::{self, Violation};
 
@@ -37,8 +37,8 @@ pub struct ParsedDocument {
     pub introspects: bool,
     /// Never empty.
     operations: Vec<ParsedOperation>,
-    /// Variables that stand within a list or an object of an argument.
-    nested: Vec<Name>,
+    /// Where its variables stand; known from the first validation on, unless something about it is doubtful.
+    places: OnceLock<Option<Places>>,
     bytes: usize,
 }
 
@@ -54,7 +54,7 @@ pub struct ParsedOperation {
     pub root_fields: usize,
     /// Whether it does no more than begin, renew or end a session.
     pub only_sessions: bool,
-    /// It fits the schema, whatever the values of its variables.
+    /// It fits the schema, but for the values of its variables.
     validated: AtomicBool,
 }
 
@@ -70,7 +70,7 @@ impl ParsedDocument {
             hash,
             introspects: size.introspects,
             operations,
-            nested: nested_variables(&document),
+            places: OnceLock::new(),
             bytes: BYTES_PER_DOCUMENT + text.len() * BYTES_PER_BYTE,
             document,
         })
@@ -100,33 +100,17 @@ impl ParsedDocument {
         found.map(|(_, operation)| &operation.node)
     }
 
-    /// Notes that an operation passed the strict validation with these variables. What stands around a nested variable was
-    /// only looked at if the variable was given.
-    pub fn validated(&self, place: usize, variables: &Variables) {
-        if self.gives_nested(variables) {
-            self.operations[place].validated.store(true, Ordering::Relaxed);
-        }
+    /// Notes that an operation passed the strict validation.
+    pub fn validated(&self, place: usize, registry: &Registry) {
+        self.places.get_or_init(|| Places::find(&self.document, registry));
+        self.operations[place].validated.store(true, Ordering::Release);
     }
 
     /// Whether the strict validation would find nothing wrong with this operation and these variables. When in doubt, no.
-    ///
-    /// Of the rules of the validation only one looks at variables: that an argument, with its variables filled in, is of the
-    /// argument's type. A variable's own type is at least as strict, by another of the rules.
     pub fn fits(&self, place: usize, variables: &Variables, registry: &Registry) -> bool {
-        let definitions = self.document.operations.iter().flat_map(|(_, operation)| &operation.node.variable_definitions);
-        let conform = |definition: &async_graphql::parser::types::VariableDefinition| {
-            let Some(value) = variables.get(&definition.name.node) else { return true };
-            // Where a default stands in for null, null is given to what takes none.
-            let null_for_default = *value == Value::Null && definition.default_value.is_some();
-            !null_for_default && conforms(registry, &definition.var_type.node, value)
-        };
-        self.operations[place].validated.load(Ordering::Relaxed)
-            && self.gives_nested(variables)
-            && definitions.map(|definition| &definition.node).all(conform)
-    }
-
-    fn gives_nested(&self, variables: &Variables) -> bool {
-        self.nested.iter().all(|name| variables.get(name).is_some_and(|value| *value != Value::Null))
+        let places = || self.places.get().and_then(Option::as_ref);
+        self.operations[place].validated.load(Ordering::Acquire)
+            && places().is_some_and(|places| places.accept(place, variables, registry))
     }
 }
 

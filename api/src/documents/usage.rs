@@ -16,8 +16,11 @@ const WRITE_EVERY: Duration = Duration::from_secs(5);
 /// Documents counted at once; the uses of others are not counted until the next write.
 const MAX_COUNTED: usize = 20_000;
 
+/// By owner and document: how often since the last write, and when last.
+type Counts = HashMap<(TenantId, DocumentId), (i64, DateTime<Utc>)>;
+
 #[derive(Default)]
-pub struct Usage(Mutex<HashMap<(TenantId, DocumentId), (i64, DateTime<Utc>)>>);
+pub struct Usage(Mutex<Counts>);
 
 impl Usage {
     /// Counts nothing yet. What is counted is written for as long as somebody holds it.
@@ -37,7 +40,7 @@ impl Usage {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(TenantId, DocumentId), (i64, DateTime<Utc>)>> {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 

@@ -1,107 +1,147 @@
-//! Whether the values of variables are of their types.
+//! Whether variables fit the places of a document where they stand.
 //!
-//! The strict validation says so, too, and in which words; it costs five times what executing a small document does. This
-//! only says yes or "ask the strict validation", so it may be wrong in one direction.
+//! Of the rules of the strict validation only one looks at the values of variables: that each argument, its variables filled
+//! in, is of the argument's type. (That a variable's own type suits its place is a rule that async-graphql 8.0.0-rc.5 has and
+//! never runs; so nothing here is concluded from a variable's own type.) This rule is applied here at every request. The
+//! strict validation says in which words it was broken, and takes several times as long as this; this only says "it fits",
+//! or else "ask the strict validation".
 
-use std::convert::Infallible;
+use async_graphql::Variables;
+use async_graphql::parser::types::{ExecutableDocument, OperationType, Selection, SelectionSet};
+use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
+use async_graphql_value::{ConstValue, Value};
 
-use async_graphql::parser::types::{BaseType, ExecutableDocument, Selection, SelectionSet, Type};
-use async_graphql::registry::{MetaType, MetaTypeName, Registry};
-use async_graphql::{Name, Value};
+/// The arguments of a document that have variables in them.
+pub struct Places {
+    /// Of each operation, in the order of the document.
+    operations: Vec<Vec<Place>>,
+    fragments: Vec<Place>,
+}
 
-/// Whether a value is surely of this type.
-pub fn conforms(registry: &Registry, ty: &Type, value: &Value) -> bool {
-    match (&ty.base, value) {
-        (_, Value::Null) => ty.nullable,
-        (BaseType::List(entry), Value::List(values)) => values.iter().all(|value| conforms(registry, entry, value)),
-        // One value stands for a list of it.
-        (BaseType::List(entry), value) => conforms(registry, entry, value),
-        (BaseType::Named(name), value) => conforms_to_named(registry, name, value),
+/// An argument with variables, and its type as the registry spells it.
+struct Place {
+    ty: String,
+    value: Value,
+}
+
+impl Places {
+    /// Finds them. `None` when something is not found in the schema: then nothing is known of this document.
+    pub fn find(document: &ExecutableDocument, registry: &Registry) -> Option<Self> {
+        let root = |kind| match kind {
+            OperationType::Query => Some(&registry.query_type),
+            OperationType::Mutation => registry.mutation_type.as_ref(),
+            OperationType::Subscription => registry.subscription_type.as_ref(),
+        };
+        let within = |root: &str, set: &SelectionSet| {
+            let mut finder = Finder { registry, found: Vec::new() };
+            finder.selections(registry.types.get(root)?, set)?;
+            Some(finder.found)
+        };
+        let operations = document.operations.iter();
+        let operations = operations.map(|(_, operation)| within(root(operation.node.ty)?, &operation.node.selection_set.node));
+        let fragments = document.fragments.values();
+        let fragments =
+            fragments.map(|fragment| within(&fragment.node.type_condition.node.on.node, &fragment.node.selection_set.node));
+        Some(Self {
+            operations: operations.collect::<Option<_>>()?,
+            fragments: fragments.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect(),
+        })
+    }
+
+    /// Whether the values of these variables are surely right for an operation.
+    pub fn accept(&self, operation: usize, variables: &Variables, registry: &Registry) -> bool {
+        self.operations[operation].iter().chain(&self.fragments).all(|place| place.accepts(variables, registry))
     }
 }
 
-/// As [`conforms`], for a type as the registry spells it: `[Int!]!`.
-fn conforms_to(registry: &Registry, ty: &str, value: &Value) -> bool {
+impl Place {
+    fn accepts(&self, variables: &Variables, registry: &Registry) -> bool {
+        match &self.value {
+            // Of an argument with a variable that is not given, the rule says nothing.
+            Value::Variable(name) => variables.get(name).is_none_or(|value| conforms(registry, &self.ty, value)),
+            value => {
+                let filled = value.clone().into_const_with(|name| variables.get(&name).cloned().ok_or(()));
+                filled.map_or(true, |value| conforms(registry, &self.ty, &value))
+            }
+        }
+    }
+}
+
+/// Walks through a document beside the types of the schema.
+struct Finder<'a> {
+    registry: &'a Registry,
+    found: Vec<Place>,
+}
+
+impl Finder<'_> {
+    /// `None` when a name is not in the schema.
+    fn selections(&mut self, parent: &MetaType, set: &SelectionSet) -> Option<()> {
+        for selection in &set.items {
+            for directive in selection.node.directives() {
+                let known = self.registry.directives.get(directive.node.name.node.as_str())?;
+                for (name, value) in &directive.node.arguments {
+                    self.argument(known.args.get(name.node.as_str())?, &value.node);
+                }
+            }
+            match &selection.node {
+                Selection::Field(field) if field.node.name.node == "__typename" => {}
+                Selection::Field(field) => {
+                    let known = parent.field_by_name(&field.node.name.node)?;
+                    for (name, value) in &field.node.arguments {
+                        self.argument(known.args.get(name.node.as_str())?, &value.node);
+                    }
+                    let ty = self.registry.types.get(MetaTypeName::concrete_typename(&known.ty))?;
+                    self.selections(ty, &field.node.selection_set.node)?;
+                }
+                Selection::InlineFragment(inline) => {
+                    let ty = match &inline.node.type_condition {
+                        Some(condition) => self.registry.types.get(condition.node.on.node.as_str())?,
+                        None => parent,
+                    };
+                    self.selections(ty, &inline.node.selection_set.node)?;
+                }
+                Selection::FragmentSpread(_) => {}
+            }
+        }
+        Some(())
+    }
+
+    fn argument(&mut self, argument: &MetaInputValue, value: &Value) {
+        // Without a variable it was looked at once and for all.
+        if value.clone().into_const().is_none() {
+            self.found.push(Place { ty: argument.ty.clone(), value: value.clone() });
+        }
+    }
+}
+
+/// Whether a value is surely of this type, which is spelled as in the registry: `[Int!]!`.
+fn conforms(registry: &Registry, ty: &str, value: &ConstValue) -> bool {
     match MetaTypeName::create(ty) {
-        MetaTypeName::NonNull(ty) => *value != Value::Null && conforms_to(registry, ty, value),
-        _ if *value == Value::Null => true,
+        MetaTypeName::NonNull(ty) => *value != ConstValue::Null && conforms(registry, ty, value),
+        _ if *value == ConstValue::Null => true,
         MetaTypeName::List(entry) => match value {
-            Value::List(values) => values.iter().all(|value| conforms_to(registry, entry, value)),
-            value => conforms_to(registry, entry, value),
+            ConstValue::List(values) => values.iter().all(|value| conforms(registry, entry, value)),
+            // One value stands for a list of it.
+            value => conforms(registry, entry, value),
         },
         MetaTypeName::Named(name) => conforms_to_named(registry, name, value),
     }
 }
 
 /// Of a value that is not null.
-fn conforms_to_named(registry: &Registry, name: &str, value: &Value) -> bool {
+fn conforms_to_named(registry: &Registry, name: &str, value: &ConstValue) -> bool {
     match (registry.types.get(name), value) {
         (Some(MetaType::Scalar { is_valid, .. }), value) => is_valid.as_ref().is_none_or(|is_valid| is_valid(value)),
-        (Some(MetaType::Enum { enum_values, .. }), Value::Enum(name)) => enum_values.contains_key(name.as_str()),
-        (Some(MetaType::Enum { enum_values, .. }), Value::String(name)) => enum_values.contains_key(name),
+        (Some(MetaType::Enum { enum_values, .. }), ConstValue::Enum(name)) => enum_values.contains_key(name.as_str()),
+        (Some(MetaType::Enum { enum_values, .. }), ConstValue::String(name)) => enum_values.contains_key(name),
         // Of a "one of" the strict validation knows more.
-        (Some(MetaType::InputObject { input_fields, oneof: false, .. }), Value::Object(values)) => {
-            let required = |ty: &str| MetaTypeName::create(ty).is_non_null();
+        (Some(MetaType::InputObject { input_fields, oneof: false, .. }), ConstValue::Object(values)) => {
             values.keys().all(|key| input_fields.contains_key(key.as_str()))
                 && input_fields.values().all(|field| match values.get(field.name.as_str()) {
-                    Some(value) => conforms_to(registry, &field.ty, value),
-                    None => field.default_value.is_some() || !required(&field.ty),
+                    Some(value) => conforms(registry, &field.ty, value),
+                    None => field.default_value.is_some() || !MetaTypeName::create(&field.ty).is_non_null(),
                 })
         }
         _ => false,
-    }
-}
-
-/// The variables that stand within a list or an object, in the arguments of fields and directives.
-pub fn nested_variables(document: &ExecutableDocument) -> Vec<Name> {
-    let mut found = Vec::new();
-    for (_, operation) in document.operations.iter() {
-        in_selections(&operation.node.selection_set.node, &mut found);
-    }
-    for fragment in document.fragments.values() {
-        in_selections(&fragment.node.selection_set.node, &mut found);
-    }
-    found
-}
-
-fn in_selections(set: &SelectionSet, found: &mut Vec<Name>) {
-    for selection in &set.items {
-        let directives = selection.node.directives().iter().flat_map(|directive| &directive.node.arguments);
-        let arguments = match &selection.node {
-            Selection::Field(field) => &field.node.arguments[..],
-            Selection::InlineFragment(_) | Selection::FragmentSpread(_) => &[],
-        };
-        for (_, value) in arguments.iter().chain(directives) {
-            let mut names = Vec::new();
-            let filled = value.node.clone().into_const_with(|name| {
-                names.push(name);
-                Ok::<_, Infallible>(Value::Null)
-            });
-            // An argument that is a variable itself became null.
-            if let Ok(Value::List(_) | Value::Object(_)) = filled {
-                found.extend(names);
-            }
-        }
-        match &selection.node {
-            Selection::Field(field) => in_selections(&field.node.selection_set.node, found),
-            Selection::InlineFragment(inline) => in_selections(&inline.node.selection_set.node, found),
-            Selection::FragmentSpread(_) => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use async_graphql::parser::parse_query;
-
-    use super::*;
-
-    #[test]
-    fn finds_variables_within_arguments() {
-        let text = "query ($a: A, $b: B) { x(a: $a, l: [1, $b]) @include(if: $c) { ... on Y { z(o: { p: { q: $d } }) } ...F } }
-             fragment F on Y { w(e: [[$e]]) }";
-        let mut names: Vec<_> = nested_variables(&parse_query(text).unwrap()).iter().map(ToString::to_string).collect();
-        names.sort();
-        assert_eq!(names, ["b", "d", "e"]);
     }
 }

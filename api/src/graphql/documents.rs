@@ -190,7 +190,10 @@ impl DocumentMutations {
         let (app, actor) = (ctx.app(), ctx.actor().map_err(top_level)?);
         let validator = ctx.data_unchecked::<Arc<Validator>>();
         let (published, user_errors) = split(publish::publish(app, actor, validator, &input.manifest).await)?;
-        let outdated = publish::outdated_of(app, actor, validator).await.map_err(top_level)?;
+        let outdated = match ctx.look_ahead().field("outdated").exists() {
+            true => publish::outdated_of(app, actor, validator).await.map_err(top_level)?,
+            false => Vec::new(),
+        };
         Ok(PublishDocumentsPayload {
             documents: published.map(|documents| documents.into_iter().map(PublishedDocument).collect()),
             outdated: outdated.into_iter().map(OutdatedDocument).collect(),

@@ -2,7 +2,7 @@
 //! validates and runs it. A cache of answers goes between the two.
 //!
 //! An operation is validated strictly once. After that, only what depends on its variables is looked at again: their types
-//! (by [`ParsedDocument::fits`], which asks the strict validation when in doubt) and the cost of the operation (by the
+//! (by [`ParsedDocument::fits`]; in doubt the strict validation is asked again) and the cost of the operation (by the
 //! schema that executes).
 
 use std::collections::HashSet;
@@ -145,15 +145,16 @@ impl Executor {
     /// The request to execute, if the operation and its variables fit the schema.
     async fn validate(&self, prepared: Prepared) -> Result<Request, Vec<ServerError>> {
         let Prepared { mut request, document, place } = prepared;
-        let given = (!self.fits(&document, place, &request.variables)).then(|| request.variables.clone());
         define_counts(&document, place, &mut request.variables);
-        if let Some(given) = given {
+        if !self.fits(&document, place, &request.variables) {
             let name = request.operation_name.as_deref();
             let errors = self.validator.validate(&document, name, request.variables.clone()).await;
             if !errors.is_empty() {
                 return Err(errors);
             }
-            document.validated(place, &given);
+            if let Some(types) = self.validator.registry() {
+                document.validated(place, types);
+            }
         }
         request.set_parsed_query(document.document.clone());
         Ok(request)
