@@ -1,6 +1,7 @@
 //! The command line: the server, and what an operator does beside it.
 
 mod accounts;
+mod documents;
 mod import;
 
 use std::process::ExitCode;
@@ -43,6 +44,9 @@ enum Command {
     /// Import files into a tenant's catalog, by a job of the worker. Settings come from the environment (DATABASE_URL,
     /// MDL_STORAGE_URL)
     Import(import::ImportFiles),
+    /// Publish documents that clients may run by id. Settings come from the environment (DATABASE_URL)
+    #[command(subcommand)]
+    Documents(documents::DocumentsCommand),
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +76,7 @@ impl Cli {
             Some(Command::Tenant(command)) => command.run(&app()?).await?,
             Some(Command::User(command)) => command.run(&app()?).await?,
             Some(Command::Import(import)) => return import.run(&app()?).await,
+            Some(Command::Documents(command)) => return command.run(&app()?).await,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -3,6 +3,7 @@
 pub mod api_keys;
 pub mod connection;
 pub mod context;
+pub mod documents;
 pub mod domains;
 pub mod eager;
 pub mod error;

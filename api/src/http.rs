@@ -28,6 +28,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::auth::Authenticator;
+use crate::documents::Documents;
 use crate::graphql::executor::Executor;
 use crate::graphql::schema::schema;
 use crate::rate_limit::RateLimits;
@@ -45,6 +46,7 @@ struct Server {
     app: App,
     auth: Authenticator,
     limits: RateLimits,
+    documents: Documents,
     executor: Executor,
     readiness: health::Readiness,
     behind_tls: bool,
@@ -58,6 +60,7 @@ pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
     let server = Arc::new(Server {
         auth: Authenticator::new(app.clone(), keys.clone()),
         limits: RateLimits::new(&config.http),
+        documents: Documents::new(app.clone()),
         executor: Executor::new(schema(&config.graphql, keys), config.graphql.clone(), timeout),
         readiness: health::Readiness::default(),
         behind_tls: config.http.public_url.as_ref().is_some_and(|url| url.scheme() == "https"),

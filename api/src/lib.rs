@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod cli;
+pub mod documents;
 pub mod graphql;
 pub mod http;
 pub mod rate_limit;

@@ -81,10 +81,22 @@ pub enum Permission {
     Manage,
     /// See and steer the queues.
     Operate,
+    /// Send documents of one's own where published ones are preferred.
+    Explore,
+    /// See, publish and withdraw documents.
+    PublishDocuments,
 }
 
 impl Permission {
-    pub const ALL: [Permission; 5] = [Self::CatalogRead, Self::CatalogWrite, Self::CatalogImport, Self::Manage, Self::Operate];
+    pub const ALL: [Permission; 7] = [
+        Self::CatalogRead,
+        Self::CatalogWrite,
+        Self::CatalogImport,
+        Self::Manage,
+        Self::Operate,
+        Self::Explore,
+        Self::PublishDocuments,
+    ];
 
     /// The scope's name, as API keys store it.
     pub fn as_str(self) -> &'static str {
@@ -94,6 +106,8 @@ impl Permission {
             Self::CatalogImport => "catalog:import",
             Self::Manage => "manage",
             Self::Operate => "operate",
+            Self::Explore => "explore",
+            Self::PublishDocuments => "documents:publish",
         }
     }
 
@@ -148,7 +162,7 @@ impl Role {
         use Permission::*;
         match self {
             Role::Viewer => [CatalogRead].into_iter().collect(),
-            Role::Editor => [CatalogRead, CatalogWrite, CatalogImport].into_iter().collect(),
+            Role::Editor => [CatalogRead, CatalogWrite, CatalogImport, Explore].into_iter().collect(),
             Role::Admin => Permissions::all(),
         }
     }

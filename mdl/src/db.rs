@@ -77,7 +77,8 @@ impl Db {
         Ok(tx)
     }
 
-    /// A transaction that sees the jobs and the outbox of all tenants, and nothing else. For the relay and the worker.
+    /// A transaction that sees the jobs, the outbox and (only to read) the published documents of all tenants, and nothing
+    /// else. For the relay, the worker, and the check of documents before a deployment.
     pub async fn dispatch(&self) -> Result<Transaction> {
         self.transaction("BEGIN; SET LOCAL app.dispatcher = 'on'").await
     }

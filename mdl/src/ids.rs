@@ -70,6 +70,7 @@ typed_ids! {
     ObjectiveId,
     KeyResultId,
     ImportId,
+    DocumentId,
     JobId,
     EventId,
     AuditId,

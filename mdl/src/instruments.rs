@@ -6,6 +6,8 @@ pub const HTTP_REQUESTS: &str = "mdl_http_requests_total";
 pub const HTTP_REQUEST_SECONDS: &str = "mdl_http_request_seconds";
 pub const GRAPHQL_OPERATIONS: &str = "mdl_graphql_operations_total";
 pub const GRAPHQL_OPERATION_SECONDS: &str = "mdl_graphql_operation_seconds";
+pub const DOCUMENTS: &str = "mdl_graphql_documents_total";
+pub const DOCUMENT_PARSES: &str = "mdl_graphql_document_parses_total";
 pub const DB_STATEMENTS: &str = "mdl_db_statements_total";
 pub const DB_READ_SECONDS: &str = "mdl_db_read_seconds";
 pub const DB_TRANSACTION_SECONDS: &str = "mdl_db_transaction_seconds";
@@ -26,6 +28,12 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (HTTP_REQUEST_SECONDS, Kind::Seconds, "Time from request to response, by route"),
     (GRAPHQL_OPERATIONS, Kind::Counter, "GraphQL operations by name, type and outcome (ok, error, rejected)"),
     (GRAPHQL_OPERATION_SECONDS, Kind::Seconds, "Time to execute an operation, by name"),
+    (
+        DOCUMENTS,
+        Kind::Counter,
+        "Documents of requests by source (inline, automatic, trusted) and outcome (found, missing, refused)",
+    ),
+    (DOCUMENT_PARSES, Kind::Counter, "Documents that were parsed, because they were not kept"),
     (DB_STATEMENTS, Kind::Counter, "SQL statements by outcome"),
     (DB_READ_SECONDS, Kind::Seconds, "Time of one read on an operation's snapshot"),
     (DB_TRANSACTION_SECONDS, Kind::Seconds, "Time from BEGIN to COMMIT of a write"),

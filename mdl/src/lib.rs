@@ -10,6 +10,7 @@ pub mod app;
 pub mod audit;
 pub mod config;
 pub mod db;
+pub mod documents;
 pub mod domains;
 pub mod error;
 pub mod events;

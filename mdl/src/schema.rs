@@ -71,6 +71,25 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
+    documents (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        document_id -> Text,
+        sha256 -> Bytea,
+        name -> Text,
+        version -> Int4,
+        text -> Text,
+        published_by -> Nullable<Uuid>,
+        published_at -> Timestamptz,
+        withdrawn_at -> Nullable<Timestamptz>,
+        use_count -> Int8,
+        last_used_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
     idempotency_keys (tenant_id, actor_id, key) {
         tenant_id -> Uuid,
         actor_id -> Uuid,
@@ -402,6 +421,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     api_keys,
     audit_log,
     business_domains,
+    documents,
     idempotency_keys,
     import_changes,
     import_issues,

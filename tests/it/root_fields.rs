@@ -45,6 +45,7 @@ pub struct Seed {
     pub objective: String,
     pub key_result: String,
     pub import: String,
+    pub document: String,
 }
 
 /// In every name and text of the seed.
@@ -95,7 +96,14 @@ impl Seed {
             json!({ "text": "{\"metrics\": [{\"metric_id\": \"METRIC-XYZZY-2\", \"name\": \"XYZZY\"}]}", "fileName": "xyzzy.json" }),
         )
         .await;
-        Self { user, api_key, domain, metric, objective, key_result, import }
+        let published = admin
+            .ask(
+                "mutation($input: PublishDocumentsInput!) { publishDocuments(input: $input) { documents { id } userErrors { message } } }",
+                json!({ "input": { "manifest": "query XYZZY { me { role } }" } }),
+            )
+            .await;
+        let document = published["publishDocuments"]["documents"][0]["id"].as_str().expect("a document").to_owned();
+        Self { user, api_key, domain, metric, objective, key_result, import, document }
     }
 }
 
@@ -209,6 +217,12 @@ pub const QUERIES: &[RootField] = &[
         operation: "{ imports(first: 100) { nodes { id fileName } } }",
         variables: |_| json!({}),
     },
+    RootField {
+        name: "documents",
+        needs: Needs::Admin,
+        operation: "{ documents(first: 100) { totalCount nodes { id documentId name text publishedBy { name } } } }",
+        variables: |_| json!({}),
+    },
 ];
 
 pub const MUTATIONS: &[RootField] = &[
@@ -311,6 +325,12 @@ pub const MUTATIONS: &[RootField] = &[
         Needs::Editor,
         |seed| json!({ "input": { "id": seed.import } })
     ),
+    mutation!("publishDocuments", "PublishDocumentsInput", "documents { id }", Needs::Admin, |_| {
+        json!({ "input": { "manifest": "{ me { role } }" } })
+    }),
+    mutation!("withdrawDocument", "WithdrawDocumentInput", "document { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.document } })
+    }),
     mutation!("removeMembership", "UserInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user } })),
 ];
 

@@ -49,6 +49,7 @@ const CREATES: &[&str] = &[
     "createObjective",
     "importCatalog",
     "revokeAllApiKeys",
+    "publishDocuments",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use mdl::actor::{Actor, Role};
 use mdl::config::Config;
@@ -24,6 +25,7 @@ pub struct TestApp {
     pub database: TestDatabase,
     environment: Vec<(String, String)>,
     storage: PathBuf,
+    keys: Arc<Keys>,
     stop: CancellationToken,
     anonymous: Client,
 }
@@ -57,17 +59,13 @@ impl TestApp {
         }
         let config = config(&environment);
         let app = App::new(config).expect("an app");
-        let keys = Keys::load(&app.config.auth).expect("signing keys");
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let base = format!("http://{}", listener.local_addr().expect("its address"));
+        let keys = Arc::new(Keys::load(&app.config.auth).expect("signing keys"));
         let stop = CancellationToken::new();
-        let router = mdl_api::http::router(app.clone(), keys).into_make_service_with_connect_info::<SocketAddr>();
-        let stopped = stop.clone().cancelled_owned();
-        tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await.expect("the API serves") });
+        let base = serve(app.clone(), keys.clone(), stop.clone()).await;
         let tenant = tenants::create(&app, "acme", "Acme").await.expect("a tenant");
         add_users(&app, &tenant).await;
         let anonymous = Client::anonymous(&base);
-        Self { app, base, tenant, database, environment, storage, stop, anonymous }
+        Self { app, base, tenant, database, environment, storage, keys, stop, anonymous }
     }
 
     /// The command line's actor in the first tenant: may everything.
@@ -95,6 +93,18 @@ impl TestApp {
         tenant
     }
 
+    /// Another instance of the API beside this one, with these settings: a client of it without a credential. Access tokens
+    /// of either are good for both.
+    pub async fn instance(&self, settings: &[(&str, &str)]) -> Client {
+        let mut environment = self.environment.clone();
+        for (name, value) in settings {
+            environment.retain(|(known, _)| known != name);
+            environment.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        let app = App::new(config(&environment)).expect("an app");
+        Client::anonymous(&serve(app, self.keys.clone(), self.stop.clone()).await)
+    }
+
     /// Runs a worker in this process until the test ends.
     pub fn start_worker(&self) {
         let stop = mdl_worker::Stop { gently: self.stop.clone(), now: self.stop.clone() };
@@ -117,6 +127,16 @@ impl Drop for TestApp {
             eprintln!("{}: {error}", self.storage.display());
         }
     }
+}
+
+/// Serves the API on a free port until it is stopped; its address.
+async fn serve(app: App, keys: Arc<Keys>, stop: CancellationToken) -> String {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let base = format!("http://{}", listener.local_addr().expect("its address"));
+    let router = mdl_api::http::router(app, keys).into_make_service_with_connect_info::<SocketAddr>();
+    let stopped = stop.cancelled_owned();
+    tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await.expect("the API serves") });
+    base
 }
 
 /// The address of the user with this role.

@@ -59,6 +59,11 @@ impl Client {
         self.receive(request).await
     }
 
+    /// POSTs any JSON to the API: a request of any form, or a batch.
+    pub async fn post(&self, body: &Value) -> Answer {
+        self.receive(self.http.post(format!("{}/graphql", self.base)).json(body)).await
+    }
+
     /// Runs a mutation of one field that takes an `input`, and asks for `selection` beside the user errors.
     pub async fn mutate(&self, field: &str, input: Value, selection: &str) -> Answer {
         let input_type = match field {

@@ -7,6 +7,7 @@ use async_graphql::{Request, Response, Variables};
 use mdl::actor::{Actor, Role, Subject};
 use mdl::ids::{SessionId, UserId};
 use mdl::tokens::Keys;
+use mdl_api::documents::ParsedDocuments;
 use mdl_api::graphql::context::Operation;
 use mdl_api::graphql::executor::{Answer, Executor};
 use mdl_api::graphql::schema::schema;
@@ -18,6 +19,7 @@ use crate::TestApp;
 pub struct Direct<'a> {
     app: &'a TestApp,
     executor: Arc<Executor>,
+    documents: ParsedDocuments,
 }
 
 /// What came back, and how many statements it took: with those that open and end the snapshot, if there was one.
@@ -33,7 +35,8 @@ impl<'a> Direct<'a> {
         let keys = Arc::new(Keys::load(&app.app.config.auth).expect("signing keys"));
         let limits = &app.app.config.graphql;
         let executor = Executor::new(schema(limits, keys), limits.clone(), Duration::from_secs(30));
-        Self { app, executor: Arc::new(executor) }
+        let documents = ParsedDocuments::new(limits.clone(), &app.app.config.documents);
+        Self { app, executor: Arc::new(executor), documents }
     }
 
     /// Runs an operation as somebody of the first tenant with this role.
@@ -46,8 +49,9 @@ impl<'a> Direct<'a> {
     pub async fn run_as(&self, actor: Actor, query: &str, variables: Value) -> Counted {
         let before = self.app.app.db.statements_sent();
         let operation = Operation::new(self.app.app.clone(), Some(actor), None);
-        let request = Request::new(query).variables(Variables::from_json(variables));
-        let response = match self.executor.prepare(request, true) {
+        let request = Request::new("").variables(Variables::from_json(variables));
+        let document = self.documents.parse(query);
+        let response = match document.and_then(|document| self.executor.prepare(request, document, true)) {
             Ok(prepared) => {
                 // As a task of the runtime, which is how the server runs it: the loaders' batches depend on how tasks yield.
                 let executor = self.executor.clone();

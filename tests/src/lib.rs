@@ -5,6 +5,7 @@
 pub mod app;
 pub mod browser;
 mod client;
+pub mod clients;
 pub mod database;
 mod direct;
 pub mod servers;

@@ -1,7 +1,7 @@
 //! How our errors leave the house: what the caller can mend as `userErrors`, the rest as top-level errors with
 //! `extensions.code`. Internal detail is logged here, and never returned.
 
-use async_graphql::{ErrorExtensions, SimpleObject};
+use async_graphql::{ErrorExtensionValues, ErrorExtensions, ServerError, SimpleObject};
 use mdl::Error;
 use mdl::error::Code;
 use tracing::error;
@@ -53,6 +53,15 @@ pub fn top_level(error: Error) -> async_graphql::Error {
 pub fn outward(error: &Error) -> async_graphql::Error {
     let code = error.code();
     async_graphql::Error::new(error.to_string()).extend_with(|_, extensions| extensions.set("code", code))
+}
+
+/// An error with this code, unless it has one.
+pub fn coded(mut error: ServerError, code: &str) -> ServerError {
+    let extensions = error.extensions.get_or_insert_with(ErrorExtensionValues::default);
+    if extensions.get("code").is_none() {
+        extensions.set("code", code);
+    }
+    error
 }
 
 /// Logs what is not the caller's doing.

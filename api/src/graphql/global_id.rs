@@ -18,6 +18,7 @@ pub enum Kind {
     Objective,
     KeyResult,
     Import,
+    Document,
 }
 
 const LETTERS: &[(Kind, u8)] = &[
@@ -28,6 +29,7 @@ const LETTERS: &[(Kind, u8)] = &[
     (Kind::Objective, b'o'),
     (Kind::KeyResult, b'k'),
     (Kind::Import, b'i'),
+    (Kind::Document, b'p'),
 ];
 
 impl fmt::Display for Kind {
@@ -40,6 +42,7 @@ impl fmt::Display for Kind {
             Kind::Objective => "objective",
             Kind::KeyResult => "key result",
             Kind::Import => "import",
+            Kind::Document => "published document",
         })
     }
 }

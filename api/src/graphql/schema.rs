@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use async_graphql::{EmptySubscription, MergedObject, SchemaBuilder};
+use async_graphql::extensions::ExtensionFactory;
+use async_graphql::{EmptySubscription, MergedObject, SchemaBuilder, ValidationMode};
 use mdl::config::GraphqlConfig;
 use mdl::tokens::Keys;
 
 use super::api_keys::{ApiKeyMutations, ApiKeyQueries};
+use super::documents::{DocumentMutations, DocumentQueries};
 use super::domains::{DomainMutations, DomainQueries};
 use super::imports::{ImportMutations, ImportQueries};
 use super::limits::MAX_SELECTION_SETS;
@@ -16,6 +18,7 @@ use super::objectives::{ObjectiveMutations, ObjectiveQueries};
 use super::sessions::{SessionMutations, SessionQueries};
 use super::stats::StatsQueries;
 use super::users::{UserMutations, UserQueries};
+use crate::documents::Validator;
 
 /// What can be read.
 #[derive(MergedObject, Default)]
@@ -29,6 +32,7 @@ pub struct Query(
     ObjectiveQueries,
     StatsQueries,
     ImportQueries,
+    DocumentQueries,
 );
 
 /// What can be changed. The fields of one request run one after the other, each in a transaction of its own.
@@ -41,13 +45,20 @@ pub struct Mutation(
     DomainMutations,
     ObjectiveMutations,
     ImportMutations,
+    DocumentMutations,
 );
 
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
-/// The schema that is served. Depth and aliases are limited before it sees a document: see `limits`.
+/// The schema that executes. Depth and aliases are limited before it sees a document: see `limits`. It is told only of
+/// documents that its [`Validator`], which it has as data, found to fit: so it computes their cost and no more.
 pub fn schema(limits: &GraphqlConfig, keys: Arc<Keys>) -> Schema {
-    builder().limit_complexity(limits.max_complexity).limit_recursive_depth(MAX_SELECTION_SETS).data(keys).finish()
+    limited(limits).validation_mode(ValidationMode::Fast).data(keys).data(Arc::new(Validator::new(limits))).finish()
+}
+
+/// The schema that validates, with the extension that keeps it from executing.
+pub fn strict(limits: &GraphqlConfig, extension: impl ExtensionFactory) -> Schema {
+    limited(limits).extension(extension).finish()
 }
 
 /// The schema in the schema definition language, as `schema.graphql` holds it.
@@ -60,7 +71,11 @@ pub fn sdl() -> String {
     builder().finish().sdl_with_options(options)
 }
 
+fn limited(limits: &GraphqlConfig) -> SchemaBuilder<Query, Mutation, EmptySubscription> {
+    builder().limit_complexity(limits.max_complexity).limit_recursive_depth(MAX_SELECTION_SETS)
+}
+
 fn builder() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
-    // No extensions: with one, async-graphql wraps every field of every answer.
+    // No extensions for executing: with one, async-graphql wraps every field of every answer.
     async_graphql::Schema::build(Query::default(), Mutation::default(), EmptySubscription)
 }

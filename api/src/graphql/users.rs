@@ -41,6 +41,10 @@ pub enum Permission {
     Manage,
     /// See and steer the queues.
     Operate,
+    /// Send documents of one's own where published ones are preferred.
+    Explore,
+    /// See, publish and withdraw documents.
+    PublishDocuments,
 }
 
 /// The permissions of a set, as the schema names them.

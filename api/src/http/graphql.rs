@@ -19,9 +19,10 @@ use tracing::{Span, error};
 
 use super::negotiate::{self, BodyKind, Media};
 use super::observe::RequestId;
-use super::parse::{self, Requests, malformed};
+use super::parse::{self, Asked, Requests, malformed};
 use super::refusal::{Refusal, errors_json, to_json};
 use super::{Server, upload};
+use crate::documents::asks_for_text;
 use crate::graphql::context::Operation;
 use crate::graphql::executor::{Answer, Prepared};
 use crate::rate_limit::client_address;
@@ -35,8 +36,8 @@ pub async fn get(State(server): State<Arc<Server>>, request: axum::extract::Requ
     let Some(media) = negotiate::accepted(&parts.headers) else { return not_acceptable() };
     let answer = async {
         let caller = Caller::identify(&server, &parts).await?;
-        let request = parse::query_string(parts.uri.query().unwrap_or_default())?;
-        answer_one(&server, &caller, Incoming { request, file: None, idempotency_key: None, may_write: false }, media).await
+        let asked = parse::query_string(parts.uri.query().unwrap_or_default())?;
+        answer_one(&server, &caller, Incoming { asked, file: None, idempotency_key: None, may_write: false }, media).await
     };
     answer.await.unwrap_or_else(|refusal| refusal.respond(media))
 }
@@ -56,11 +57,11 @@ pub async fn post(State(server): State<Arc<Server>>, request: axum::extract::Req
             BodyKind::Json => {
                 let bytes = read_body(&server.app, &parts.headers, body).await?;
                 match parse::body(&bytes, server.app.config.graphql.max_batch)? {
-                    Requests::Single(request) => {
+                    Requests::Single(asked) => {
                         answer_one(
                             &server,
                             &caller,
-                            Incoming { request: *request, file: None, idempotency_key, may_write: true },
+                            Incoming { asked: *asked, file: None, idempotency_key, may_write: true },
                             media,
                         )
                         .await
@@ -72,9 +73,8 @@ pub async fn post(State(server): State<Arc<Server>>, request: axum::extract::Req
                 }
             }
             BodyKind::Multipart => {
-                let (request, file) = upload::read(&server.app, &caller, parts, body).await?;
-                answer_one(&server, &caller, Incoming { request, file: Some(file), idempotency_key, may_write: true }, media)
-                    .await
+                let (asked, file) = upload::read(&server.app, &caller, parts, body).await?;
+                answer_one(&server, &caller, Incoming { asked, file: Some(file), idempotency_key, may_write: true }, media).await
             }
         }
     };
@@ -117,7 +117,7 @@ impl Caller {
 
 /// One operation as it came.
 struct Incoming {
-    request: Request,
+    asked: Asked,
     /// SHA-256 of the file that came with it.
     file: Option<[u8; 32]>,
     idempotency_key: Option<String>,
@@ -145,7 +145,8 @@ async fn answer_one(server: &Server, caller: &Caller, incoming: Incoming, media:
     let outgoing = run(server, caller, incoming).await?;
     let replayed = matches!(outgoing, Outgoing::Replayed(_));
     let status = match (&outgoing, media) {
-        (Outgoing::Rejected(_), Media::GraphqlResponse) => StatusCode::BAD_REQUEST,
+        // A client that sent a hash expects to be asked for the text, and not to have erred.
+        (Outgoing::Rejected(errors), Media::GraphqlResponse) if !asks_for_text(errors) => StatusCode::BAD_REQUEST,
         _ => StatusCode::OK,
     };
     let mut response = (status, [(header::CONTENT_TYPE, media.content_type())], outgoing.body()).into_response();
@@ -156,15 +157,15 @@ async fn answer_one(server: &Server, caller: &Caller, incoming: Incoming, media:
 }
 
 /// One after the other, so that a batch takes one connection of the pool, and its mutations keep their order.
-async fn answer_many(server: &Server, caller: &Caller, requests: Vec<Request>, media: Media) -> Result<Response, Refusal> {
+async fn answer_many(server: &Server, caller: &Caller, requests: Vec<Asked>, media: Media) -> Result<Response, Refusal> {
     let mut answers = Vec::with_capacity(requests.len());
-    for (position, request) in requests.into_iter().enumerate() {
+    for (position, asked) in requests.into_iter().enumerate() {
         if position > 0
             && let Some(actor) = &caller.actor
         {
             server.limits.check_actor(actor).map_err(|limited| Refusal::rate_limited(limited, "requests"))?;
         }
-        let incoming = Incoming { request, file: None, idempotency_key: None, may_write: true };
+        let incoming = Incoming { asked, file: None, idempotency_key: None, may_write: true };
         answers.push(match run(server, caller, incoming).await {
             Ok(outgoing) => outgoing.body(),
             Err(refusal) => refusal.to_json(),
@@ -176,25 +177,33 @@ async fn answer_many(server: &Server, caller: &Caller, requests: Vec<Request>, m
 
 /// Runs one operation.
 async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Outgoing, Refusal> {
-    let hash = incoming.idempotency_key.is_some().then(|| request_hash(&incoming));
-    let prepared = match server.executor.prepare(incoming.request, caller.actor.is_some()) {
+    let Incoming { asked, file, idempotency_key, may_write } = incoming;
+    let document = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
+        Ok(document) => document,
+        Err(errors) => {
+            server.executor.count_rejected();
+            return Ok(Outgoing::Rejected(errors));
+        }
+    };
+    let hash = idempotency_key.is_some().then(|| request_hash(&document.hash, &asked.request, file.as_ref()));
+    let prepared = match server.executor.prepare(asked.request, document, caller.actor.is_some()) {
         Ok(prepared) => prepared,
         Err(errors) => return Ok(Outgoing::Rejected(errors)),
     };
-    if let Some(name) = prepared.name.as_deref().filter(|name| name.len() <= 100) {
+    let wanted = prepared.operation();
+    if let Some(name) = wanted.name.as_deref().filter(|name| name.len() <= 100) {
         Span::current().record("graphql.operation", name);
     }
-    if prepared.kind == OperationType::Mutation && !incoming.may_write {
+    let mutates = wanted.kind == OperationType::Mutation;
+    if mutates && !may_write {
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Send a mutation by POST");
         return Err(refusal.with_header(header::ALLOW, "POST"));
     }
-    for _ in 0..prepared.password_checks {
+    for _ in 0..wanted.password_checks {
         server.limits.check_sign_in(caller.address).map_err(|limited| Refusal::rate_limited(limited, "attempts to sign in"))?;
     }
-    match (incoming.idempotency_key, hash, &caller.actor) {
-        (Some(key), Some(hash), Some(actor)) if prepared.kind == OperationType::Mutation => {
-            run_once(server, caller, actor, prepared, &key, &hash).await
-        }
+    match (idempotency_key, hash, &caller.actor) {
+        (Some(key), Some(hash), Some(actor)) if mutates => run_once(server, caller, actor, prepared, &key, &hash).await,
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
         _ => match execute(server, caller, prepared).await {
             Answer::Executed(response) => Ok(Outgoing::Executed(to_json(&response))),
@@ -213,7 +222,7 @@ async fn run_once(
     key: &str,
     hash: &[u8; 32],
 ) -> Result<Outgoing, Refusal> {
-    if prepared.secret {
+    if prepared.operation().secret {
         let message = "Idempotency-Key cannot be used here: the answer is a credential, which is not stored";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", message));
     }
@@ -224,7 +233,7 @@ async fn run_once(
         Outcome::Run(guard) => guard,
     };
     // With several fields, one may have written before another failed: that is not repeated.
-    let several = prepared.root_fields > 1;
+    let several = prepared.operation().root_fields > 1;
     match execute(server, caller, prepared).await {
         Answer::Executed(response) if response.errors.is_empty() || several => {
             let body = to_json(&response);
@@ -265,16 +274,15 @@ async fn execute(server: &Server, caller: &Caller, prepared: Prepared) -> Answer
     server.executor.execute(prepared, operation).await
 }
 
-/// Everything that makes a request what it is.
-fn request_hash(incoming: &Incoming) -> [u8; 32] {
-    let request = &incoming.request;
+/// Everything that makes a request what it is, however it named its document.
+fn request_hash(document: &[u8; 32], request: &Request, file: Option<&[u8; 32]>) -> [u8; 32] {
     let mut hash = Sha256::new();
-    let variables = to_json(&request.variables);
-    for part in [request.query.as_str(), request.operation_name.as_deref().unwrap_or_default(), &variables] {
+    hash.update(document);
+    for part in [request.operation_name.as_deref().unwrap_or_default(), &to_json(&request.variables)] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    hash.update(incoming.file.unwrap_or_default());
+    hash.update(file.unwrap_or(&[0; 32]));
     hash.finalize().into()
 }
 

@@ -5,12 +5,20 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
 use super::refusal::Refusal;
+use crate::documents::Source;
+
+/// One request, whose document is still to be found: the text in `request` is empty.
+#[derive(Debug)]
+pub struct Asked {
+    pub source: Source,
+    pub request: Request,
+}
 
 /// One request, or several sent at once.
 #[derive(Debug)]
 pub enum Requests {
-    Single(Box<Request>),
-    Batch(Vec<Request>),
+    Single(Box<Asked>),
+    Batch(Vec<Asked>),
 }
 
 /// A JSON body.
@@ -29,11 +37,11 @@ pub fn body(bytes: &[u8], max_batch: usize) -> Result<Requests, Refusal> {
 }
 
 /// The parameters of a GET.
-pub fn query_string(query: &str) -> Result<Request, Refusal> {
+pub fn query_string(query: &str) -> Result<Asked, Refusal> {
     let mut fields = Map::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let value = match &*name {
-            "query" | "operationName" => Value::String(value.into_owned()),
+            "query" | "documentId" | "operationName" => Value::String(value.into_owned()),
             "variables" | "extensions" if value.is_empty() => Value::Null,
             "variables" | "extensions" => {
                 serde_json::from_str(&value).map_err(|error| malformed(format!("{name} is not JSON: {error}")))?
@@ -48,31 +56,46 @@ pub fn query_string(query: &str) -> Result<Request, Refusal> {
 }
 
 /// One request, as JSON.
-pub fn request(value: Value) -> Result<Request, Refusal> {
+pub fn request(value: Value) -> Result<Asked, Refusal> {
     let Value::Object(mut fields) = value else { return Err(malformed("A request is a JSON object")) };
-    let query = match fields.remove("query") {
-        Some(Value::String(query)) => query,
-        None | Some(Value::Null) => return Err(malformed("query is missing")),
-        Some(_) => return Err(malformed("query must be a string")),
+    let mut string = |name: &str| match fields.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(malformed(format!("{name} must be a string"))),
     };
-    let operation_name = match fields.remove("operationName") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(name)) => Some(name),
-        Some(_) => return Err(malformed("operationName must be a string")),
-    };
+    let (query, document_id, operation_name) = (string("query")?, string("documentId")?, string("operationName")?);
     let variables = match fields.remove("variables") {
         None | Some(Value::Null) => Variables::default(),
         Some(variables @ Value::Object(_)) => Variables::from_json(variables),
         Some(_) => return Err(malformed("variables must be an object")),
     };
-    match fields.remove("extensions") {
-        // None is known here; a client may send them all the same.
-        None | Some(Value::Null | Value::Object(_)) => {}
+    let hash = match fields.remove("extensions") {
+        None | Some(Value::Null) => None,
+        Some(Value::Object(mut extensions)) => match extensions.remove("persistedQuery") {
+            None | Some(Value::Null) => None,
+            Some(persisted) => Some(persisted_query(persisted)?),
+        },
         Some(_) => return Err(malformed("extensions must be an object")),
-    }
-    let mut request = Request::new(query).variables(variables);
+    };
+    let source = match (query, document_id, hash) {
+        (None, None, None) => return Err(malformed("query is missing")),
+        (None, Some(id), None) => Source::Id(id),
+        (_, Some(_), _) => return Err(malformed("documentId is instead of query and of persistedQuery, not beside them")),
+        (text, None, Some(hash)) => Source::Hash { hash, text },
+        (Some(text), None, None) => Source::Text(text),
+    };
+    let mut request = Request::new(String::new()).variables(variables);
     request.operation_name = operation_name;
-    Ok(request)
+    Ok(Asked { source, request })
+}
+
+/// The hash of Apollo's protocol, version 1.
+fn persisted_query(value: Value) -> Result<String, Refusal> {
+    match (value.get("version").and_then(Value::as_u64), value.get("sha256Hash")) {
+        (Some(1), Some(Value::String(hash))) => Ok(hash.clone()),
+        (Some(1), _) => Err(malformed("extensions.persistedQuery.sha256Hash must be a string")),
+        _ => Err(malformed("extensions.persistedQuery must be of version 1")),
+    }
 }
 
 /// What the specification calls not a well-formed GraphQL-over-HTTP request.
@@ -89,9 +112,9 @@ mod tests {
     #[test]
     fn reads_one_and_many() {
         let one = json!({ "query": "{ a }", "operationName": null, "variables": { "a": [1] }, "extensions": {}, "id": 7 });
-        let Ok(Requests::Single(request)) = body(one.to_string().as_bytes(), 2) else { panic!("not a request") };
-        assert_eq!((request.query.as_str(), &request.operation_name), ("{ a }", &None));
-        assert_eq!(serde_json::to_value(&request.variables).unwrap(), json!({ "a": [1] }));
+        let Ok(Requests::Single(asked)) = body(one.to_string().as_bytes(), 2) else { panic!("not a request") };
+        assert_eq!((&asked.source, &asked.request.operation_name), (&Source::Text("{ a }".to_owned()), &None));
+        assert_eq!(serde_json::to_value(&asked.request.variables).unwrap(), json!({ "a": [1] }));
         let two = json!([{ "query": "{ a }" }, { "query": "{ b }", "operationName": "B" }]);
         assert!(matches!(body(two.to_string().as_bytes(), 2), Ok(Requests::Batch(requests)) if requests.len() == 2));
         assert_eq!(body(two.to_string().as_bytes(), 1).unwrap_err().code, "BATCH_TOO_LONG");
@@ -104,6 +127,19 @@ mod tests {
             (json!("{ a }"), "A request is a JSON object"),
             (json!({}), "query is missing"),
             (json!({ "query": null }), "query is missing"),
+            (json!({ "documentId": 1 }), "documentId must be a string"),
+            (
+                json!({ "documentId": "a", "query": "{ a }" }),
+                "documentId is instead of query and of persistedQuery, not beside them",
+            ),
+            (
+                json!({ "extensions": { "persistedQuery": { "version": 2, "sha256Hash": "a" } } }),
+                "extensions.persistedQuery must be of version 1",
+            ),
+            (
+                json!({ "extensions": { "persistedQuery": { "version": 1 } } }),
+                "extensions.persistedQuery.sha256Hash must be a string",
+            ),
             (json!({ "query": { "a": 1 } }), "query must be a string"),
             (json!({ "query": "{ a }", "operationName": 1 }), "operationName must be a string"),
             (json!({ "query": "{ a }", "variables": [] }), "variables must be an object"),
@@ -121,8 +157,8 @@ mod tests {
 
     #[test]
     fn reads_a_query_string() {
-        let request = query_string("query=%7B%20a%20%7D&variables=%7B%22a%22:1%7D&operationName=A&other=1").unwrap();
-        assert_eq!((request.query.as_str(), request.operation_name.as_deref()), ("{ a }", Some("A")));
+        let asked = query_string("query=%7B%20a%20%7D&variables=%7B%22a%22:1%7D&operationName=A&other=1").unwrap();
+        assert_eq!((asked.source, asked.request.operation_name.as_deref()), (Source::Text("{ a }".to_owned()), Some("A")));
         assert!(query_string("query={a}&variables=").is_ok());
         for bad in [
             "",
@@ -134,5 +170,16 @@ mod tests {
         ] {
             assert_eq!(query_string(bad).unwrap_err().code, "BAD_REQUEST", "{bad}");
         }
+    }
+
+    #[test]
+    fn reads_names_of_documents() {
+        let source = |query: &str| query_string(query).unwrap().source;
+        assert_eq!(source("documentId=sha256:ab&variables={}"), Source::Id("sha256:ab".to_owned()));
+        let extensions = "extensions={%22persistedQuery%22:{%22version%22:1,%22sha256Hash%22:%22ab%22}}";
+        assert_eq!(source(extensions), Source::Hash { hash: "ab".to_owned(), text: None });
+        let text = Some("{a}".to_owned());
+        assert_eq!(source(&format!("query={{a}}&{extensions}")), Source::Hash { hash: "ab".to_owned(), text });
+        assert_eq!(source("query={a}&extensions={%22other%22:1}"), Source::Text("{a}".to_owned()));
     }
 }

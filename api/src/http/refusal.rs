@@ -8,8 +8,7 @@ use serde::Serialize;
 use tracing::error;
 
 use super::negotiate::Media;
-use crate::graphql::error::chain;
-use crate::graphql::executor::coded;
+use crate::graphql::error::{chain, coded};
 use crate::rate_limit::Limited;
 
 /// Why a request is not answered.

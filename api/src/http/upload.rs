@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use async_graphql::{Request, UploadValue};
+use async_graphql::UploadValue;
 use axum::body::Body;
 use axum::extract::multipart::Field;
 use axum::extract::{FromRequest, Multipart};
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 use super::graphql::{Caller, slow_body};
-use super::parse::{self, malformed};
+use super::parse::{self, Asked, malformed};
 use super::refusal::Refusal;
 
 /// Any of these, with any value, shows that a script of our own kind sent the request.
@@ -30,7 +30,7 @@ const MAX_MAP: usize = 4_096;
 const MAX_TIME: Duration = Duration::from_secs(600);
 
 /// Reads a multipart request: the request with its file in place, and the file's SHA-256.
-pub async fn read(app: &App, caller: &Caller, parts: Parts, body: Body) -> Result<(Request, [u8; 32]), Refusal> {
+pub async fn read(app: &App, caller: &Caller, parts: Parts, body: Body) -> Result<(Asked, [u8; 32]), Refusal> {
     if !PREFLIGHT_HEADERS.iter().any(|name| parts.headers.get(*name).is_some_and(|value| !value.is_empty())) {
         let message = "An upload needs the header GraphQL-Require-Preflight, with any value";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "PREFLIGHT_REQUIRED", message));
@@ -47,20 +47,20 @@ pub async fn read(app: &App, caller: &Caller, parts: Parts, body: Body) -> Resul
     tokio::time::timeout(MAX_TIME, read_form(app, form)).await.map_err(|_| slow_body())?
 }
 
-async fn read_form(app: &App, form: Multipart) -> Result<(Request, [u8; 32]), Refusal> {
+async fn read_form(app: &App, form: Multipart) -> Result<(Asked, [u8; 32]), Refusal> {
     let mut form = Form { multipart: form, patience: Duration::from_secs(app.config.http.request_timeout_seconds) };
     let operations = form.text("operations", app.config.http.max_body_bytes).await?;
     let map = form.text("map", MAX_MAP).await?;
     let value = serde_json::from_slice(&operations).map_err(|error| malformed(format!("operations is not JSON: {error}")))?;
-    let mut request = parse::request(value)?;
+    let mut asked = parse::request(value)?;
     let (part, variable) = destination(&map)?;
 
     let (upload, sha256) = form.file(&part, app.config.imports.max_bytes).await?;
-    request.set_upload(&variable, upload);
-    if request.uploads.is_empty() {
+    asked.request.set_upload(&variable, upload);
+    if asked.request.uploads.is_empty() {
         return Err(malformed(format!("map names {variable}, which operations does not have: set it to null there")));
     }
-    Ok((request, sha256))
+    Ok((asked, sha256))
 }
 
 /// From `map`: the name of the file's part, and the variable that it is the value of.

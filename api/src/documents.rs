@@ -1,0 +1,247 @@
+//! The document of a request: by its text, by its hash (automatic persisted queries), or by the id under which it was
+//! published. docs/api/documents.md is the contract.
+//!
+//! What a request asks for with a name is looked for among the published documents of its tenant and of all, and then, where
+//! the caller may send documents of their own, among those that the tenant's callers registered. The parsed form comes from
+//! [`ParsedDocuments`], which all tenants share: a name that is not the tenant's never gets that far.
+
+mod parsed;
+pub mod publish;
+mod trusted;
+mod usage;
+mod validate;
+mod variables;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_graphql::ServerError;
+use mdl::actor::Permission;
+use mdl::config::DocumentsMode;
+use mdl::documents::{ALL_TENANTS, automatic, sha256};
+use mdl::ids::TenantId;
+use mdl::{Actor, App, Error, instruments};
+use metrics::counter;
+use moka::sync::Cache;
+use tracing::warn;
+
+use crate::graphql::error::coded;
+use trusted::TrustedDocuments;
+
+pub use parsed::{ParsedDocument, ParsedDocuments, ParsedOperation};
+pub use validate::Validator;
+
+/// What Redis may take before a request goes on without it.
+const REDIS_PATIENCE: Duration = Duration::from_millis(250);
+/// Registered hashes that a process remembers, of all tenants; each takes some 150 bytes.
+const MAX_KNOWN: u64 = 50_000;
+/// How long a process remembers that a hash is registered before Redis is asked again, which renews the text's time.
+const KNOWN_FOR: Duration = Duration::from_secs(600);
+
+/// The code that makes clients send the text.
+pub const NOT_FOUND_BY_HASH: &str = "PERSISTED_QUERY_NOT_FOUND";
+
+/// How a request names its document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `query`.
+    Text(String),
+    /// `extensions.persistedQuery.sha256Hash`, and `query` where it was sent, too.
+    Hash { hash: String, text: Option<String> },
+    /// `documentId`.
+    Id(String),
+}
+
+/// A parsed document, or what the caller is told instead.
+pub type Found = Result<Arc<ParsedDocument>, Vec<ServerError>>;
+
+/// Why there is no document.
+enum NoDocument {
+    Refused(Vec<ServerError>),
+    /// PostgreSQL could not be asked.
+    Failed(Error),
+}
+
+/// Finds documents. It lives as long as the server; its counts of uses are written for as long.
+pub struct Documents {
+    app: App,
+    parsed: ParsedDocuments,
+    trusted: TrustedDocuments,
+    /// Registered by hash, as this process has seen.
+    known: Cache<(TenantId, [u8; 32]), ()>,
+}
+
+impl Documents {
+    pub fn new(app: App) -> Self {
+        let config = &app.config.documents;
+        let known_for = KNOWN_FOR.min(Duration::from_secs(config.apq_ttl_seconds / 2));
+        Self {
+            parsed: ParsedDocuments::new(app.config.graphql.clone(), config),
+            trusted: TrustedDocuments::new(app.clone()),
+            known: Cache::builder().max_capacity(MAX_KNOWN).time_to_live(known_for).build(),
+            app,
+        }
+    }
+
+    /// The document that a caller asks for.
+    pub async fn find(&self, actor: Option<&Actor>, source: Source) -> mdl::Result<Found> {
+        let tenant = actor.map_or(ALL_TENANTS, |actor| actor.tenant);
+        let kind = match &source {
+            Source::Text(_) => "inline",
+            Source::Hash { .. } => "automatic",
+            Source::Id(_) => "trusted",
+        };
+        let found = match source {
+            Source::Id(id) => self.by_name(tenant, &id).await.and_then(|found| {
+                found.ok_or_else(|| refusal("DOCUMENT_NOT_FOUND", "No document is published under this documentId"))
+            }),
+            Source::Text(text) => self.by_text(actor, &text).await,
+            Source::Hash { hash, text: Some(text) } => self.by_hash_and_text(actor, &hash, &text).await,
+            Source::Hash { hash, text: None } => self.by_hash(actor, &hash).await,
+        };
+        let found = match found {
+            Ok(document) => Ok(document),
+            Err(NoDocument::Refused(errors)) => Err(errors),
+            Err(NoDocument::Failed(error)) => return Err(error),
+        };
+        let outcome = match &found {
+            Ok(_) => "found",
+            Err(errors) if asks_for_text(errors) || has_code(errors, "DOCUMENT_NOT_FOUND") => "missing",
+            Err(_) => "refused",
+        };
+        counter!(instruments::DOCUMENTS, "source" => kind, "outcome" => outcome).increment(1);
+        Ok(found)
+    }
+
+    async fn by_text(&self, actor: Option<&Actor>, text: &str) -> Result<Arc<ParsedDocument>, NoDocument> {
+        let hash = sha256(text);
+        if self.may_explore(actor) {
+            return self.parse(hash, text);
+        }
+        // The text of a published document is as good as its name.
+        let tenant = actor.map_or(ALL_TENANTS, |actor| actor.tenant);
+        if let Some(document) = self.by_name(tenant, &hex(&hash)).await? {
+            return Ok(document);
+        }
+        if self.app.config.documents.mode == DocumentsMode::PreferTrusted {
+            // Whoever may explore has to sign in first.
+            let document = self.parse(hash, text)?;
+            if document.operations().iter().all(|operation| operation.only_sessions) {
+                return Ok(document);
+            }
+        }
+        Err(not_trusted())
+    }
+
+    async fn by_hash_and_text(&self, actor: Option<&Actor>, hash: &str, text: &str) -> Result<Arc<ParsedDocument>, NoDocument> {
+        let computed = sha256(text);
+        if !hash.eq_ignore_ascii_case(&hex(&computed)) {
+            return Err(refusal("PERSISTED_QUERY_HASH_MISMATCH", "sha256Hash is not the SHA-256 of the query"));
+        }
+        let document = self.by_text(actor, text).await?;
+        if let Some(actor) = actor
+            && self.may_explore(Some(actor))
+            && text.len() <= self.app.config.documents.apq_max_bytes
+            && !self.known.contains_key(&(actor.tenant, computed))
+        {
+            // Without Redis this process knows it all the same, or every request would wait for Redis in vain.
+            let _registered = within_patience(automatic::register(&self.app, actor.tenant, &computed, text)).await;
+            self.known.insert((actor.tenant, computed), ());
+        }
+        Ok(document)
+    }
+
+    async fn by_hash(&self, actor: Option<&Actor>, name: &str) -> Result<Arc<ParsedDocument>, NoDocument> {
+        let tenant = actor.map_or(ALL_TENANTS, |actor| actor.tenant);
+        let explores = self.may_explore(actor);
+        let hash = unhex(name);
+        if let Some(hash) = hash
+            && explores
+            && self.known.contains_key(&(tenant, hash))
+            && let Some(document) = self.parsed.get(&hash)
+        {
+            return Ok(document);
+        }
+        if let Some(document) = self.by_name(tenant, name).await? {
+            return Ok(document);
+        }
+        if !explores {
+            return Err(not_trusted());
+        }
+        if let (Some(hash), Some(_)) = (hash, actor)
+            && let Some(text) = within_patience(automatic::find(&self.app, tenant, &hash)).await.flatten()
+        {
+            let document = self.parse(hash, &text)?;
+            self.known.insert((tenant, hash), ());
+            return Ok(document);
+        }
+        Err(refusal(NOT_FOUND_BY_HASH, "PersistedQueryNotFound"))
+    }
+
+    /// A published document, whose use is counted.
+    async fn by_name(&self, tenant: TenantId, name: &str) -> Result<Option<Arc<ParsedDocument>>, NoDocument> {
+        match self.trusted.find(tenant, name).await.map_err(NoDocument::Failed)? {
+            Some(trusted) => {
+                let document = self.parse(trusted.sha256, &trusted.text)?;
+                self.trusted.count_use(&trusted);
+                Ok(Some(document))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn parse(&self, hash: [u8; 32], text: &str) -> Result<Arc<ParsedDocument>, NoDocument> {
+        self.parsed.parse_hashed(hash, text).map_err(NoDocument::Refused)
+    }
+
+    /// Whether a caller may send documents of their own.
+    fn may_explore(&self, actor: Option<&Actor>) -> bool {
+        match self.app.config.documents.mode {
+            DocumentsMode::Open => true,
+            DocumentsMode::PreferTrusted => actor.is_some_and(|actor| actor.permissions.contains(Permission::Explore)),
+            DocumentsMode::TrustedOnly => false,
+        }
+    }
+}
+
+/// Whether these are the one error that makes a client send the text; it is no failure.
+pub fn asks_for_text(errors: &[ServerError]) -> bool {
+    has_code(errors, NOT_FOUND_BY_HASH)
+}
+
+fn has_code(errors: &[ServerError], code: &str) -> bool {
+    let code = async_graphql::Value::from(code);
+    errors.iter().any(|error| error.extensions.as_ref().is_some_and(|extensions| extensions.get("code") == Some(&code)))
+}
+
+fn not_trusted() -> NoDocument {
+    let message = "This server runs published documents; this is none, and you may not send your own";
+    refusal("DOCUMENT_NOT_TRUSTED", message)
+}
+
+fn refusal(code: &str, message: &str) -> NoDocument {
+    NoDocument::Refused(vec![coded(ServerError::new(message, None), code)])
+}
+
+/// What Redis said, if it did in time. Without it a hash is not known, and the client sends its text.
+async fn within_patience<T>(work: impl Future<Output = mdl::Result<T>>) -> Option<T> {
+    match tokio::time::timeout(REDIS_PATIENCE, work).await {
+        Ok(Ok(value)) => Some(value),
+        Ok(Err(error)) => {
+            warn!(%error, "Could not ask Redis for a registered document");
+            None
+        }
+        Err(_) => {
+            warn!("Redis took too long to tell of a registered document");
+            None
+        }
+    }
+}
+
+fn hex(hash: &[u8; 32]) -> String {
+    data_encoding::HEXLOWER.encode(hash)
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
+}

@@ -1,0 +1,147 @@
+//! Whether variables fit the places of a document where they stand.
+//!
+//! Of the rules of the strict validation only one looks at the values of variables: that each argument, its variables filled
+//! in, is of the argument's type. (That a variable's own type suits its place is a rule that async-graphql 8.0.0-rc.5 has and
+//! never runs; so nothing here is concluded from a variable's own type.) This rule is applied here at every request. The
+//! strict validation says in which words it was broken, and takes several times as long as this; this only says "it fits",
+//! or else "ask the strict validation".
+
+use async_graphql::Variables;
+use async_graphql::parser::types::{ExecutableDocument, OperationType, Selection, SelectionSet};
+use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
+use async_graphql_value::{ConstValue, Value};
+
+/// The arguments of a document that have variables in them.
+pub struct Places {
+    /// Of each operation, in the order of the document.
+    operations: Vec<Vec<Place>>,
+    fragments: Vec<Place>,
+}
+
+/// An argument with variables, and its type as the registry spells it.
+struct Place {
+    ty: String,
+    value: Value,
+}
+
+impl Places {
+    /// Finds them. `None` when something is not found in the schema: then nothing is known of this document.
+    pub fn find(document: &ExecutableDocument, registry: &Registry) -> Option<Self> {
+        let root = |kind| match kind {
+            OperationType::Query => Some(&registry.query_type),
+            OperationType::Mutation => registry.mutation_type.as_ref(),
+            OperationType::Subscription => registry.subscription_type.as_ref(),
+        };
+        let within = |root: &str, set: &SelectionSet| {
+            let mut finder = Finder { registry, found: Vec::new() };
+            finder.selections(registry.types.get(root)?, set)?;
+            Some(finder.found)
+        };
+        let operations = document.operations.iter();
+        let operations = operations.map(|(_, operation)| within(root(operation.node.ty)?, &operation.node.selection_set.node));
+        let fragments = document.fragments.values();
+        let fragments =
+            fragments.map(|fragment| within(&fragment.node.type_condition.node.on.node, &fragment.node.selection_set.node));
+        Some(Self {
+            operations: operations.collect::<Option<_>>()?,
+            fragments: fragments.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect(),
+        })
+    }
+
+    /// Whether the values of these variables are surely right for an operation.
+    pub fn accept(&self, operation: usize, variables: &Variables, registry: &Registry) -> bool {
+        self.operations[operation].iter().chain(&self.fragments).all(|place| place.accepts(variables, registry))
+    }
+}
+
+impl Place {
+    fn accepts(&self, variables: &Variables, registry: &Registry) -> bool {
+        match &self.value {
+            // Of an argument with a variable that is not given, the rule says nothing.
+            Value::Variable(name) => variables.get(name).is_none_or(|value| conforms(registry, &self.ty, value)),
+            value => {
+                let filled = value.clone().into_const_with(|name| variables.get(&name).cloned().ok_or(()));
+                filled.map_or(true, |value| conforms(registry, &self.ty, &value))
+            }
+        }
+    }
+}
+
+/// Walks through a document beside the types of the schema.
+struct Finder<'a> {
+    registry: &'a Registry,
+    found: Vec<Place>,
+}
+
+impl Finder<'_> {
+    /// `None` when a name is not in the schema.
+    fn selections(&mut self, parent: &MetaType, set: &SelectionSet) -> Option<()> {
+        for selection in &set.items {
+            for directive in selection.node.directives() {
+                let known = self.registry.directives.get(directive.node.name.node.as_str())?;
+                for (name, value) in &directive.node.arguments {
+                    self.argument(known.args.get(name.node.as_str())?, &value.node);
+                }
+            }
+            match &selection.node {
+                Selection::Field(field) if field.node.name.node == "__typename" => {}
+                Selection::Field(field) => {
+                    let known = parent.field_by_name(&field.node.name.node)?;
+                    for (name, value) in &field.node.arguments {
+                        self.argument(known.args.get(name.node.as_str())?, &value.node);
+                    }
+                    let ty = self.registry.types.get(MetaTypeName::concrete_typename(&known.ty))?;
+                    self.selections(ty, &field.node.selection_set.node)?;
+                }
+                Selection::InlineFragment(inline) => {
+                    let ty = match &inline.node.type_condition {
+                        Some(condition) => self.registry.types.get(condition.node.on.node.as_str())?,
+                        None => parent,
+                    };
+                    self.selections(ty, &inline.node.selection_set.node)?;
+                }
+                Selection::FragmentSpread(_) => {}
+            }
+        }
+        Some(())
+    }
+
+    fn argument(&mut self, argument: &MetaInputValue, value: &Value) {
+        // Without a variable it was looked at once and for all.
+        if value.clone().into_const().is_none() {
+            self.found.push(Place { ty: argument.ty.clone(), value: value.clone() });
+        }
+    }
+}
+
+/// Whether a value is surely of this type, which is spelled as in the registry: `[Int!]!`.
+fn conforms(registry: &Registry, ty: &str, value: &ConstValue) -> bool {
+    match MetaTypeName::create(ty) {
+        MetaTypeName::NonNull(ty) => *value != ConstValue::Null && conforms(registry, ty, value),
+        _ if *value == ConstValue::Null => true,
+        MetaTypeName::List(entry) => match value {
+            ConstValue::List(values) => values.iter().all(|value| conforms(registry, entry, value)),
+            // One value stands for a list of it.
+            value => conforms(registry, entry, value),
+        },
+        MetaTypeName::Named(name) => conforms_to_named(registry, name, value),
+    }
+}
+
+/// Of a value that is not null.
+fn conforms_to_named(registry: &Registry, name: &str, value: &ConstValue) -> bool {
+    match (registry.types.get(name), value) {
+        (Some(MetaType::Scalar { is_valid, .. }), value) => is_valid.as_ref().is_none_or(|is_valid| is_valid(value)),
+        (Some(MetaType::Enum { enum_values, .. }), ConstValue::Enum(name)) => enum_values.contains_key(name.as_str()),
+        (Some(MetaType::Enum { enum_values, .. }), ConstValue::String(name)) => enum_values.contains_key(name),
+        // Of a "one of" the strict validation knows more.
+        (Some(MetaType::InputObject { input_fields, oneof: false, .. }), ConstValue::Object(values)) => {
+            values.keys().all(|key| input_fields.contains_key(key.as_str()))
+                && input_fields.values().all(|field| match values.get(field.name.as_str()) {
+                    Some(value) => conforms(registry, &field.ty, value),
+                    None => field.default_value.is_some() || !MetaTypeName::create(&field.ty).is_non_null(),
+                })
+        }
+        _ => false,
+    }
+}

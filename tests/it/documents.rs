@@ -1,0 +1,275 @@
+//! Documents by hash and by id: what is found, for whom, and for how long.
+
+use mdl::Actor;
+use mdl::actor::Role;
+use mdl::documents::{self, ALL_TENANTS, NewDocument, sha256};
+use mdl_tests::{Answer, Client, TestApp, eventually};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+const TEXT: &str = "query Role { me { role } }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registered_hash_is_enough() {
+    let app = TestApp::start().await;
+    app.other_tenant().await;
+    let viewer = app.client(Role::Viewer).await;
+    for accept in ["application/graphql-response+json", "application/json"] {
+        let unknown = viewer.receive(post(&viewer, &by_hash(TEXT, false)).header("accept", accept)).await;
+        assert_eq!((unknown.status, unknown.error_code()), (StatusCode::OK, Some("PERSISTED_QUERY_NOT_FOUND")), "{accept}");
+        assert_eq!(unknown.body["errors"][0]["message"], "PersistedQueryNotFound");
+    }
+    assert_eq!(viewer.post(&by_hash(TEXT, true)).await.data()["me"]["role"], "VIEWER");
+    assert_eq!(viewer.post(&by_hash(TEXT, false)).await.data()["me"]["role"], "VIEWER");
+    let extensions = by_hash(TEXT, false)["extensions"].to_string();
+    let address = url::Url::parse_with_params(&format!("{}/graphql", app.base), [("extensions", extensions)]).unwrap();
+    assert_eq!(viewer.receive(viewer.http.get(address)).await.data()["me"]["role"], "VIEWER");
+    // Another user of the tenant, another instance; not another tenant, though it shares the parsed form.
+    assert_eq!(app.client(Role::Admin).await.post(&by_hash(TEXT, false)).await.data()["me"]["role"], "ADMIN");
+    let elsewhere = app.instance(&[]).await.with(viewer.credential.clone().unwrap());
+    assert_eq!(elsewhere.post(&by_hash(TEXT, false)).await.data()["me"]["role"], "VIEWER");
+    let stranger = app.client_of("globex", Role::Viewer).await;
+    assert_eq!(stranger.post(&by_hash(TEXT, false)).await.error_code(), Some("PERSISTED_QUERY_NOT_FOUND"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_hashes_to_it_is_registered_and_only_by_the_known() {
+    let app = TestApp::start().await;
+    let viewer = app.client(Role::Viewer).await;
+    let mut wrong = by_hash(TEXT, true);
+    wrong["query"] = json!("{ me { role isApiKey } }");
+    let answer = viewer.post(&wrong).await;
+    assert_eq!(answer.error_code(), Some("PERSISTED_QUERY_HASH_MISMATCH"), "{}", answer.body);
+    let public = "{ __typename }";
+    assert_eq!(app.anonymous().post(&by_hash(public, true)).await.data()["__typename"], "Query");
+    for client in [app.anonymous(), &viewer] {
+        assert_eq!(client.post(&by_hash(public, false)).await.error_code(), Some("PERSISTED_QUERY_NOT_FOUND"));
+    }
+    // What cannot be parsed is not registered either.
+    assert_eq!(viewer.post(&by_hash("{ me", true)).await.error_code(), Some("GRAPHQL_PARSE_FAILED"));
+    assert_eq!(viewer.post(&by_hash("{ me", false)).await.error_code(), Some("PERSISTED_QUERY_NOT_FOUND"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_registers_so_many() {
+    let settings = [("MDL_APQ_MAX_DOCUMENTS", "3"), ("MDL_APQ_MAX_BYTES", "100"), ("MDL_APQ_TTL_SECONDS", "1")];
+    let app = TestApp::start_with(&settings[..2]).await;
+    let viewer = app.client(Role::Viewer).await;
+    let text = |i: usize| format!("query Q{i} {{ me {{ role }} }}");
+    for i in 0..5 {
+        viewer.post(&by_hash(&text(i), true)).await.data();
+    }
+    // A fresh instance has nothing in memory.
+    let elsewhere = app.instance(&[]).await.with(viewer.credential.clone().unwrap());
+    let mut found = 0;
+    for i in 0..5 {
+        found += usize::from(elsewhere.post(&by_hash(&text(i), false)).await.error_code().is_none());
+    }
+    assert_eq!(found, 3);
+    let long = format!("{{ me {{ role }} }} # {}", "x".repeat(100));
+    viewer.post(&by_hash(&long, true)).await.data();
+    assert_eq!(viewer.post(&by_hash(&long, false)).await.error_code(), Some("PERSISTED_QUERY_NOT_FOUND"));
+
+    let forgetful = app.instance(&settings).await.with(viewer.credential.clone().unwrap());
+    forgetful.post(&by_hash("{ me { isApiKey } }", true)).await.data();
+    eventually("the text is forgotten", async || {
+        tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+        let answer = forgetful.post(&by_hash("{ me { isApiKey } }", false)).await;
+        (answer.error_code() == Some("PERSISTED_QUERY_NOT_FOUND")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_the_text_still_works() {
+    let app = TestApp::start_with(&[("REDIS_URL", "redis://127.0.0.1:1/0")]).await;
+    let viewer = app.client(Role::Viewer).await;
+    assert_eq!(viewer.post(&by_hash(TEXT, false)).await.error_code(), Some("PERSISTED_QUERY_NOT_FOUND"));
+    for with_text in [true, false, true] {
+        assert_eq!(viewer.post(&by_hash(TEXT, with_text)).await.data()["me"]["role"], "VIEWER");
+    }
+    // An instance that was told nothing asks for the text.
+    let elsewhere = app.instance(&[]).await.with(viewer.credential.clone().unwrap());
+    assert_eq!(elsewhere.post(&by_hash(TEXT, false)).await.error_code(), Some("PERSISTED_QUERY_NOT_FOUND"));
+    elsewhere.ask(TEXT, json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_document_runs_by_its_id() {
+    let app = TestApp::start().await;
+    app.other_tenant().await;
+    let (admin, viewer) = (app.client(Role::Admin).await, app.client(Role::Viewer).await);
+    let elsewhere = app.instance(&[]).await.with(viewer.credential.clone().unwrap());
+    let ask = json!({ "documentId": "me-1" });
+    assert_eq!(elsewhere.post(&ask).await.error_code(), Some("DOCUMENT_NOT_FOUND"), "and that is remembered");
+    let published = publish(&admin, &json!({ "me-1": TEXT }).to_string()).await;
+    assert_eq!(published.user_errors(), [""; 0]);
+    assert_eq!(published.payload()["documents"][0]["version"], 1);
+    assert_eq!(published.payload()["documents"][0]["publishedBy"]["email"], "admin@example.com");
+    eventually("both instances run it", async || {
+        let both = [viewer.post(&ask).await, elsewhere.post(&ask).await];
+        both.iter().all(|answer| answer.error_code().is_none()).then_some(())
+    })
+    .await;
+    // By every name it has; with variables, a GET, a batch.
+    let hash = data_encoding::HEXLOWER.encode(&sha256(TEXT));
+    for name in ["me-1", &hash, &format!("sha256:{hash}")] {
+        let get = viewer.get(&format!("/graphql?documentId={name}&variables={{}}")).await;
+        assert_eq!(get.data()["me"]["role"], "VIEWER", "{name}");
+    }
+    assert_eq!(viewer.post(&by_hash(TEXT, false)).await.data()["me"]["role"], "VIEWER");
+    let batch = viewer.post(&json!([ask, { "documentId": "none" }])).await.body;
+    assert_eq!(
+        (&batch[0]["data"]["me"]["role"], &batch[1]["errors"][0]["extensions"]["code"]),
+        (&json!("VIEWER"), &json!("DOCUMENT_NOT_FOUND"))
+    );
+    let stranger = app.client_of("globex", Role::Admin).await;
+    assert_eq!(stranger.post(&ask).await.error_code(), Some("DOCUMENT_NOT_FOUND"));
+
+    let id = published.payload()["documents"][0]["id"].clone();
+    let withdraw =
+        async |client: &Client| client.mutate("withdrawDocument", json!({ "id": id }), "document { withdrawnAt }").await;
+    assert_eq!(withdraw(&stranger).await.user_errors(), ["id: NOT_FOUND"]);
+    assert!(withdraw(&admin).await.payload()["document"]["withdrawnAt"].is_string());
+    let withdrawn = std::time::Instant::now();
+    eventually("no instance runs it", async || {
+        let both = [viewer.post(&ask).await, elsewhere.post(&ask).await];
+        both.iter().all(|answer| answer.error_code() == Some("DOCUMENT_NOT_FOUND")).then_some(())
+    })
+    .await;
+    assert!(withdrawn.elapsed().as_secs_f64() < 2.0, "{:?}", withdrawn.elapsed());
+    assert_eq!(withdraw(&admin).await.user_errors(), [""; 0], "the same call again");
+    let actions = "SELECT string_agg(action, ' ' ORDER BY id) FROM audit_log WHERE entity_kind = 'document'";
+    assert_eq!(app.database.text(actions).await.as_deref(), Some("documents.published document.withdrawn"));
+    assert_eq!(publish(&admin, &json!({ "me-1": TEXT }).to_string()).await.payload()["documents"][0]["withdrawnAt"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_is_published_whole_or_not_at_all() {
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    let before = app.database.contents().await;
+    let bad = json!({
+        "good": TEXT,
+        "typo": "query Typo {\n  metrics { totl }\n}",
+        "broken": "query Broken { me",
+        "costly": "{ metrics(first: 100) { nodes { upstream(first: 100) { nodes { upstream(first: 100) { nodes { key } } } } } } }",
+    });
+    let answer = publish(&admin, &bad.to_string()).await;
+    assert_eq!(answer.payload()["documents"], Value::Null);
+    let messages = answer.payload()["userErrors"].to_string();
+    assert!(messages.contains("typo, line 2, column 13: Unknown field"), "{messages}");
+    assert!(messages.contains("broken, line 1") && !messages.contains("good"), "{messages}");
+    for (manifest, code) in [("", "INVALID"), ("{}", "REQUIRED"), ("[1]", "INVALID"), ("{ \"a\": ", "INVALID")] {
+        assert_eq!(publish(&admin, manifest).await.user_errors(), [format!("manifest: {code}")], "{manifest}");
+    }
+    assert_eq!(app.database.contents().await, before);
+
+    // Documents whose variables decide on cost or are required can be published.
+    let variables = "query Q($first: Int!, $ids: [ID!]!, $input: MetricFilter!) {
+        metrics(first: $first, filter: $input) { totalCount } nodes(ids: $ids) { id } }";
+    assert_eq!(publish(&admin, variables).await.user_errors(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_grow_and_an_id_keeps_its_text() {
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    let versions = async |manifest: Value| -> Vec<Value> {
+        let answer = publish(&admin, &manifest.to_string()).await;
+        let documents = answer.payload()["documents"].as_array().cloned().unwrap_or_default();
+        documents.iter().map(|document| json!([document["name"], document["documentId"], document["version"]])).collect()
+    };
+    let other = "query Role { me { role isApiKey } }";
+    assert_eq!(versions(json!({ "a": TEXT })).await, [json!(["Role", "a", 1])]);
+    assert_eq!(versions(json!({ "b": other, "c": TEXT })).await, [json!(["Role", "b", 2]), json!(["Role", "c", 1])]);
+    assert_eq!(versions(json!({ "a": TEXT, "b": other })).await, [json!(["Role", "a", 1]), json!(["Role", "b", 2])]);
+    assert_eq!(publish(&admin, &json!({ "a": other }).to_string()).await.user_errors(), ["manifest: TAKEN"]);
+    let apollo = |body: &str| {
+        json!({ "format": "apollo-persisted-query-manifest", "version": 1,
+                "operations": [{ "id": "x", "name": "Named", "type": "query", "body": body }, { "id": "x", "name": "Named", "type": "query", "body": TEXT }] })
+    };
+    assert_eq!(versions(apollo(TEXT)).await[0], json!(["Named", "x", 1]), "the same twice is once");
+    assert_eq!(app.database.number("SELECT count(*) FROM documents").await, 4);
+    let list = admin
+        .ask("{ documents(first: 3) { totalCount nodes { name documentId sha256 } pageInfo { hasNextPage } } }", json!({}))
+        .await;
+    assert_eq!((&list["documents"]["totalCount"], &list["documents"]["nodes"][0]["name"]), (&json!(4), &json!("Named")));
+    assert_eq!(list["documents"]["pageInfo"]["hasNextPage"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_all_tenants_are_read_by_all_and_written_by_none() {
+    let app = TestApp::start().await;
+    app.other_tenant().await;
+    let new = NewDocument { document_id: "all-1".to_owned(), name: "Public".to_owned(), text: "{ __typename }".to_owned() };
+    let published = documents::publish(&app.app, &Actor::system(ALL_TENANTS), &[new]).await.unwrap();
+    for client in [app.anonymous().clone(), app.client(Role::Viewer).await, app.client_of("globex", Role::Viewer).await] {
+        assert_eq!(client.post(&json!({ "documentId": "all-1" })).await.data()["__typename"], "Query");
+    }
+    let admin = app.client(Role::Admin).await;
+    let list = admin.ask("{ documents { nodes { id forAllTenants useCount } } }", json!({})).await["documents"]["nodes"].clone();
+    assert_eq!((&list[0]["forAllTenants"], &list[0]["useCount"]), (&json!(true), &Value::Null));
+    let withdrawn = admin.mutate("withdrawDocument", json!({ "id": list[0]["id"] }), "document { id }").await;
+    assert_eq!(withdrawn.user_errors(), ["id: NOT_FOUND"]);
+    // Row-level security says so, too.
+    let tx = app.app.db.begin(app.tenant.id).await.unwrap();
+    let mut conn: &diesel_async::AsyncPgConnection = &tx;
+    for statement in ["UPDATE documents SET name = 'x'", "DELETE FROM documents"] {
+        assert_eq!(diesel_async::RunQueryDsl::execute(diesel::sql_query(statement), &mut conn).await.unwrap(), 0, "{statement}");
+    }
+    drop(tx);
+    // A tenant's own document of the same id comes first.
+    publish(&admin, &json!({ "all-1": TEXT }).to_string()).await.data();
+    eventually("the tenant's own comes first", async || {
+        let answer = admin.post(&json!({ "documentId": "all-1" })).await;
+        (answer.data()["me"]["role"] == "ADMIN").then_some(())
+    })
+    .await;
+    assert_eq!(app.anonymous().post(&json!({ "documentId": "all-1" })).await.data()["__typename"], "Query");
+    eventually("uses are counted", async || {
+        let counted = format!("SELECT use_count FROM documents WHERE id = '{}' AND last_used_at IS NOT NULL", published[0].id);
+        let counts = app.database.superuser().await.query(&counted, &[]).await.unwrap();
+        counts.first().filter(|row| row.get::<_, i64>(0) >= 4).map(|_| ())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_mutation_by_text_and_by_hash_is_one_request() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    let text = "mutation($input: CreateMetricInput!) { createMetric(input: $input) { metric { key } userErrors { message } } }";
+    let send = async |mut body: Value| {
+        body["variables"] = json!({ "input": { "key": "M", "name": "M" } });
+        editor.receive(post(&editor, &body).header("idempotency-key", "one")).await
+    };
+    let first = send(by_hash(text, true)).await;
+    assert_eq!(first.header("idempotency-replayed"), None);
+    for again in [by_hash(text, false), json!({ "query": text })] {
+        let again = send(again).await;
+        assert_eq!((again.header("idempotency-replayed"), &again.body), (Some("true"), &first.body));
+    }
+    assert_eq!(send(json!({ "query": format!("{text} ") })).await.error_code(), Some("IDEMPOTENCY_CONFLICT"));
+    assert_eq!(app.database.number("SELECT count(*) FROM metrics").await, 1);
+}
+
+/// A request by Apollo's protocol, with the text or without.
+pub fn by_hash(text: &str, with_text: bool) -> Value {
+    let hash = data_encoding::HEXLOWER.encode(&sha256(text));
+    let mut request = json!({ "extensions": { "persistedQuery": { "version": 1, "sha256Hash": hash } } });
+    if with_text {
+        request["query"] = json!(text);
+    }
+    request
+}
+
+/// Publishes a manifest by the mutation.
+pub async fn publish(client: &Client, manifest: &str) -> Answer {
+    let selection = "documents { id documentId name version publishedBy { email } withdrawnAt } outdated { errors }";
+    client.mutate("publishDocuments", json!({ "manifest": manifest }), selection).await
+}
+
+fn post(client: &Client, body: &Value) -> reqwest::RequestBuilder {
+    client.http.post(format!("{}/graphql", client.base)).json(body)
+}

@@ -1,0 +1,49 @@
+//! Clients of other makers, from npm: the scripts of `tests/clients`.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::root;
+
+/// One that was added last: a folder without it is of an earlier version.
+const NEWEST: &str = "node_modules/@graphql-codegen/client-preset";
+
+/// The folder with its packages installed; `None` where that cannot be, which the test then says and passes.
+pub fn folder() -> Option<PathBuf> {
+    let folder = root().join("tests/clients");
+    if Command::new("node").arg("--version").output().is_err() {
+        eprintln!("skipped: node is missing, which runs the clients");
+        return None;
+    }
+    // Several tests may come here at once, each a process.
+    let lock = File::open(folder.join("package.json")).expect("tests/clients/package.json");
+    lock.lock().expect("a lock on package.json");
+    if !folder.join(NEWEST).is_dir() {
+        let installed = Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder).output();
+        if !installed.as_ref().is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: npm ci in tests/clients failed: {installed:?}");
+            return None;
+        }
+    }
+    Some(folder)
+}
+
+/// What a script prints as JSON.
+pub async fn run(script: &'static str, arguments: &[&str], input: &str) -> Value {
+    let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    let input = input.to_owned();
+    let run = move || {
+        let mut node = Command::new("node");
+        node.arg(script).args(arguments).current_dir(root().join("tests/clients"));
+        let mut node = node.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("node");
+        node.stdin.take().expect("its input").write_all(input.as_bytes()).expect("node reads");
+        node.wait_with_output().expect("node ends")
+    };
+    let output = tokio::task::spawn_blocking(run).await.expect("node does not panic us");
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{script}: {error}: {}", String::from_utf8_lossy(&output.stderr)))
+}
