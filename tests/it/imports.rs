@@ -1,6 +1,7 @@
 //! Bulk imports, with the worker's work done in place: what a file becomes, and what is left of it when something breaks.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -80,14 +81,14 @@ async fn count(client: &Client, what: &str) -> i64 {
     client.query_one(&format!("SELECT count(*) FROM {what}"), &[]).await.unwrap().get(0)
 }
 
-async fn metric(test: &TestApp, key: &str) -> metrics::Metric {
-    let row = test
+async fn metric(test: &TestApp, key: &str) -> Arc<metrics::Metric> {
+    let rows = test
         .app
         .db
         .snapshot(test.tenant.id)
-        .read(async |conn| metrics::store::by_key(conn, test.tenant.id, key, false).await)
+        .read(async |conn| metrics::store::by_keys(conn, test.tenant.id, &[key.to_owned()], false).await)
         .await;
-    row.unwrap().unwrap_or_else(|| panic!("no metric {key}")).0
+    rows.unwrap().pop().unwrap_or_else(|| panic!("no metric {key}")).0
 }
 
 /// So many metrics, each downstream of the next, which comes later in the file.

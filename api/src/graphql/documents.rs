@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, InputObject, Object, Result, SimpleObject};
 use chrono::{DateTime, Utc};
 use data_encoding::HEXLOWER;
@@ -11,7 +10,7 @@ use mdl::documents::{self, ById, store};
 use mdl::ids::DocumentId;
 use mdl::page::{Page, PageArgs};
 
-use super::connection::connection;
+use super::connection::{Connection, connection};
 use super::context::ContextExt;
 use super::error::{UserError, split, top_level};
 use super::global_id::{self, Kind};
@@ -27,37 +26,37 @@ pub struct PublishedDocument(pub documents::Document);
 #[Object]
 impl PublishedDocument {
     /// Opaque, and unique over all types.
-    async fn id(&self) -> ID {
+    fn id(&self) -> ID {
         global_id::encode(Kind::Document, self.0.id.0)
     }
 
     /// What clients send as `documentId`.
-    async fn document_id(&self) -> &str {
+    fn document_id(&self) -> &str {
         &self.0.document_id
     }
 
     /// SHA-256 of the text in hex, which clients may send as well.
-    async fn sha256(&self) -> String {
+    fn sha256(&self) -> String {
         HEXLOWER.encode(&self.0.sha256)
     }
 
     /// After its operation, unless its manifest said otherwise.
-    async fn name(&self) -> &str {
+    fn name(&self) -> &str {
         &self.0.name
     }
 
     /// Grows when the name is published with another text.
-    async fn version(&self) -> i32 {
+    fn version(&self) -> i32 {
         self.0.version
     }
 
     /// The document itself.
-    async fn text(&self) -> &str {
+    fn text(&self) -> &str {
         &self.0.text
     }
 
     /// Whether it is everybody's: the operator published it, and only the operator withdraws it.
-    async fn for_all_tenants(&self) -> bool {
+    fn for_all_tenants(&self) -> bool {
         self.0.is_for_all_tenants()
     }
 
@@ -67,22 +66,22 @@ impl PublishedDocument {
     }
 
     /// When it was published last.
-    async fn published_at(&self) -> DateTime<Utc> {
+    fn published_at(&self) -> DateTime<Utc> {
         self.0.published_at
     }
 
     /// When it was withdrawn; null when it is in use.
-    async fn withdrawn_at(&self) -> Option<DateTime<Utc>> {
+    fn withdrawn_at(&self) -> Option<DateTime<Utc>> {
         self.0.withdrawn_at
     }
 
     /// How often it was run, some seconds behind; null when it is everybody's.
-    async fn use_count(&self) -> Option<i64> {
+    fn use_count(&self) -> Option<i64> {
         (!self.0.is_for_all_tenants()).then_some(self.0.use_count)
     }
 
     /// When it was run last; null when it never was, or is everybody's.
-    async fn last_used_at(&self) -> Option<DateTime<Utc>> {
+    fn last_used_at(&self) -> Option<DateTime<Utc>> {
         self.0.last_used_at.filter(|_| !self.0.is_for_all_tenants())
     }
 }
@@ -114,7 +113,7 @@ impl DocumentQueries {
         #[graphql(desc = "Only entries after this cursor.")] after: Option<String>,
         #[graphql(desc = "The last so many entries, at most 100.")] last: Option<i32>,
         #[graphql(desc = "Only entries before this cursor.")] before: Option<String>,
-    ) -> Result<Connection<String, PublishedDocument, DocumentTotal>> {
+    ) -> Result<Connection<PublishedDocument, DocumentTotal>> {
         let args: PageArgs<ById> = PageArgs::parse(first, after, last, before).map_err(top_level)?;
         let view = ctx.reading()?;
         let tenant = view.snapshot.tenant();
@@ -123,7 +122,7 @@ impl DocumentQueries {
             let at = ById(document.id);
             (document, at)
         });
-        Ok(connection(page, DocumentTotal, PublishedDocument))
+        Ok(connection(ctx, page, DocumentTotal, PublishedDocument))
     }
 }
 
@@ -149,12 +148,12 @@ pub struct OutdatedDocument(publish::Outdated);
 #[Object]
 impl OutdatedDocument {
     /// The document. It is still run, and answered with these errors.
-    async fn document(&self) -> PublishedDocument {
+    fn document(&self) -> PublishedDocument {
         PublishedDocument(self.0.document.clone())
     }
 
     /// What is wrong with it, with line and column.
-    async fn errors(&self) -> Vec<String> {
+    fn errors(&self) -> Vec<String> {
         self.0.errors.iter().map(|error| publish::sentence(error).trim_start_matches([',', ':', ' ']).to_owned()).collect()
     }
 }

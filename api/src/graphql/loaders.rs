@@ -158,11 +158,14 @@ impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
         if let Some(each) = keys.iter().map(|key| self.known(key)).collect::<Option<Vec<_>>>() {
             return each.into_iter().map(|value| value.map_err(|error| outward(&error))).collect();
         }
-        self.gather(&keys).await;
-        let found = together(self.loader().try_load_many(keys.clone())).await?;
-        // A key may be asked for twice.
-        let each = keys.iter().map(|key| found.get(key).cloned().unwrap_or(Ok(None)));
-        each.map(|value| value.map_err(|error| outward(&error))).collect()
+        Box::pin(async move {
+            self.gather(&keys).await;
+            let found = together(self.loader().try_load_many(keys.clone())).await?;
+            // A key may be asked for twice.
+            let each = keys.iter().map(|key| found.get(key).cloned().unwrap_or(Ok(None)));
+            each.map(|value| value.map_err(|error| outward(&error))).collect()
+        })
+        .await
     }
 }
 

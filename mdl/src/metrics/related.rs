@@ -1,5 +1,7 @@
 //! Metrics that stand in a relation to several things at once: for each thing one page, in one statement.
 
+use std::sync::Arc;
+
 use diesel::dsl::{AsSelect, SqlTypeOf};
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -81,7 +83,7 @@ pub async fn of_key_results(
             .load(&mut conn)
             .await?
     };
-    Ok(rows.into_iter().map(|(id, metric, details)| (id, (metric, details))).collect())
+    Ok(rows.into_iter().map(|(id, metric, details)| (id, (Arc::new(metric), details.map(Arc::new)))).collect())
 }
 
 /// The pages, each with the index of what it is the page of.
@@ -100,7 +102,7 @@ pub(super) async fn pages(
         let mut page = Vec::new();
         while let Some((_, metric, details)) = rows.next_if(|row| row.0 == ordinal) {
             let position = ByText(metric.key.clone());
-            page.push(((metric, details), position));
+            page.push(((Arc::new(metric), details.map(Arc::new)), position));
         }
         // PostgreSQL counts from 1.
         pages.push((ordinal as usize - 1, Page::from_rows(page, args)));

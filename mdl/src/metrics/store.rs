@@ -1,11 +1,14 @@
 //! Reads of the metrics table.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use diesel::dsl::count_star;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::{Jsonb, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::Metric;
@@ -17,8 +20,8 @@ use crate::ids::{DomainId, MetricId, TenantId};
 use crate::page::{Page, PageArgs};
 use crate::schema::metrics;
 
-/// A metric and, where they were asked for, its details.
-pub type Row = (Metric, Option<Details>);
+/// A metric and, where they were asked for, its details. Shared from the start: both are large, and pass through many hands.
+pub type Row = (Arc<Metric>, Option<Arc<Details>>);
 
 /// What a list of metrics is ordered by; the id decides between equals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,16 +61,12 @@ impl Default for Listing {
     }
 }
 
-pub async fn by_ids(mut conn: &AsyncPgConnection, tenant: TenantId, ids: &[MetricId], with_details: bool) -> Result<Vec<Row>> {
-    Ok(select(tenant, with_details).filter(metrics::id.eq_any(ids)).load(&mut conn).await?)
+pub async fn by_ids(conn: &AsyncPgConnection, tenant: TenantId, ids: &[MetricId], with_details: bool) -> Result<Vec<Row>> {
+    load(conn, of(tenant).filter(metrics::id.eq_any(ids.to_vec())), with_details).await
 }
 
-pub async fn by_keys(mut conn: &AsyncPgConnection, tenant: TenantId, keys: &[String], with_details: bool) -> Result<Vec<Row>> {
-    Ok(select(tenant, with_details).filter(metrics::key.eq_any(keys)).load(&mut conn).await?)
-}
-
-pub async fn by_key(mut conn: &AsyncPgConnection, tenant: TenantId, key: &str, with_details: bool) -> Result<Option<Row>> {
-    Ok(select(tenant, with_details).filter(metrics::key.eq(key)).first(&mut conn).await.optional()?)
+pub async fn by_keys(conn: &AsyncPgConnection, tenant: TenantId, keys: &[String], with_details: bool) -> Result<Vec<Row>> {
+    load(conn, of(tenant).filter(metrics::key.eq_any(keys.to_vec())), with_details).await
 }
 
 /// The metric and its details, locked until the transaction ends.
@@ -102,7 +101,10 @@ pub async fn page(
 ) -> Result<Page<(Row, Position)>> {
     listing.check()?;
     let forward = listing.descending == args.backward;
-    let mut query = listing.apply(tenant, select(tenant, listing.with_details));
+    let mut query = of(tenant);
+    if let Some(condition) = listing.condition(tenant) {
+        query = query.filter(condition);
+    }
     for (position, after) in [(&args.after, true), (&args.before, false)] {
         if let Some(position) = position {
             // "After" means greater in an ascending list; in a descending one it means less.
@@ -122,22 +124,21 @@ pub async fn page(
         (Order::Relevance, false) => query.order((rank(listing.words()).desc(), metrics::id.desc())),
     };
     let query = query.limit(args.fetch());
-    let rows: Vec<(Row, Option<f32>)> = if listing.order == Order::Relevance {
+    let mut rows = Vec::with_capacity(args.limit + 1);
+    if listing.order == Order::Relevance {
         // Only here does the position need a value that is in no column.
-        let ranked: Vec<(Metric, Option<Details>, f32)> =
-            query.select((Metric::as_select(), details(listing.with_details), rank(listing.words()))).load(&mut conn).await?;
-        ranked.into_iter().map(|(metric, details, rank)| ((metric, details), Some(rank))).collect()
+        let columns = (Metric::as_select(), details(listing.with_details), rank(listing.words()));
+        let mut found = query.select(columns).load_stream::<(Metric, Option<Details>, f32)>(&mut conn).await?;
+        while let Some((metric, details, rank)) = found.try_next().await? {
+            let position = listing.position(&metric, Some(rank));
+            rows.push(((Arc::new(metric), details.map(Arc::new)), position));
+        }
     } else {
-        let plain: Vec<Row> = query.load(&mut conn).await?;
-        plain.into_iter().map(|row| (row, None)).collect()
-    };
-    let rows = rows
-        .into_iter()
-        .map(|(row, rank)| {
-            let position = listing.position(&row.0, rank);
-            (row, position)
-        })
-        .collect();
+        for row in load(conn, query, listing.with_details).await? {
+            let position = listing.position(&row.0, None);
+            rows.push((row, position));
+        }
+    }
     Ok(Page::from_rows(rows, args))
 }
 
@@ -178,15 +179,24 @@ fn current(tenant: TenantId) -> _ {
 }
 
 type DetailsColumn = Box<dyn BoxableExpression<metrics::table, Pg, SqlType = Nullable<Jsonb>>>;
-type Query = metrics::BoxedQuery<'static, Pg, (diesel::dsl::SqlTypeOf<diesel::dsl::AsSelect<Metric, Pg>>, Nullable<Jsonb>)>;
 
 /// The details, or NULL where nobody asked: a page of rows need not drag their documents along.
 fn details(wanted: bool) -> DetailsColumn {
     if wanted { Box::new(metrics::details.nullable()) } else { Box::new(None::<Details>.into_sql::<Nullable<Jsonb>>()) }
 }
 
-fn select(tenant: TenantId, with_details: bool) -> Query {
-    metrics::table.filter(metrics::tenant_id.eq(tenant)).select((Metric::as_select(), details(with_details))).into_boxed()
+fn of(tenant: TenantId) -> metrics::BoxedQuery<'static, Pg> {
+    metrics::table.filter(metrics::tenant_id.eq(tenant)).into_boxed()
+}
+
+async fn load(mut conn: &AsyncPgConnection, query: metrics::BoxedQuery<'static, Pg>, with_details: bool) -> Result<Vec<Row>> {
+    if with_details {
+        let rows = query.select((Metric::as_select(), metrics::details)).load_stream::<(Metric, Details)>(&mut conn).await?;
+        Ok(rows.map_ok(|(metric, details)| (Arc::new(metric), Some(Arc::new(details)))).try_collect().await?)
+    } else {
+        let rows = query.select(Metric::as_select()).load_stream::<Metric>(&mut conn).await?;
+        Ok(rows.map_ok(|metric| (Arc::new(metric), None)).try_collect().await?)
+    }
 }
 
 impl Listing {
@@ -224,13 +234,6 @@ impl Listing {
             and(Box::new(metrics::id.eq_any(diesel::select(search_metrics(search)))));
         }
         filter
-    }
-
-    fn apply(&self, tenant: TenantId, query: Query) -> Query {
-        match self.condition(tenant) {
-            Some(condition) => query.filter(condition),
-            None => query,
-        }
     }
 
     /// Rows greater (or less) than a position in this list's order.

@@ -35,8 +35,7 @@ pub struct Metric {
 
 impl From<store::Row> for Metric {
     fn from((row, details): store::Row) -> Self {
-        let details = details.map_or_else(OnceLock::new, |details| OnceLock::from(Arc::new(details)));
-        Self { row: Arc::new(row), details }
+        Self { row, details: details.map_or_else(OnceLock::new, OnceLock::from) }
     }
 }
 
@@ -273,7 +272,7 @@ type Paging = (Option<i32>, Option<String>, Option<i32>, Option<String>);
 
 impl Metric {
     pub fn new(row: metrics::Metric, details: Details) -> Self {
-        Self::from((row, Some(details)))
+        Self::from((Arc::new(row), Some(Arc::new(details))))
     }
 
     /// The metric as it was at a version; what is not part of a definition (lineage, key results) is as it is now.
