@@ -2,6 +2,7 @@
 //! variables or as flags of the same meaning; `--help` and docs/configuration.md list them.
 
 mod auth;
+mod cache;
 mod http;
 mod imports;
 mod servers;
@@ -9,6 +10,7 @@ mod telemetry;
 mod worker;
 
 pub use auth::AuthConfig;
+pub use cache::CacheConfig;
 pub use http::{GraphqlConfig, HttpConfig};
 pub use imports::ImportConfig;
 pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
@@ -30,6 +32,8 @@ pub struct Config {
     pub http: HttpConfig,
     #[command(flatten)]
     pub graphql: GraphqlConfig,
+    #[command(flatten)]
+    pub cache: CacheConfig,
     #[command(flatten)]
     pub imports: ImportConfig,
     #[command(flatten)]

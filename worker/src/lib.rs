@@ -83,7 +83,7 @@ impl Shared {
             // A statement that takes as long as a lease has come too late.
             statement_timeout_seconds: settings.statement_timeout_seconds.min((lease / 3).max(1)),
             ..settings.clone()
-        });
+        }, app.versions.clone());
         Self { app, db, registry: Arc::new(registry), leases: Arc::default(), wake: Arc::default(), stop, name: name().into() }
     }
 
