@@ -30,13 +30,7 @@ struct NewEntry<'a> {
 }
 
 /// Records that the actor did `action` (`metric.created`, `user.suspended`, …) to the entity. `details` must hold no secret.
-pub async fn record(
-    tx: &Transaction,
-    actor: &Actor,
-    action: &str,
-    entity: (&str, Uuid),
-    details: &Value,
-) -> Result<()> {
+pub async fn record(tx: &Transaction, actor: &Actor, action: &str, entity: (&str, Uuid), details: &Value) -> Result<()> {
     let entry = NewEntry {
         tenant_id: actor.tenant,
         id: AuditId::new(),

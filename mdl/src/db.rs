@@ -7,8 +7,8 @@
 //! Store functions borrow `&AsyncPgConnection`; Diesel pipelines what several of them send at once.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use diesel::ConnectionError;

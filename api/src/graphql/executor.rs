@@ -10,7 +10,7 @@ use async_graphql::parser::parse_query;
 use async_graphql::parser::types::{
     BaseType, DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet,
 };
-use async_graphql::{ErrorExtensionValues, Name, Request, Response, ServerError, Value};
+use async_graphql::{ErrorExtensionValues, Name, Request, Response, ServerError, Value, Variables};
 use mdl::config::GraphqlConfig;
 use mdl::instruments;
 use metrics::{counter, histogram};
@@ -50,6 +50,22 @@ pub struct Prepared {
     pub secret: bool,
     /// How many fields its root has.
     pub root_fields: usize,
+}
+
+impl Prepared {
+    /// Its document as it was sent.
+    pub fn text(&self) -> &str {
+        &self.request.query
+    }
+
+    /// Its document as it was parsed.
+    pub fn document(&mut self) -> Option<&ExecutableDocument> {
+        self.request.parsed_query().ok()
+    }
+
+    pub fn variables(&self) -> &Variables {
+        &self.request.variables
+    }
 }
 
 /// How an operation ended.

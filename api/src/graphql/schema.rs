@@ -7,6 +7,7 @@ use mdl::config::GraphqlConfig;
 use mdl::tokens::Keys;
 
 use super::api_keys::{ApiKeyMutations, ApiKeyQueries};
+use super::cache::CacheMutations;
 use super::domains::{DomainMutations, DomainQueries};
 use super::imports::{ImportMutations, ImportQueries};
 use super::limits::MAX_SELECTION_SETS;
@@ -41,6 +42,7 @@ pub struct Mutation(
     DomainMutations,
     ObjectiveMutations,
     ImportMutations,
+    CacheMutations,
 );
 
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;

@@ -13,15 +13,20 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mdl::idempotency::{self, Outcome};
-use mdl::{Actor, App};
+use mdl::{Actor, App, instruments};
+use metrics::counter;
 use sha2::{Digest, Sha256};
 use tracing::{Span, error};
 
+use super::cached::{self, Wishes};
 use super::negotiate::{self, BodyKind, Media};
 use super::observe::RequestId;
 use super::parse::{self, Requests, malformed};
 use super::refusal::{Refusal, errors_json, to_json};
 use super::{Server, upload};
+use crate::cache::entry::Entry;
+use crate::cache::question::Question;
+use crate::cache::{ResponseCache, Source, Unkept};
 use crate::graphql::context::Operation;
 use crate::graphql::executor::{Answer, Prepared};
 use crate::rate_limit::client_address;
@@ -36,7 +41,8 @@ pub async fn get(State(server): State<Arc<Server>>, request: axum::extract::Requ
     let answer = async {
         let caller = Caller::identify(&server, &parts).await?;
         let request = parse::query_string(parts.uri.query().unwrap_or_default())?;
-        answer_one(&server, &caller, Incoming { request, file: None, idempotency_key: None, may_write: false }, media).await
+        let incoming = Incoming { request, file: None, idempotency_key: None, may_write: false };
+        answer_one(&server, &caller, incoming, media, &Wishes::of(&parts.method, &parts.headers)).await
     };
     answer.await.unwrap_or_else(|refusal| refusal.respond(media))
 }
@@ -52,18 +58,14 @@ pub async fn post(State(server): State<Arc<Server>>, request: axum::extract::Req
         })?;
         let caller = Caller::identify(&server, &parts).await?;
         let idempotency_key = idempotency_key(&parts.headers)?;
+        let wishes = Wishes::of(&parts.method, &parts.headers);
         match kind {
             BodyKind::Json => {
                 let bytes = read_body(&server.app, &parts.headers, body).await?;
                 match parse::body(&bytes, server.app.config.graphql.max_batch)? {
                     Requests::Single(request) => {
-                        answer_one(
-                            &server,
-                            &caller,
-                            Incoming { request: *request, file: None, idempotency_key, may_write: true },
-                            media,
-                        )
-                        .await
+                        let incoming = Incoming { request: *request, file: None, idempotency_key, may_write: true };
+                        answer_one(&server, &caller, incoming, media, &wishes).await
                     }
                     Requests::Batch(_) if idempotency_key.is_some() => {
                         Err(malformed("Idempotency-Key is for one request, not for a batch"))
@@ -73,8 +75,8 @@ pub async fn post(State(server): State<Arc<Server>>, request: axum::extract::Req
             }
             BodyKind::Multipart => {
                 let (request, file) = upload::read(&server.app, &caller, parts, body).await?;
-                answer_one(&server, &caller, Incoming { request, file: Some(file), idempotency_key, may_write: true }, media)
-                    .await
+                let incoming = Incoming { request, file: Some(file), idempotency_key, may_write: true };
+                answer_one(&server, &caller, incoming, media, &wishes).await
             }
         }
     };
@@ -129,6 +131,8 @@ enum Outgoing {
     Executed(String),
     /// The stored answer of an earlier request.
     Replayed(String),
+    /// An answer that the cache keeps, perhaps since now.
+    Kept(Arc<Entry>, Source),
     Rejected(Vec<ServerError>),
 }
 
@@ -136,19 +140,30 @@ impl Outgoing {
     fn body(self) -> String {
         match self {
             Outgoing::Executed(body) | Outgoing::Replayed(body) => body,
+            Outgoing::Kept(entry, _) => String::from_utf8_lossy(&entry.body).into_owned(),
             Outgoing::Rejected(errors) => errors_json(&errors),
         }
     }
 }
 
-async fn answer_one(server: &Server, caller: &Caller, incoming: Incoming, media: Media) -> Result<Response, Refusal> {
+async fn answer_one(
+    server: &Server,
+    caller: &Caller,
+    incoming: Incoming,
+    media: Media,
+    wishes: &Wishes,
+) -> Result<Response, Refusal> {
     let outgoing = run(server, caller, incoming).await?;
+    if let Outgoing::Kept(entry, source) = &outgoing {
+        return Ok(cached::respond(entry, *source, media, wishes).await);
+    }
     let replayed = matches!(outgoing, Outgoing::Replayed(_));
     let status = match (&outgoing, media) {
         (Outgoing::Rejected(_), Media::GraphqlResponse) => StatusCode::BAD_REQUEST,
         _ => StatusCode::OK,
     };
     let mut response = (status, [(header::CONTENT_TYPE, media.content_type())], outgoing.body()).into_response();
+    response.headers_mut().insert(cached::X_CACHE, cached::BYPASS);
     if replayed {
         response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
@@ -177,7 +192,7 @@ async fn answer_many(server: &Server, caller: &Caller, requests: Vec<Request>, m
 /// Runs one operation.
 async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Outgoing, Refusal> {
     let hash = incoming.idempotency_key.is_some().then(|| request_hash(&incoming));
-    let prepared = match server.executor.prepare(incoming.request, caller.actor.is_some()) {
+    let mut prepared = match server.executor.prepare(incoming.request, caller.actor.is_some()) {
         Ok(prepared) => prepared,
         Err(errors) => return Ok(Outgoing::Rejected(errors)),
     };
@@ -196,12 +211,33 @@ async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Out
             run_once(server, caller, actor, prepared, &key, &hash).await
         }
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
-        _ => match execute(server, caller, prepared).await {
-            Answer::Executed(response) => Ok(Outgoing::Executed(to_json(&response))),
-            Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
-            Answer::TimedOut => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
+        _ => match question(server, caller, &mut prepared) {
+            Some((cache, question)) => {
+                let found = cache.answer(question, execute(server, caller, prepared)).await;
+                match found.map_err(|unkept| Unkept::clone(&unkept)) {
+                    Ok((entry, source)) => Ok(Outgoing::Kept(entry, source)),
+                    Err(Unkept::Executed(body)) => Ok(Outgoing::Executed(body)),
+                    Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
+                    Err(Unkept::TimedOut) => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
+                }
+            }
+            None => match execute(server, caller, prepared).await {
+                Answer::Executed(response) => Ok(Outgoing::Executed(to_json(&response))),
+                Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
+                Answer::TimedOut => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
+            },
         },
     }
+}
+
+/// What to ask the cache, if the answer can be there. Those without a credential see nothing that is worth keeping.
+fn question<'a>(server: &'a Server, caller: &Caller, prepared: &mut Prepared) -> Option<(&'a ResponseCache, Question)> {
+    let cache = server.cache.as_ref()?;
+    let question = caller.actor.as_ref().and_then(|actor| cache.question(actor, prepared));
+    if question.is_none() {
+        counter!(instruments::CACHE_REQUESTS, "source" => "bypass").increment(1);
+    }
+    Some((cache, question?))
 }
 
 /// Runs a mutation unless it ran before under this key.
