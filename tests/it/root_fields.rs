@@ -311,6 +311,7 @@ pub const MUTATIONS: &[RootField] = &[
         Needs::Editor,
         |seed| json!({ "input": { "id": seed.import } })
     ),
+    mutation!("purgeCache", "PurgeCacheInput", "", Needs::Admin, |_| json!({ "input": {} })),
     mutation!("removeMembership", "UserInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user } })),
 ];
 

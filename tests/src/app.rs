@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use mdl::actor::{Actor, Role};
 use mdl::config::Config;
@@ -23,6 +24,7 @@ pub struct TestApp {
     pub tenant: Tenant,
     pub database: TestDatabase,
     environment: Vec<(String, String)>,
+    keys: Arc<Keys>,
     storage: PathBuf,
     stop: CancellationToken,
     anonymous: Client,
@@ -57,17 +59,26 @@ impl TestApp {
         }
         let config = config(&environment);
         let app = App::new(config).expect("an app");
-        let keys = Keys::load(&app.config.auth).expect("signing keys");
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let base = format!("http://{}", listener.local_addr().expect("its address"));
+        let keys = Arc::new(Keys::load(&app.config.auth).expect("signing keys"));
         let stop = CancellationToken::new();
-        let router = mdl_api::http::router(app.clone(), keys).into_make_service_with_connect_info::<SocketAddr>();
-        let stopped = stop.clone().cancelled_owned();
-        tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await.expect("the API serves") });
+        let base = serve(&app, &keys, &stop).await;
         let tenant = tenants::create(&app, "acme", "Acme").await.expect("a tenant");
         add_users(&app, &tenant).await;
         let anonymous = Client::anonymous(&base);
-        Self { app, base, tenant, database, environment, storage, stop, anonymous }
+        Self { app, base, tenant, database, environment, keys, storage, stop, anonymous }
+    }
+
+    /// Starts another API on the same servers, with these settings changed, and gives its app and its address. A client of
+    /// the first is one of this, too, at this address.
+    pub async fn another_api(&self, settings: &[(&str, &str)]) -> (App, String) {
+        let mut environment = self.environment.clone();
+        for (name, value) in settings {
+            environment.retain(|(known, _)| known != name);
+            environment.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        let app = App::new(config(&environment)).expect("an app");
+        let base = serve(&app, &self.keys, &self.stop).await;
+        (app, base)
     }
 
     /// The command line's actor in the first tenant: may everything.
@@ -117,6 +128,16 @@ impl Drop for TestApp {
             eprintln!("{}: {error}", self.storage.display());
         }
     }
+}
+
+/// Serves until the test ends, and gives the address.
+async fn serve(app: &App, keys: &Arc<Keys>, stop: &CancellationToken) -> String {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let base = format!("http://{}", listener.local_addr().expect("its address"));
+    let router = mdl_api::http::router(app.clone(), keys.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let stopped = stop.clone().cancelled_owned();
+    tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await.expect("the API serves") });
+    base
 }
 
 /// The address of the user with this role.

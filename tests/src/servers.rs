@@ -44,6 +44,20 @@ impl PrivateRedis {
         Self::on(port).await
     }
 
+    /// Freezes the server: connections stay open, and nothing is answered.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let told = Command::new("kill").args([signal, &self.process.id().to_string()]).status().expect("kill");
+        assert!(told.success());
+    }
+
     pub fn stop(&mut self) {
         self.process.kill().expect("Redis ends");
         self.process.wait().expect("Redis has ended");
