@@ -83,7 +83,7 @@ impl ResponseCache {
             .build();
         Some(Self {
             versions: app.versions.clone(),
-            policies: Policies::of_schema(),
+            policies: Policies::default(),
             max_ttl: Duration::from_secs(config.ttl_seconds),
             kept,
             shared: Arc::new(Shared::new(&app.config.redis)?),
@@ -99,7 +99,7 @@ impl ResponseCache {
         let document = question::document_hash(prepared.text());
         let name = prepared.name.clone();
         let policy = self.policies.of(&document, prepared.document()?, name.as_deref())?;
-        Some(Question::new(self.policies.schema(), actor, document, name.as_deref(), prepared.variables(), policy))
+        Some(Question::new(policy::schema_fingerprint(), actor, document, name.as_deref(), prepared.variables(), policy))
     }
 
     /// The answer: a kept one, or the one that `execute` makes. Of many that ask the same at once, one executes.

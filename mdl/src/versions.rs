@@ -12,7 +12,7 @@
 //! | [`wire`] | how tokens stand in Redis and in messages |
 //! | [`mod@purge`] | lets an operator bump by hand |
 //!
-//! While no beat has come back for [`TRUST`], the tokens are not believed: [`Versions::stamp`] then gives the current slice of
+//! While no beat has come back for [`TRUST`], and for [`GRACE`] after, the tokens are not believed: [`Versions::stamp`] then gives the current slice of
 //! time instead, so that nothing older than [`SLICE`] is served. ADR 7 tells why this is never wrong.
 
 mod feed;
@@ -41,6 +41,9 @@ pub use wire::Change;
 
 /// How long a beat proves that the subscription tells everything: writes elsewhere are known here after this at the latest.
 pub const TRUST: Duration = Duration::from_millis(500);
+/// How long the tokens are not believed after such a proof was missing: others may not have been able to tell Redis of their
+/// writes either, and need some attempts.
+pub const GRACE: Duration = Duration::from_secs(2);
 /// Without that proof an answer is kept no longer than to the end of the current slice of time.
 pub const SLICE: Duration = Duration::from_secs(1);
 
@@ -51,7 +54,7 @@ const LOAD_PATIENCE: Duration = Duration::from_millis(100);
 /// How long Redis may take to answer one command.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two attempts to tell Redis of a write.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY: Duration = Duration::from_millis(250);
 
 /// What has a version. Few and coarse: one write makes all answers of its kind old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -160,6 +163,8 @@ struct Inner {
     start: Instant,
     /// When the last beat that came back was sent, in microseconds since the start; 0 when there was none.
     beat: AtomicU64,
+    /// When beats came back again after they had not, in microseconds since the start.
+    resumed: AtomicU64,
     /// Writes that Redis could not be told of yet.
     owed: Mutex<HashMap<TenantId, Change>>,
     sending: TaskTracker,
@@ -176,6 +181,7 @@ impl Versions {
             following: AtomicBool::new(false),
             start: Instant::now(),
             beat: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
             owed: Mutex::default(),
             sending: TaskTracker::new(),
         })))
@@ -238,8 +244,24 @@ impl Versions {
 
 impl Inner {
     fn is_live(&self) -> bool {
-        let beat = self.beat.load(Ordering::Relaxed);
-        beat != 0 && self.now().saturating_sub(beat) < TRUST.as_micros() as u64
+        let now = self.now();
+        self.hears(now) && now.saturating_sub(self.resumed.load(Ordering::Relaxed)) > GRACE.as_micros() as u64
+    }
+
+    /// Whether a beat that was sent lately has come back.
+    fn hears(&self, now: u64) -> bool {
+        let beat = self.beat.load(Ordering::Acquire);
+        beat != 0 && now.saturating_sub(beat) < TRUST.as_micros() as u64
+    }
+
+    /// A beat that was sent then has come back.
+    fn heard_beat(&self, sent: u64) {
+        let now = self.now();
+        if !self.hears(now) {
+            // First, so that nobody believes the tokens in between.
+            self.resumed.store(now, Ordering::Release);
+        }
+        self.beat.store(sent, Ordering::Release);
     }
 
     /// Microseconds since the start; never 0.

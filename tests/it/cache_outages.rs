@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mdl::App;
 use mdl::actor::Role;
-use mdl::versions::{SLICE, TRUST};
+use mdl::versions::{GRACE, SLICE, TRUST};
 use mdl_tests::servers::PrivateRedis;
 use mdl_tests::{Client, TestApp, eventually};
 use serde_json::{Value, json};
@@ -113,8 +113,13 @@ async fn a_frozen_redis_holds_nobody_up() {
         assert!(start.elapsed() < Duration::from_secs(3), "a write and some reads took {:?}", start.elapsed());
     }
     redis.resume();
+    // What was written meanwhile is told late, and nothing comes back before it is.
+    let resumed = Instant::now();
+    while resumed.elapsed() < GRACE + TRUST {
+        assert_eq!((read(&pair.writer).await.0, read(&pair.other).await.0), (5, 5), "{:?} after", resumed.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     pair.live().await;
-    // What was written meanwhile is told late, and brings nothing back.
     for value in 6..10 {
         pair.write_and_see(value, Duration::from_secs(1)).await;
     }
@@ -130,6 +135,31 @@ async fn a_redis_that_forgets_everything_brings_nothing_back() {
         assert_eq!(read(&pair.writer).await.0, value);
         assert_eq!(read(&pair.other).await.0, value);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_comes_back_with_the_past_brings_nothing_back() {
+    let redis = PrivateRedis::start().await;
+    let pair = Pair::on(&redis).await;
+    pair.write_and_see(1, Duration::from_secs(1)).await;
+    // Now there are answers in memory and in Redis, and Redis saves them with their versions.
+    for client in [&pair.writer, &pair.other] {
+        read(client).await;
+        assert_eq!(read(client).await, (1, "HIT".to_owned()));
+    }
+    redis.save().await;
+    pair.write_and_see(2, Duration::from_secs(1)).await;
+    let redis = redis.restart().await;
+    for _ in 0..20 {
+        assert_eq!((read(&pair.writer).await.0, read(&pair.other).await.0), (2, 2));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    pair.live().await;
+    for client in [&pair.writer, &pair.other, &pair.writer] {
+        assert_eq!(read(client).await.0, 2);
+    }
+    pair.write_and_see(3, Duration::from_secs(1)).await;
+    drop(redis);
 }
 
 #[tokio::test(flavor = "multi_thread")]

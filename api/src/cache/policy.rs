@@ -7,6 +7,7 @@
 mod rules;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_graphql::parser::parse_schema;
@@ -38,9 +39,21 @@ pub struct Policy {
 
 /// The policies of documents, computed once for each.
 pub struct Policies {
-    schema: Schema,
     known: Cache<[u8; 32], Option<Policy>>,
 }
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self { known: Cache::new(MAX_POLICIES) }
+    }
+}
+
+/// Stands for the schema and the version of this program: another one may answer the same otherwise.
+pub fn schema_fingerprint() -> &'static [u8; 32] {
+    &SCHEMA.fingerprint
+}
+
+static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of_server);
 
 /// What the schema says of its types: for each, the type of each field.
 struct Schema {
@@ -49,20 +62,11 @@ struct Schema {
 }
 
 impl Policies {
-    pub fn of_schema() -> Self {
-        Self { schema: Schema::of_server(), known: Cache::new(MAX_POLICIES) }
-    }
-
-    /// Stands for the schema and the version of this program.
-    pub fn schema(&self) -> &[u8; 32] {
-        &self.schema.fingerprint
-    }
-
     /// How answers to this operation of a document are kept; `None` when they are not. `document` is what was parsed from the
     /// text with this hash, and need not fit the schema.
     pub fn of(&self, hash: &DocumentHash, document: &ExecutableDocument, operation: Option<&str>) -> Option<Policy> {
         let key = Sha256::new_with_prefix(hash).chain_update(operation.unwrap_or_default()).finalize().into();
-        self.known.get_with(key, || self.schema.policy(document, operation))
+        self.known.get_with(key, || SCHEMA.policy(document, operation))
     }
 }
 
@@ -194,7 +198,7 @@ mod tests {
             DocumentOperations::Multiple(operations) => operations.keys().next().map(ToString::to_string),
         };
         let hash = Sha256::digest(document).into();
-        Policies::of_schema().of(&hash, &parsed, name.as_deref())
+        Policies::default().of(&hash, &parsed, name.as_deref())
     }
 
     fn reads(document: &str) -> Vec<&'static str> {
@@ -245,7 +249,7 @@ mod tests {
     /// A new type or root field fails this until somebody has thought about what it is made of.
     #[test]
     fn everything_that_can_be_read_has_a_line() {
-        let schema = Schema::of_server();
+        let schema = &*SCHEMA;
         for field in schema.fields["Query"].keys() {
             assert!(
                 FIELDS.iter().any(|(kind, name, _)| *kind == "Query" && name == field),

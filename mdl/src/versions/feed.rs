@@ -72,7 +72,7 @@ async fn listen(inner: &Inner, own: &str, mut messages: PubSubStream, lost: &mut
         }
         last_beat = tokio::time::Instant::now();
         let sent = std::str::from_utf8(message.get_payload_bytes()).ok().and_then(|text| text.parse().ok());
-        inner.beat.store(sent.unwrap_or(0), Ordering::Relaxed);
+        inner.heard_beat(sent.unwrap_or(0));
         if *lost {
             *lost = false;
             info!("Follows changes again");

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
-use super::wire::{Change, Token};
+use super::wire::{Change, Known, Token};
 use super::{DocumentHash, Entities, Entity, Stamp};
 use crate::ids::TenantId;
 
@@ -23,6 +23,8 @@ struct Tenant {
     /// Documents that were purged by hand.
     documents: HashMap<DocumentHash, Token>,
     loaded: bool,
+    /// Who told them.
+    server: String,
     /// Writes of this process that Redis has not told back.
     own: [Option<Own>; Entity::ALL.len()],
     /// Counts how often the tokens were forgotten: what was asked before is not to be believed after.
@@ -103,13 +105,14 @@ impl Local {
     }
 
     /// What Redis had. `false` when it was asked before the tokens were forgotten: then ask again.
-    pub fn loaded(&mut self, tenant: TenantId, epoch: u64, known: Change) -> bool {
+    pub fn loaded(&mut self, tenant: TenantId, epoch: u64, known: Known) -> bool {
         let Some(tenant) = self.tenants.get_mut(&tenant).filter(|tenant| tenant.epoch == epoch) else { return false };
-        for (entity, token) in known.tokens {
+        tenant.server = known.server;
+        for (entity, token) in known.tokens.tokens {
             // What was heard meanwhile may be newer.
             tenant.tokens[entity as usize].get_or_insert(token);
         }
-        for (document, token) in known.documents {
+        for (document, token) in known.tokens.documents {
             tenant.documents.entry(document).or_insert(token);
         }
         tenant.loaded = tenant.tokens.iter().all(Option::is_some);
@@ -124,7 +127,7 @@ impl Local {
     /// `None` while the tokens of the tenant are not known.
     pub fn stamp(&self, tenant: TenantId, entities: Entities, document: &DocumentHash) -> Option<Stamp> {
         let tenant = self.tenants.get(&tenant).filter(|tenant| tenant.loaded)?;
-        let mut hash = Sha256::new_with_prefix(b"tokens");
+        let mut hash = Sha256::new_with_prefix(&tenant.server);
         let mut shared = true;
         for entity in entities.iter() {
             let at = entity as usize;
@@ -161,12 +164,13 @@ mod tests {
         local: Local,
         tenant: TenantId,
         /// What Redis has.
-        redis: Change,
+        redis: Known,
     }
 
     impl Bench {
         fn new() -> Self {
-            let mut bench = Self { local: Local::default(), tenant: TenantId::new(), redis: Change::of(Entities::ALL) };
+            let redis = Known { tokens: Change::of(Entities::ALL), server: "first".to_owned() };
+            let mut bench = Self { local: Local::default(), tenant: TenantId::new(), redis };
             bench.load();
             bench
         }
@@ -239,11 +243,24 @@ mod tests {
         bench.local.forget_all();
         bench.load();
         assert!(!bench.stamp().shared, "Redis may not have it");
-        bench.redis.merge(mine.clone());
+        bench.redis.tokens.merge(mine.clone());
         bench.local.landed(bench.tenant, &mine, sent_in);
         assert!(bench.local.stamp(bench.tenant, METRICS, &DOCUMENT).is_none(), "it was told while nobody listened");
         bench.load();
         assert!(bench.stamp().shared);
+    }
+
+    #[test]
+    fn another_server_brings_nothing_back() {
+        let mut bench = Bench::new();
+        let before = bench.stamp();
+        bench.local.forget_all();
+        bench.load();
+        assert_eq!(bench.stamp(), before, "the connection broke, and nothing else");
+        bench.redis.server = "second".to_owned();
+        bench.local.forget_all();
+        bench.load();
+        assert_ne!(bench.stamp(), before);
     }
 
     #[test]

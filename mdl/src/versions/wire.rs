@@ -1,7 +1,8 @@
 //! Tokens in Redis: a hash for each tenant, and a channel on which every change of them is told.
 //!
 //! The hash `PREFIX:versions:TENANT` has a field for each [`Entity`], and one for each document that was purged by hand. A
-//! change sets its fields and is published in one transaction, so that whoever has heard of it can read it.
+//! change sets its fields and is published in one transaction, so that whoever has heard of it can read it, and everybody
+//! hears changes in the order in which they were set.
 
 use std::collections::HashMap;
 
@@ -104,25 +105,39 @@ fn parse_document_field(field: &str) -> Option<DocumentHash> {
     data_encoding::HEXLOWER.decode(field.strip_prefix("document:")?.as_bytes()).ok()?.try_into().ok()
 }
 
+/// What Redis knows of a tenant.
+#[derive(Debug, Clone)]
+pub struct Known {
+    pub tokens: Change,
+    /// Which run of which server said so. One that begins anew from an old file, or takes over from another without its last
+    /// writes, has old tokens again: answers that were kept under them before are not to be found after.
+    pub server: String,
+}
+
 /// The tokens of a tenant. What has none gets one.
-pub async fn load(conn: &mut impl ConnectionLike, prefix: &str, tenant: TenantId) -> RedisResult<Change> {
+pub async fn load(conn: &mut impl ConnectionLike, prefix: &str, tenant: TenantId) -> RedisResult<Known> {
     let key = hash_key(prefix, tenant);
     let mut pipe = pipe();
     pipe.atomic();
     for (field, token) in Change::of(Entities::ALL).fields() {
         pipe.hset_nx(&key, field, token).ignore();
     }
-    let (fields,): (HashMap<String, String>,) = pipe.hgetall(&key).query_async(conn).await?;
-    let mut known = Change::from_fields(fields);
-    if known.documents.len() > MAX_DOCUMENTS {
-        let documents: Vec<_> = known.documents.drain(..).map(|(hash, _)| document_field(&hash)).collect();
+    pipe.hgetall(&key).cmd("INFO").arg("server").cmd("INFO").arg("replication");
+    let (fields, about, replication): (HashMap<String, String>, String, String) = pipe.query_async(conn).await?;
+    let mut tokens = Change::from_fields(fields);
+    if tokens.documents.len() > MAX_DOCUMENTS {
+        let documents: Vec<_> = tokens.documents.drain(..).map(|(hash, _)| document_field(&hash)).collect();
         let everything = Change::of(Entities::ALL);
         let mut pipe = redis::pipe();
         let forget = pipe.atomic().hdel(&key, documents).ignore().hset_multiple(&key, &everything.fields()).ignore();
         let () = forget.publish(channel(prefix), encode(tenant, &everything)).ignore().query_async(conn).await?;
-        known = everything;
+        tokens = everything;
     }
-    Ok(known)
+    let line = |text: &str, name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned();
+    let server = line(&about, "run_id:") + &line(&replication, "master_replid:");
+    // A server that does not say who it is may be another each time.
+    let server = if server.is_empty() { Uuid::new_v4().to_string() } else { server };
+    Ok(Known { tokens, server })
 }
 
 /// Sets new tokens and tells everybody.
