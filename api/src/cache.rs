@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use async_graphql::ServerError;
 use async_graphql::parser::types::OperationType;
+use futures::future::BoxFuture;
 use mdl::versions::{SLICE, Versions};
 use mdl::{Actor, App, instruments};
 use metrics::{counter, gauge};
@@ -103,10 +104,10 @@ impl ResponseCache {
     }
 
     /// The answer: a kept one, or the one that `execute` makes. Of many that ask the same at once, one executes.
-    pub async fn answer(
+    pub async fn answer<'a>(
         &self,
         question: Question,
-        execute: impl Future<Output = Answer>,
+        execute: impl FnOnce() -> BoxFuture<'a, Answer> + Send,
     ) -> Result<(Arc<Entry>, Source), Arc<Unkept>> {
         let stamp = self.versions.stamp(question.tenant, question.policy.reads, &question.document).await;
         let key = question.key(&stamp);
@@ -114,7 +115,8 @@ impl ResponseCache {
             return Ok((entry, count(Source::Memory)));
         }
         let source = OnceLock::new();
-        let make = async {
+        // In a box, as what it executes is.
+        let make = Box::pin(async {
             if stamp.shared
                 && let Some(entry) = self.shared.get(&key).await
             {
@@ -123,13 +125,13 @@ impl ResponseCache {
             }
             let _first = source.set(Source::Made);
             let ttl = question.policy.ttl.min(self.max_ttl);
-            let entry = keepable(execute.await, if stamp.shared { ttl } else { ttl.min(2 * SLICE) })?;
+            let entry = keepable(execute().await, if stamp.shared { ttl } else { ttl.min(2 * SLICE) })?;
             let entry = Arc::new(entry);
             if stamp.shared {
                 self.shared.put(key, entry.clone());
             }
             Ok(entry)
-        };
+        });
         let found = self.kept.try_get_with(key, make).await;
         let source = count(source.into_inner().unwrap_or(Source::Shared));
         if source != Source::Shared {

@@ -116,6 +116,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             "accept",
             "x-api-key",
             "idempotency-key",
+            "if-none-match",
             "x-request-id",
             "traceparent",
             "tracestate",

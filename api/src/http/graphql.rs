@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mdl::idempotency::{self, Outcome};
 use mdl::{Actor, App, instruments};
@@ -213,7 +214,7 @@ async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Out
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
         _ => match question(server, caller, &mut prepared) {
             Some((cache, question)) => {
-                let found = cache.answer(question, execute(server, caller, prepared)).await;
+                let found = cache.answer(question, || execute(server, caller, prepared)).await;
                 match found.map_err(|unkept| Unkept::clone(&unkept)) {
                     Ok((entry, source)) => Ok(Outgoing::Kept(entry, source)),
                     Err(Unkept::Executed(body)) => Ok(Outgoing::Executed(body)),
@@ -296,9 +297,10 @@ async fn in_time<T>(server: &Server, work: impl Future<Output = mdl::Result<T>>)
     }
 }
 
-async fn execute(server: &Server, caller: &Caller, prepared: Prepared) -> Answer {
+/// In a box: an execution is a large future, and not for the stacks of those that pass it on.
+fn execute<'a>(server: &'a Server, caller: &Caller, prepared: Prepared) -> BoxFuture<'a, Answer> {
     let operation = Operation::new(server.app.clone(), caller.actor.clone(), caller.user_agent.clone());
-    server.executor.execute(prepared, operation).await
+    Box::pin(server.executor.execute(prepared, operation))
 }
 
 /// Everything that makes a request what it is.
