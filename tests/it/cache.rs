@@ -1,10 +1,11 @@
 //! What callers see of the response cache.
 
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use mdl::actor::Role;
+use mdl::versions::{Change, Entities};
 use mdl_tests::{Answer, Client, TestApp, eventually};
 use reqwest::StatusCode;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, IF_NONE_MATCH};
@@ -148,6 +149,21 @@ async fn a_hit_asks_no_server() {
     // Whether the credential still holds is asked about once a second.
     let statements = app.app.db.statements_sent() - before;
     assert!(statements < 40, "{statements} statements for 200 hits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_tell_redis_of_a_write_takes_no_time() {
+    let app = started(&[]).await;
+    let mut times = Vec::new();
+    for _ in 0..41 {
+        let start = Instant::now();
+        app.app.versions.bump(app.tenant.id, Change::of(Entities::ALL)).await;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    println!("{:?} in the middle, {:?} at most", times[20], times[40]);
+    // A commit waits for 50 ms at most.
+    assert!(times[20] < Duration::from_millis(20), "{times:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
