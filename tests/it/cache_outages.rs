@@ -24,7 +24,9 @@ struct Pair {
 
 impl Pair {
     async fn on(redis: &PrivateRedis) -> Self {
-        let app = started(&[("REDIS_URL", &redis.url())]).await;
+        let url = redis.url();
+        let unlimited = [("MDL_RATE_LIMIT_PER_SECOND", "100000"), ("MDL_RATE_LIMIT_BURST", "100000")];
+        let app = started(&[&[("REDIS_URL", url.as_str())], &unlimited[..]].concat()).await;
         let (other_app, base) = app.another_api(&[]).await;
         live(&other_app).await;
         let writer = app.client(Role::Editor).await;
