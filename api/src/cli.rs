@@ -5,6 +5,7 @@ mod documents;
 mod import;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -73,10 +74,10 @@ impl Cli {
             Some(Command::Keygen) => print!("{}", tokens::generate_key_pem()),
             Some(Command::Schema) => print!("{}", crate::graphql::schema::sdl()),
             Some(Command::Settings) => print!("{}", mdl::config::reference()),
-            Some(Command::Tenant(command)) => command.run(&app()?).await?,
-            Some(Command::User(command)) => command.run(&app()?).await?,
-            Some(Command::Import(import)) => return import.run(&app()?).await,
-            Some(Command::Documents(command)) => return command.run(&app()?).await,
+            Some(Command::Tenant(command)) => told(async |app| command.run(app).await).await?,
+            Some(Command::User(command)) => told(async |app| command.run(app).await).await?,
+            Some(Command::Import(import)) => return told(async |app| import.run(app).await).await,
+            Some(Command::Documents(command)) => return told(async |app| command.run(app).await).await,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -96,6 +97,14 @@ async fn run_migrations(config: &DatabaseConfig) -> anyhow::Result<()> {
 fn app() -> anyhow::Result<App> {
     let config = Config::from_arguments(["mdl-api"]).unwrap_or_else(|error| error.exit());
     App::new(config).map_err(explain)
+}
+
+/// Runs a command that may write, and waits until other processes know of it.
+async fn told<T>(command: impl AsyncFnOnce(&App) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let app = app()?;
+    let result = command(&app).await;
+    app.versions.settle(Duration::from_secs(2)).await;
+    result
 }
 
 /// An error with what it keeps from callers: at the command line stands the operator.

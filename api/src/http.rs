@@ -1,5 +1,6 @@
 //! HTTP: the routes, and the layers around them.
 
+mod cached;
 mod graphql;
 mod health;
 mod listen;
@@ -28,12 +29,14 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::auth::Authenticator;
+use crate::cache::ResponseCache;
 use crate::documents::Documents;
 use crate::graphql::executor::Executor;
 use crate::graphql::schema::schema;
 use crate::rate_limit::RateLimits;
 use observe::peer;
 
+pub(crate) use refusal::to_json;
 pub use serve::serve;
 
 /// Shorter answers gain nothing from compression.
@@ -48,6 +51,8 @@ struct Server {
     limits: RateLimits,
     documents: Documents,
     executor: Executor,
+    /// `None` when it is turned off.
+    cache: Option<ResponseCache>,
     readiness: health::Readiness,
     behind_tls: bool,
 }
@@ -62,6 +67,7 @@ pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
         limits: RateLimits::new(&config.http),
         documents: Documents::new(app.clone()),
         executor: Executor::new(schema(&config.graphql, keys), config.graphql.clone(), timeout),
+        cache: ResponseCache::start(&app),
         readiness: health::Readiness::default(),
         behind_tls: config.http.public_url.as_ref().is_some_and(|url| url.scheme() == "https"),
         app,
@@ -113,6 +119,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             "accept",
             "x-api-key",
             "idempotency-key",
+            "if-none-match",
             "x-request-id",
             "traceparent",
             "tracestate",
@@ -120,6 +127,6 @@ fn cors(origins: &[String]) -> CorsLayer {
             "apollo-require-preflight",
             "x-requested-with",
         ]))
-        .expose_headers(names(&["x-request-id", "retry-after", "idempotency-replayed"]))
+        .expose_headers(names(&["x-request-id", "retry-after", "idempotency-replayed", "etag", "age", "x-cache"]))
         .max_age(PREFLIGHT_AGE)
 }

@@ -1,6 +1,7 @@
 //! The GraphQL server: HTTP in front, `mdl` behind.
 
 pub mod auth;
+pub mod cache;
 pub mod cli;
 pub mod documents;
 pub mod graphql;

@@ -10,6 +10,7 @@ use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::passwords;
 use crate::storage::Storage;
+use crate::versions::Versions;
 
 pub type RedisPool = bb8::Pool<RedisConnectionManager>;
 
@@ -19,6 +20,8 @@ pub struct App {
     pub config: Arc<Config>,
     pub db: Db,
     pub redis: RedisPool,
+    /// What caches go by. Every commit bumps them.
+    pub versions: Versions,
     pub storage: Storage,
     /// Hashes and checks passwords, a bounded number at once.
     pub passwords: passwords::Hasher,
@@ -34,8 +37,10 @@ impl App {
             // The manager cannot tell a broken connection; one PING keeps those of before a restart of Redis out.
             .test_on_check_out(true)
             .build_unchecked(manager);
+        let versions = Versions::new(&config.redis)?;
         Ok(Self {
-            db: Db::new(&config.database),
+            db: Db::new(&config.database, versions.clone()),
+            versions,
             redis,
             storage: Storage::new(&config.storage)?,
             passwords: passwords::Hasher::new(config.auth.password_checks),

@@ -1,14 +1,19 @@
 //! The audit log: one row for each change, in the transaction of the change.
+//!
+//! Whatever is recorded is a change, so this is also where a transaction learns what it touched: the versions of that are
+//! bumped when it commits, and no kept answer survives it.
 
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::actor::Actor;
+use crate::db::Transaction;
 use crate::error::Result;
 use crate::ids::{AuditId, TenantId};
 use crate::schema::audit_log;
+use crate::versions::Entities;
 
 #[derive(Insertable)]
 #[diesel(table_name = audit_log)]
@@ -25,13 +30,7 @@ struct NewEntry<'a> {
 }
 
 /// Records that the actor did `action` (`metric.created`, `user.suspended`, …) to the entity. `details` must hold no secret.
-pub async fn record(
-    mut conn: &AsyncPgConnection,
-    actor: &Actor,
-    action: &str,
-    entity: (&str, Uuid),
-    details: &Value,
-) -> Result<()> {
+pub async fn record(tx: &Transaction, actor: &Actor, action: &str, entity: (&str, Uuid), details: &Value) -> Result<()> {
     let entry = NewEntry {
         tenant_id: actor.tenant,
         id: AuditId::new(),
@@ -43,6 +42,7 @@ pub async fn record(
         details,
         request_id: actor.request_id.as_deref(),
     };
-    diesel::insert_into(audit_log::table).values(entry).execute(&mut conn).await?;
+    tx.touch(Entities::of_kind(entity.0));
+    diesel::insert_into(audit_log::table).values(entry).execute(&mut &**tx).await?;
     Ok(())
 }

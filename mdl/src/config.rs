@@ -2,6 +2,7 @@
 //! variables or as flags of the same meaning; `--help` and docs/configuration.md list them.
 
 mod auth;
+mod cache;
 mod documents;
 mod http;
 mod imports;
@@ -10,6 +11,7 @@ mod telemetry;
 mod worker;
 
 pub use auth::AuthConfig;
+pub use cache::CacheConfig;
 pub use documents::{DocumentsConfig, DocumentsMode};
 pub use http::{GraphqlConfig, HttpConfig};
 pub use imports::ImportConfig;
@@ -34,6 +36,8 @@ pub struct Config {
     pub graphql: GraphqlConfig,
     #[command(flatten)]
     pub documents: DocumentsConfig,
+    #[command(flatten)]
+    pub cache: CacheConfig,
     #[command(flatten)]
     pub imports: ImportConfig,
     #[command(flatten)]

@@ -7,8 +7,8 @@
 //! Store functions borrow `&AsyncPgConnection`; Diesel pipelines what several of them send at once.
 
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use diesel::ConnectionError;
@@ -20,12 +20,13 @@ use futures::FutureExt;
 use tokio::sync::{Mutex, OnceCell};
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
-use tracing::warn;
+use tracing::{Instrument, warn};
 
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
 use crate::ids::TenantId;
 use crate::instruments;
+use crate::versions::{Change, DocumentHash, Entities, Versions};
 
 type PooledConnection = bb8::PooledConnection<'static, AsyncDieselConnectionManager<AsyncPgConnection>>;
 
@@ -36,11 +37,13 @@ pub struct Db {
     statements: Arc<AtomicU64>,
     url: Arc<str>,
     statement_timeout: Duration,
+    versions: Versions,
 }
 
 impl Db {
-    /// Makes the pool without connecting: the first use connects, so a program starts while PostgreSQL is away.
-    pub fn new(config: &DatabaseConfig) -> Self {
+    /// Makes the pool without connecting: the first use connects, so a program starts while PostgreSQL is away. Commits bump
+    /// `versions`.
+    pub fn new(config: &DatabaseConfig, versions: Versions) -> Self {
         let statements = Arc::new(AtomicU64::new(0));
         let statement_timeout = Duration::from_secs(config.statement_timeout_seconds);
         let counter = statements.clone();
@@ -57,17 +60,17 @@ impl Db {
             .connection_timeout(Duration::from_secs(config.pool_wait_seconds))
             .test_on_check_out(false)
             .build_unchecked(manager);
-        Self { pool, statements, url: config.url.as_str().into(), statement_timeout }
+        Self { pool, statements, url: config.url.as_str().into(), statement_timeout, versions }
     }
 
     /// A transaction that reads and writes for one tenant. Rolls back unless committed.
     pub async fn begin(&self, tenant: TenantId) -> Result<Transaction> {
-        self.transaction(&format!("BEGIN; SET LOCAL app.tenant_id = '{tenant}'")).await
+        self.transaction(Some(tenant), &format!("BEGIN; SET LOCAL app.tenant_id = '{tenant}'")).await
     }
 
     /// A transaction for a credential check before the tenant is known: sees the one tenant with this slug, and nothing else.
     pub async fn begin_by_slug(&self, slug: &str) -> Result<Transaction> {
-        let tx = self.transaction("BEGIN").await?;
+        let tx = self.transaction(None, "BEGIN").await?;
         let mut conn: &AsyncPgConnection = &tx;
         diesel_async::RunQueryDsl::execute(
             diesel::sql_query("SELECT set_config('app.tenant_slug', $1, true)").bind::<diesel::sql_types::Text, _>(slug),
@@ -80,7 +83,7 @@ impl Db {
     /// A transaction that sees the jobs, the outbox and (only to read) the published documents of all tenants, and nothing
     /// else. For the relay, the worker, and the check of documents before a deployment.
     pub async fn dispatch(&self) -> Result<Transaction> {
-        self.transaction("BEGIN; SET LOCAL app.dispatcher = 'on'").await
+        self.transaction(None, "BEGIN; SET LOCAL app.dispatcher = 'on'").await
     }
 
     /// The read snapshot of one operation; takes a connection when it is first read from.
@@ -123,10 +126,11 @@ impl Db {
         Ok(conn)
     }
 
-    async fn transaction(&self, opening: &str) -> Result<Transaction> {
+    async fn transaction(&self, tenant: Option<TenantId>, opening: &str) -> Result<Transaction> {
         let mut conn = self.get().await?;
         conn.batch_execute(opening).await?;
-        Ok(Transaction { conn: Some(conn), began: Instant::now() })
+        let versions = self.versions.clone();
+        Ok(Transaction { conn: Some(conn), began: Instant::now(), tenant, versions, touched: StdMutex::default() })
     }
 }
 
@@ -144,10 +148,54 @@ pub struct DedicatedConnection {
 pub struct Transaction {
     conn: Option<PooledConnection>,
     began: Instant,
+    tenant: Option<TenantId>,
+    versions: Versions,
+    /// Whose versions the commit bumps.
+    touched: StdMutex<Touched>,
+}
+
+#[derive(Default)]
+struct Touched {
+    entities: Entities,
+    documents: Vec<DocumentHash>,
 }
 
 impl Transaction {
+    /// Notes that answers made of these are out of date once this commits. [`audit::record`](crate::audit::record) calls it.
+    pub fn touch(&self, entities: Entities) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.entities = touched.entities.and(entities);
+    }
+
+    /// Notes that the answers to one document are out of date once this commits.
+    pub fn touch_document(&self, document: DocumentHash) {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).documents.push(document);
+    }
+
+    /// Commits, and makes known what has changed. When this returns, this process serves nothing older, and the others know,
+    /// unless Redis is slow.
     pub async fn commit(mut self) -> Result<()> {
+        let touched = std::mem::take(self.touched.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let change = touched.documents.into_iter().fold(Change::of(touched.entities), Change::with_document);
+        match self.tenant {
+            // As a task of its own: the caller may go away between the commit and the news of it.
+            Some(tenant) if !change.is_empty() => {
+                let committing = tokio::spawn(async move {
+                    let committed = self.end().await;
+                    let versions = self.versions.clone();
+                    // Gives the connection back, before Redis is waited for.
+                    drop(self);
+                    // After a failure, too: the connection may have broken just after PostgreSQL had committed.
+                    versions.bump(tenant, change).await;
+                    committed
+                });
+                committing.in_current_span().await.map_err(Error::internal)?
+            }
+            _ => self.end().await,
+        }
+    }
+
+    async fn end(&mut self) -> Result<()> {
         // Taken only after the answer: a commit that fails, or whose caller goes away, ends in the drop below.
         let conn = self.conn.as_mut().expect("present until commit or drop");
         conn.batch_execute("COMMIT").await?;

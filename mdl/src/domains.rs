@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::actor::{Actor, Permission};
 use crate::app::App;
+use crate::db::Transaction;
 use crate::error::{Code, Error, Problem, Result};
 use crate::events::Event;
 use crate::extra::Extra;
@@ -210,8 +211,8 @@ fn taken(error: Error, key: &str, name: &str) -> Error {
         })
 }
 
-async fn record(conn: &AsyncPgConnection, actor: &Actor, kind: &'static str, domain: &Domain) -> Result<()> {
+async fn record(tx: &Transaction, actor: &Actor, kind: &'static str, domain: &Domain) -> Result<()> {
     let payload = json!({ "key": domain.key, "name": domain.content.name });
-    audit::record(conn, actor, kind, ("business_domain", domain.id.0), &payload).await?;
-    events::push(conn, actor, &Event { kind, subject: domain.id.0, payload }).await
+    audit::record(tx, actor, kind, ("business_domain", domain.id.0), &payload).await?;
+    events::push(tx, actor, &Event { kind, subject: domain.id.0, payload }).await
 }

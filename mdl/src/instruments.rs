@@ -21,6 +21,12 @@ pub const JOBS_RUNNING: &str = "mdl_jobs_running";
 pub const IMPORT_ROWS: &str = "mdl_import_rows_total";
 pub const SIGN_INS: &str = "mdl_sign_ins_total";
 pub const RATE_LIMITED: &str = "mdl_rate_limited_total";
+pub const CACHE_REQUESTS: &str = "mdl_cache_requests_total";
+pub const CACHE_FILLS: &str = "mdl_cache_fills_total";
+pub const CACHE_BYTES: &str = "mdl_cache_bytes";
+pub const CACHE_BUMPS: &str = "mdl_cache_bumps_total";
+pub const CACHE_BUMP_SECONDS: &str = "mdl_cache_bump_seconds";
+pub const CACHE_LIVE: &str = "mdl_cache_live";
 
 /// Name, kind and meaning of each instrument, as `/metrics` and docs/operations/instruments.md show it.
 pub const ALL: &[(&str, Kind, &str)] = &[
@@ -47,6 +53,12 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (IMPORT_ROWS, Kind::Counter, "Imported entries by outcome (created, updated, unchanged, failed)"),
     (SIGN_INS, Kind::Counter, "Sign-in attempts by outcome (ok, refused)"),
     (RATE_LIMITED, Kind::Counter, "Requests refused by a rate limit, by limit"),
+    (CACHE_REQUESTS, Kind::Counter, "Operations by where their answer came from (memory, redis, shared, miss, bypass)"),
+    (CACHE_FILLS, Kind::Counter, "Answers made for the cache, by outcome (kept, errors, too_large)"),
+    (CACHE_BYTES, Kind::Gauge, "Bytes of answers kept in memory"),
+    (CACHE_BUMPS, Kind::Counter, "Attempts to tell Redis of a write (ok, failed), and commits that did not wait for it (late)"),
+    (CACHE_BUMP_SECONDS, Kind::Seconds, "Time to tell Redis of a write"),
+    (CACHE_LIVE, Kind::Gauge, "1 while changes elsewhere are heard of at once; at 0 answers are kept for a second at most"),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

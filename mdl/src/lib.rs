@@ -33,6 +33,7 @@ pub mod tenants;
 pub mod text;
 pub mod tokens;
 pub mod users;
+pub mod versions;
 
 pub use actor::Actor;
 pub use app::App;

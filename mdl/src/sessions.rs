@@ -249,8 +249,8 @@ fn signed_in_actor(tenant: TenantId, user: UserId, session: SessionId, role: Rol
     Actor { tenant, subject: Subject::User { user, session }, permissions: role.permissions(), request_id: None }
 }
 
-async fn record_end(conn: &diesel_async::AsyncPgConnection, actor: &Actor, session: SessionId, reason: EndReason) -> Result<()> {
-    audit::record(conn, actor, "session.revoked", ("session", session.0), &json!({ "reason": reason.as_str() })).await
+async fn record_end(tx: &crate::db::Transaction, actor: &Actor, session: SessionId, reason: EndReason) -> Result<()> {
+    audit::record(tx, actor, "session.revoked", ("session", session.0), &json!({ "reason": reason.as_str() })).await
 }
 
 /// What a client calls itself, cut to what is worth keeping.

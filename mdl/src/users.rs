@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::actor::{Actor, Permission, Role, Subject};
 use crate::app::App;
+use crate::db::Transaction;
 use crate::error::{Code, Error, Problem, Result};
 use crate::ids::{TenantId, UserId};
 use crate::schema::{memberships, users};
@@ -220,8 +221,8 @@ async fn existing(conn: &AsyncPgConnection, tenant: TenantId, user: UserId) -> R
     store::member(conn, tenant, user).await?.ok_or_else(|| Error::not_found("user", user))
 }
 
-async fn record(conn: &AsyncPgConnection, actor: &Actor, action: &str, user: UserId, details: Value) -> Result<()> {
-    audit::record(conn, actor, action, ("user", user.0), &details).await
+async fn record(tx: &Transaction, actor: &Actor, action: &str, user: UserId, details: Value) -> Result<()> {
+    audit::record(tx, actor, action, ("user", user.0), &details).await
 }
 
 #[cfg(test)]

@@ -4,6 +4,10 @@
 
 mod api_keys;
 mod authorization;
+mod cache;
+mod cache_hammer;
+mod cache_outages;
+mod cache_truth;
 mod catalog_changes;
 mod catalog_loading;
 mod document_clients;

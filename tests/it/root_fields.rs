@@ -331,6 +331,7 @@ pub const MUTATIONS: &[RootField] = &[
     mutation!("withdrawDocument", "WithdrawDocumentInput", "document { id }", Needs::Admin, |seed| {
         json!({ "input": { "id": seed.document } })
     }),
+    mutation!("purgeCache", "PurgeCacheInput", "", Needs::Admin, |_| json!({ "input": {} })),
     mutation!("removeMembership", "UserInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user } })),
 ];
 

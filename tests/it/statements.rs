@@ -58,7 +58,7 @@ async fn what_needs_no_data_takes_no_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_request_costs_the_same_for_every_page_size() {
-    let app = TestApp::start().await;
+    let app = TestApp::start_with(&[("MDL_CACHE_BYTES", "0")]).await;
     let editor = app.client(Role::Editor).await;
     for d in 0..5 {
         editor.write("createBusinessDomain", json!({ "key": format!("D-{d}"), "name": format!("D-{d}") })).await;

@@ -48,6 +48,7 @@ const CREATES: &[&str] = &[
     "createMetric",
     "createObjective",
     "importCatalog",
+    "purgeCache",
     "revokeAllApiKeys",
     "publishDocuments",
 ];

@@ -24,8 +24,8 @@ pub struct TestApp {
     pub tenant: Tenant,
     pub database: TestDatabase,
     environment: Vec<(String, String)>,
-    storage: PathBuf,
     keys: Arc<Keys>,
+    storage: PathBuf,
     stop: CancellationToken,
     anonymous: Client,
 }
@@ -61,11 +61,24 @@ impl TestApp {
         let app = App::new(config).expect("an app");
         let keys = Arc::new(Keys::load(&app.config.auth).expect("signing keys"));
         let stop = CancellationToken::new();
-        let base = serve(app.clone(), keys.clone(), stop.clone()).await;
+        let base = serve(&app, &keys, &stop).await;
         let tenant = tenants::create(&app, "acme", "Acme").await.expect("a tenant");
         add_users(&app, &tenant).await;
         let anonymous = Client::anonymous(&base);
-        Self { app, base, tenant, database, environment, storage, keys, stop, anonymous }
+        Self { app, base, tenant, database, environment, keys, storage, stop, anonymous }
+    }
+
+    /// Starts another API on the same servers, with these settings changed, and gives its app and its address. A client of
+    /// the first is one of this, too, at this address.
+    pub async fn another_api(&self, settings: &[(&str, &str)]) -> (App, String) {
+        let mut environment = self.environment.clone();
+        for (name, value) in settings {
+            environment.retain(|(known, _)| known != name);
+            environment.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        let app = App::new(config(&environment)).expect("an app");
+        let base = serve(&app, &self.keys, &self.stop).await;
+        (app, base)
     }
 
     /// The command line's actor in the first tenant: may everything.
@@ -96,13 +109,7 @@ impl TestApp {
     /// Another instance of the API beside this one, with these settings: a client of it without a credential. Access tokens
     /// of either are good for both.
     pub async fn instance(&self, settings: &[(&str, &str)]) -> Client {
-        let mut environment = self.environment.clone();
-        for (name, value) in settings {
-            environment.retain(|(known, _)| known != name);
-            environment.push(((*name).to_owned(), (*value).to_owned()));
-        }
-        let app = App::new(config(&environment)).expect("an app");
-        Client::anonymous(&serve(app, self.keys.clone(), self.stop.clone()).await)
+        Client::anonymous(&self.another_api(settings).await.1)
     }
 
     /// Runs a worker in this process until the test ends.
@@ -129,12 +136,12 @@ impl Drop for TestApp {
     }
 }
 
-/// Serves the API on a free port until it is stopped; its address.
-async fn serve(app: App, keys: Arc<Keys>, stop: CancellationToken) -> String {
+/// Serves until the test ends, and gives the address.
+async fn serve(app: &App, keys: &Arc<Keys>, stop: &CancellationToken) -> String {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let base = format!("http://{}", listener.local_addr().expect("its address"));
-    let router = mdl_api::http::router(app, keys).into_make_service_with_connect_info::<SocketAddr>();
-    let stopped = stop.cancelled_owned();
+    let router = mdl_api::http::router(app.clone(), keys.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let stopped = stop.clone().cancelled_owned();
     tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await.expect("the API serves") });
     base
 }

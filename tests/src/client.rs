@@ -31,6 +31,11 @@ impl Client {
         Self { credential: Some(credential.into()), ..self.clone() }
     }
 
+    /// The same at the address of another API.
+    pub fn at(&self, base: &str) -> Self {
+        Self { base: base.to_owned(), ..self.clone() }
+    }
+
     /// Signs in; fails if it is refused.
     pub async fn sign_in(&self, tenant: &str, email: &str, password: &str) -> Self {
         let input = json!({ "input": { "tenant": tenant, "email": email, "password": password } });

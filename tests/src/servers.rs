@@ -9,20 +9,24 @@ use crate::{TestApp, eventually, variable};
 pub struct PrivateRedis {
     process: Child,
     port: u16,
+    /// Where it saves, when it is told to.
+    folder: tempfile::TempDir,
 }
 
 impl PrivateRedis {
     pub async fn start() -> Self {
-        Self::on(free_port()).await
+        Self::on(free_port(), tempfile::tempdir().expect("a folder")).await
     }
 
-    async fn on(port: u16) -> Self {
+    async fn on(port: u16, folder: tempfile::TempDir) -> Self {
         let process = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(folder.path())
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server, which ops/dev test installs");
-        let redis = Self { process, port };
+        let redis = Self { process, port, folder };
         eventually("Redis answers", async || redis.command("PING").await.ok()).await;
         redis
     }
@@ -36,12 +40,30 @@ impl PrivateRedis {
         self.command("FLUSHALL").await.expect("FLUSHALL");
     }
 
-    /// Kills the server and starts an empty one in its place.
+    /// Writes everything into a file, which [`PrivateRedis::restart`] begins with.
+    pub async fn save(&self) {
+        self.command("SAVE").await.expect("SAVE");
+    }
+
+    /// Kills the server and starts another in its place: with what was saved last, or empty.
     pub async fn restart(mut self) -> Self {
-        let port = self.port;
         self.stop();
-        drop(self);
-        Self::on(port).await
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"));
+        Self::on(self.port, folder).await
+    }
+
+    /// Freezes the server: connections stay open, and nothing is answered.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let told = Command::new("kill").args([signal, &self.process.id().to_string()]).status().expect("kill");
+        assert!(told.success());
     }
 
     pub fn stop(&mut self) {

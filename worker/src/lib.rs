@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`relay`] | moves due jobs from the ledger to Redis; rescues what was lost on the way |
 //! | [`queue`] | an apalis backend: takes ids from Redis, claims their rows with a lease |
+//! | [`repair`] | tells caches of changes whose writer died before it could |
 //! | [`leases`] | keeps the leases, hears of cancellations and losses |
 //! | [`jobs`] | which handlers there are, and what they are given |
 //! | [`attempt`] | makes one outcome of whatever happens to a job, and writes it to the ledger |
@@ -21,6 +22,7 @@ pub mod listen;
 pub mod ops;
 pub mod queue;
 pub mod relay;
+pub mod repair;
 pub mod start;
 
 use std::any::Any;
@@ -77,13 +79,16 @@ impl Shared {
     fn new(app: App, registry: Registry, stop: CancellationToken) -> Self {
         let settings = &app.config.database;
         let lease = app.config.worker.lease_seconds;
-        let db = Db::new(&DatabaseConfig {
-            // Relay, reconciler, leases, ends, and one for each queue.
-            pool_size: 4 + registry.queues().len() as u32,
-            // A statement that takes as long as a lease has come too late.
-            statement_timeout_seconds: settings.statement_timeout_seconds.min((lease / 3).max(1)),
-            ..settings.clone()
-        });
+        let db = Db::new(
+            &DatabaseConfig {
+                // Relay, reconciler, repair, leases, ends, and one for each queue.
+                pool_size: 5 + registry.queues().len() as u32,
+                // A statement that takes as long as a lease has come too late.
+                statement_timeout_seconds: settings.statement_timeout_seconds.min((lease / 3).max(1)),
+                ..settings.clone()
+            },
+            app.versions.clone(),
+        );
         Self { app, db, registry: Arc::new(registry), leases: Arc::default(), wake: Arc::default(), stop, name: name().into() }
     }
 
@@ -214,6 +219,11 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
     parts.spawn(async move {
         reconcile.await;
         "reconciler"
+    });
+    let repair = repair::repair(shared.clone());
+    parts.spawn(async move {
+        repair.await;
+        "repair"
     });
     let listen = listen::listen(shared.clone(), all_done.clone());
     parts.spawn(async move {

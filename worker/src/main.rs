@@ -75,16 +75,21 @@ async fn run(config: Config) -> anyhow::Result<()> {
     stop_on_signals(stop.clone())?;
     let serving = tokio::spawn(ops::serve(app.clone(), listener, metrics));
     start::database(&app, &stop.gently).await;
+    let versions = app.versions.clone();
     let result = match stop.gently.is_cancelled() {
         true => Ok(()),
         false => mdl_worker::run(app, registry, stop).await,
     };
+    versions.settle(LAST_NEWS).await;
     serving.abort();
     if result.is_ok() {
         info!("Stopped");
     }
     result
 }
+
+/// How long the last writes may take to become known to other processes.
+const LAST_NEWS: Duration = Duration::from_secs(2);
 
 /// The first signal stops gently, the second at once.
 fn stop_on_signals(stop: Stop) -> std::io::Result<()> {

@@ -8,6 +8,7 @@ use mdl::config::GraphqlConfig;
 use mdl::tokens::Keys;
 
 use super::api_keys::{ApiKeyMutations, ApiKeyQueries};
+use super::cache::CacheMutations;
 use super::documents::{DocumentMutations, DocumentQueries};
 use super::domains::{DomainMutations, DomainQueries};
 use super::imports::{ImportMutations, ImportQueries};
@@ -46,6 +47,7 @@ pub struct Mutation(
     ObjectiveMutations,
     ImportMutations,
     DocumentMutations,
+    CacheMutations,
 );
 
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;

@@ -11,17 +11,23 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mdl::idempotency::{self, Outcome};
-use mdl::{Actor, App};
+use mdl::{Actor, App, instruments};
+use metrics::counter;
 use sha2::{Digest, Sha256};
 use tracing::{Span, error};
 
+use super::cached::{self, Wishes};
 use super::negotiate::{self, BodyKind, Media};
 use super::observe::RequestId;
 use super::parse::{self, Asked, Requests, malformed};
 use super::refusal::{Refusal, errors_json, to_json};
 use super::{Server, upload};
+use crate::cache::entry::Entry;
+use crate::cache::question::Question;
+use crate::cache::{ResponseCache, Source, Unkept};
 use crate::documents::asks_for_text;
 use crate::graphql::context::Operation;
 use crate::graphql::executor::{Answer, Prepared};
@@ -37,7 +43,8 @@ pub async fn get(State(server): State<Arc<Server>>, request: axum::extract::Requ
     let answer = async {
         let caller = Caller::identify(&server, &parts).await?;
         let asked = parse::query_string(parts.uri.query().unwrap_or_default())?;
-        answer_one(&server, &caller, Incoming { asked, file: None, idempotency_key: None, may_write: false }, media).await
+        let incoming = Incoming { asked, file: None, idempotency_key: None, may_write: false };
+        answer_one(&server, &caller, incoming, media, &Wishes::of(&parts.method, &parts.headers)).await
     };
     answer.await.unwrap_or_else(|refusal| refusal.respond(media))
 }
@@ -53,18 +60,14 @@ pub async fn post(State(server): State<Arc<Server>>, request: axum::extract::Req
         })?;
         let caller = Caller::identify(&server, &parts).await?;
         let idempotency_key = idempotency_key(&parts.headers)?;
+        let wishes = Wishes::of(&parts.method, &parts.headers);
         match kind {
             BodyKind::Json => {
                 let bytes = read_body(&server.app, &parts.headers, body).await?;
                 match parse::body(&bytes, server.app.config.graphql.max_batch)? {
                     Requests::Single(asked) => {
-                        answer_one(
-                            &server,
-                            &caller,
-                            Incoming { asked: *asked, file: None, idempotency_key, may_write: true },
-                            media,
-                        )
-                        .await
+                        let incoming = Incoming { asked: *asked, file: None, idempotency_key, may_write: true };
+                        answer_one(&server, &caller, incoming, media, &wishes).await
                     }
                     Requests::Batch(_) if idempotency_key.is_some() => {
                         Err(malformed("Idempotency-Key is for one request, not for a batch"))
@@ -74,7 +77,8 @@ pub async fn post(State(server): State<Arc<Server>>, request: axum::extract::Req
             }
             BodyKind::Multipart => {
                 let (asked, file) = upload::read(&server.app, &caller, parts, body).await?;
-                answer_one(&server, &caller, Incoming { asked, file: Some(file), idempotency_key, may_write: true }, media).await
+                let incoming = Incoming { asked, file: Some(file), idempotency_key, may_write: true };
+                answer_one(&server, &caller, incoming, media, &wishes).await
             }
         }
     };
@@ -129,6 +133,8 @@ enum Outgoing {
     Executed(String),
     /// The stored answer of an earlier request.
     Replayed(String),
+    /// An answer that the cache keeps, perhaps since now.
+    Kept(Arc<Entry>, Source),
     Rejected(Vec<ServerError>),
 }
 
@@ -136,13 +142,23 @@ impl Outgoing {
     fn body(self) -> String {
         match self {
             Outgoing::Executed(body) | Outgoing::Replayed(body) => body,
+            Outgoing::Kept(entry, _) => String::from_utf8_lossy(&entry.body).into_owned(),
             Outgoing::Rejected(errors) => errors_json(&errors),
         }
     }
 }
 
-async fn answer_one(server: &Server, caller: &Caller, incoming: Incoming, media: Media) -> Result<Response, Refusal> {
+async fn answer_one(
+    server: &Server,
+    caller: &Caller,
+    incoming: Incoming,
+    media: Media,
+    wishes: &Wishes,
+) -> Result<Response, Refusal> {
     let outgoing = run(server, caller, incoming).await?;
+    if let Outgoing::Kept(entry, source) = &outgoing {
+        return Ok(cached::respond(entry, *source, media, wishes).await);
+    }
     let replayed = matches!(outgoing, Outgoing::Replayed(_));
     let status = match (&outgoing, media) {
         // A client that sent a hash expects to be asked for the text, and not to have erred.
@@ -150,6 +166,7 @@ async fn answer_one(server: &Server, caller: &Caller, incoming: Incoming, media:
         _ => StatusCode::OK,
     };
     let mut response = (status, [(header::CONTENT_TYPE, media.content_type())], outgoing.body()).into_response();
+    response.headers_mut().insert(cached::X_CACHE, cached::BYPASS);
     if replayed {
         response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
@@ -205,12 +222,33 @@ async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Out
     match (idempotency_key, hash, &caller.actor) {
         (Some(key), Some(hash), Some(actor)) if mutates => run_once(server, caller, actor, prepared, &key, &hash).await,
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
-        _ => match execute(server, caller, prepared).await {
-            Answer::Executed(response) => Ok(Outgoing::Executed(to_json(&response))),
-            Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
-            Answer::TimedOut => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
+        _ => match question(server, caller, &prepared) {
+            Some((cache, question)) => {
+                let found = cache.answer(question, || execute(server, caller, prepared)).await;
+                match found.map_err(|unkept| Unkept::clone(&unkept)) {
+                    Ok((entry, source)) => Ok(Outgoing::Kept(entry, source)),
+                    Err(Unkept::Executed(body)) => Ok(Outgoing::Executed(body)),
+                    Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
+                    Err(Unkept::TimedOut) => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
+                }
+            }
+            None => match execute(server, caller, prepared).await {
+                Answer::Executed(response) => Ok(Outgoing::Executed(to_json(&response))),
+                Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
+                Answer::TimedOut => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
+            },
         },
     }
+}
+
+/// What to ask the cache, if the answer can be there. Those without a credential see nothing that is worth keeping.
+fn question<'a>(server: &'a Server, caller: &Caller, prepared: &Prepared) -> Option<(&'a ResponseCache, Question)> {
+    let cache = server.cache.as_ref()?;
+    let question = caller.actor.as_ref().and_then(|actor| cache.question(actor, prepared));
+    if question.is_none() {
+        counter!(instruments::CACHE_REQUESTS, "source" => "bypass").increment(1);
+    }
+    Some((cache, question?))
 }
 
 /// Runs a mutation unless it ran before under this key.
@@ -269,9 +307,10 @@ async fn in_time<T>(server: &Server, work: impl Future<Output = mdl::Result<T>>)
     }
 }
 
-async fn execute(server: &Server, caller: &Caller, prepared: Prepared) -> Answer {
+/// In a box: an execution is a large future, and not for the stacks of those that pass it on.
+fn execute<'a>(server: &'a Server, caller: &Caller, prepared: Prepared) -> BoxFuture<'a, Answer> {
     let operation = Operation::new(server.app.clone(), caller.actor.clone(), caller.user_agent.clone());
-    server.executor.execute(prepared, operation).await
+    Box::pin(server.executor.execute(prepared, operation))
 }
 
 /// Everything that makes a request what it is, however it named its document.

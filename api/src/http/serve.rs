@@ -14,6 +14,8 @@ use super::{listen, ops, router};
 
 /// Between two attempts to migrate a database that is away.
 const MIGRATION_RETRY: Duration = Duration::from_secs(2);
+/// How long the last writes may take to become known to other processes.
+const LAST_NEWS: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT. Neither PostgreSQL nor Redis need be there yet: `/health/ready` says so.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
@@ -47,8 +49,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         "Serving"
     );
     let public = listen::serve(listener, router(app.clone(), keys), stopped.clone(), grace);
+    let versions = app.versions.clone();
     let private = listen::serve(ops_listener, ops::router(app, recorder), stopped, grace);
     tokio::try_join!(public, private)?;
+    versions.settle(LAST_NEWS).await;
     info!("Stopped");
     Ok(())
 }

@@ -28,6 +28,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::ids::{ImportId, TenantId};
 use crate::metrics::changes::FieldChange;
+use crate::versions::{Change as VersionChange, Entities, Versions};
 
 /// The import's own connection.
 pub struct Session {
@@ -42,6 +43,7 @@ pub struct Session {
     trace: Value,
     domains: domains::Domains,
     metrics: metrics::Statements,
+    versions: Versions,
 }
 
 /// An entry whose draft has been taken out, to be written.
@@ -102,6 +104,7 @@ impl Session {
             trace: crate::telemetry::trace_context(),
             domains: domains::Domains::default(),
             metrics,
+            versions: app.versions.clone(),
         })
     }
 
@@ -117,8 +120,17 @@ impl Session {
         Ok(self.client.batch_execute(&begin).await?)
     }
 
+    /// Commits, and makes known that the catalog has changed.
     pub async fn commit(&mut self) -> Result<()> {
-        Ok(self.client.batch_execute("COMMIT").await?)
+        let committed = self.client.batch_execute("COMMIT").await;
+        // After a failure, too: the connection may have broken just after PostgreSQL had committed.
+        self.announce().await;
+        Ok(committed?)
+    }
+
+    /// Makes known that the catalog may have changed.
+    pub async fn announce(&self) {
+        self.versions.bump(self.tenant, VersionChange::of(Entities::of_kind("import"))).await;
     }
 
     pub async fn roll_back(&mut self) -> Result<()> {

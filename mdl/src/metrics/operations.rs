@@ -12,6 +12,7 @@ use super::versions::{self, Semver};
 use super::{Metric, lineage, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
+use crate::db::Transaction;
 use crate::error::{Code, Error, Problem, Result};
 use crate::events::Event;
 use crate::ids::{MetricId, TenantId};
@@ -156,7 +157,7 @@ async fn insert(mut conn: &AsyncPgConnection, actor: &Actor, new: &NewMetric) ->
 
 /// Writes the next revision: row, version, audit, event.
 async fn write(
-    mut conn: &AsyncPgConnection,
+    tx: &Transaction,
     actor: &Actor,
     metric: Metric,
     after: &Definition,
@@ -176,11 +177,11 @@ async fn write(
             metrics::archived_at.eq(metric.archived_at),
         ))
         .returning(Metric::as_returning())
-        .get_result(&mut conn)
+        .get_result(&mut &**tx)
         .await?;
     let fields: Vec<String> = changed.iter().map(|change| change.field.clone()).collect();
-    versions::insert(conn, &metric, after, tier, &fields, message).await?;
-    record(conn, actor, "metric.updated", &metric, &fields).await?;
+    versions::insert(tx, &metric, after, tier, &fields, message).await?;
+    record(tx, actor, "metric.updated", &metric, &fields).await?;
     Ok(metric)
 }
 
@@ -200,8 +201,8 @@ fn check_message(problems: &mut Problems, message: Option<&str>) {
     }
 }
 
-async fn record(conn: &AsyncPgConnection, actor: &Actor, kind: &'static str, metric: &Metric, fields: &[String]) -> Result<()> {
+async fn record(tx: &Transaction, actor: &Actor, kind: &'static str, metric: &Metric, fields: &[String]) -> Result<()> {
     let payload = json!({ "key": metric.key, "version": metric.version.to_string(), "changedFields": fields });
-    audit::record(conn, actor, kind, ("metric", metric.id.0), &payload).await?;
-    events::push(conn, actor, &Event { kind, subject: metric.id.0, payload }).await
+    audit::record(tx, actor, kind, ("metric", metric.id.0), &payload).await?;
+    events::push(tx, actor, &Event { kind, subject: metric.id.0, payload }).await
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::store;
 use crate::actor::{Actor, Permission};
 use crate::app::App;
+use crate::db::Transaction;
 use crate::error::{Code, Error, Problem, Result};
 use crate::events::Event;
 use crate::extra::Extra;
@@ -264,8 +265,8 @@ fn distinct(keys: Vec<String>) -> Vec<String> {
     keys.into_iter().filter(|key| seen.insert(key.clone())).collect()
 }
 
-async fn record(conn: &AsyncPgConnection, actor: &Actor, kind: &'static str, key_result: &KeyResult) -> Result<()> {
+async fn record(tx: &Transaction, actor: &Actor, kind: &'static str, key_result: &KeyResult) -> Result<()> {
     let payload = json!({ "key": key_result.key, "currentValue": key_result.content.current_value });
-    audit::record(conn, actor, kind, ("key_result", key_result.id.0), &payload).await?;
-    events::push(conn, actor, &Event { kind, subject: key_result.id.0, payload }).await
+    audit::record(tx, actor, kind, ("key_result", key_result.id.0), &payload).await?;
+    events::push(tx, actor, &Event { kind, subject: key_result.id.0, payload }).await
 }

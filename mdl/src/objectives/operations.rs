@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{Content, Objective, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
+use crate::db::Transaction;
 use crate::error::{Code, Error, Problem, Result};
 use crate::events::Event;
 use crate::ids::{ObjectiveId, TenantId};
@@ -139,8 +140,8 @@ async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: ObjectiveId, expec
     }
 }
 
-async fn record(conn: &AsyncPgConnection, actor: &Actor, kind: &'static str, objective: &Objective) -> Result<()> {
+async fn record(tx: &Transaction, actor: &Actor, kind: &'static str, objective: &Objective) -> Result<()> {
     let payload = json!({ "key": objective.key, "name": objective.content.name });
-    audit::record(conn, actor, kind, ("objective", objective.id.0), &payload).await?;
-    events::push(conn, actor, &Event { kind, subject: objective.id.0, payload }).await
+    audit::record(tx, actor, kind, ("objective", objective.id.0), &payload).await?;
+    events::push(tx, actor, &Event { kind, subject: objective.id.0, payload }).await
 }

@@ -114,6 +114,8 @@ impl Session {
             .await?;
         let Some(row) = started else {
             self.roll_back().await?;
+            // The attempt that ended it may have died before it could say so.
+            self.announce().await;
             return Ok(None);
         };
         let goes_on = row.get::<_, &str>(0) == Mode::RowByRow.as_str() || row.get::<_, bool>(1);

@@ -1,0 +1,153 @@
+//! The table: type by type and field by field, what answers are made of.
+//!
+//! A line of a type holds for all its fields. The type that a field gives has a line of its own, so `Metric.domain` needs none:
+//! `BusinessDomain` says the rest. A field has a line when it looks at something that neither its type nor what it gives says.
+
+use mdl::versions::{Entities, Entity};
+
+/// How long answers about the catalog are kept, in seconds: versions make them old before. It bounds what is left of a writer
+/// that dies between its commit and the news of it, and nobody relays its events.
+const CATALOG_SECONDS: u64 = 3_600;
+/// The same of people: they have no events that a relay could tell of.
+const PEOPLE_SECONDS: u64 = 30;
+
+const METRICS: Entities = Entities::of(&[Entity::Metrics]);
+const DOMAINS: Entities = Entities::of(&[Entity::Domains]);
+const OBJECTIVES: Entities = Entities::of(&[Entity::Objectives]);
+const PEOPLE: Entities = Entities::of(&[Entity::People]);
+
+/// What a type or a field says of answers that it is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    pub reads: Entities,
+    /// For how long at most.
+    pub seconds: u64,
+    /// It differs from person to person, beyond what they may.
+    pub personal: bool,
+    /// It differs from day to day.
+    pub daily: bool,
+    /// It is not kept.
+    pub never: bool,
+}
+
+impl Rule {
+    pub const NOTHING: Self =
+        Self { reads: Entities::NONE, seconds: CATALOG_SECONDS, personal: false, daily: false, never: false };
+
+    /// What both say.
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            reads: self.reads.and(other.reads),
+            seconds: self.seconds.min(other.seconds),
+            personal: self.personal || other.personal,
+            daily: self.daily || other.daily,
+            never: self.never || other.never,
+        }
+    }
+}
+
+const fn reads(reads: Entities) -> Rule {
+    Rule { reads, ..Rule::NOTHING }
+}
+
+const METRIC: Rule = reads(METRICS);
+const DOMAIN: Rule = reads(DOMAINS);
+const OBJECTIVE: Rule = reads(OBJECTIVES);
+const PERSON: Rule = Rule { reads: PEOPLE, seconds: PEOPLE_SECONDS, ..Rule::NOTHING };
+const NEVER: Rule = Rule { never: true, ..Rule::NOTHING };
+/// Any thing, and oneself: everybody finds their own user, and not all find others.
+const NODE: Rule = Rule { reads: Entities::ALL, seconds: PEOPLE_SECONDS, personal: true, ..Rule::NOTHING };
+
+pub const TYPES: &[(&str, Rule)] = &[
+    ("Query", Rule::NOTHING),
+    ("Node", Rule::NOTHING),
+    ("PageInfo", Rule::NOTHING),
+    ("Metric", METRIC),
+    ("MetricConnection", METRIC),
+    ("MetricEdge", METRIC),
+    ("MetricDefinition", METRIC),
+    ("EventCount", METRIC),
+    ("EventFilter", METRIC),
+    ("MetricDimension", METRIC),
+    ("MetricData", METRIC),
+    ("DataSource", METRIC),
+    ("MetricGovernance", METRIC),
+    ("MetricTargets", METRIC),
+    ("AlertRule", METRIC),
+    ("MetricVisualization", METRIC),
+    ("Dashboard", METRIC),
+    ("MetricUsage", METRIC),
+    ("Playbook", METRIC),
+    ("MetricAlignment", METRIC),
+    ("MetricRelationships", METRIC),
+    ("UnresolvedReference", METRIC),
+    ("ExampleQuery", METRIC),
+    ("MetricVersion", METRIC),
+    ("MetricVersionConnection", METRIC),
+    ("MetricVersionEdge", METRIC),
+    ("BusinessDomain", DOMAIN),
+    ("BusinessDomainConnection", DOMAIN),
+    ("BusinessDomainEdge", DOMAIN),
+    ("Objective", OBJECTIVE),
+    ("ObjectiveConnection", OBJECTIVE),
+    ("ObjectiveEdge", OBJECTIVE),
+    ("Timeframe", OBJECTIVE),
+    ("KeyResult", OBJECTIVE),
+    ("CatalogStats", Rule::NOTHING),
+    ("DomainCount", METRIC),
+    ("TierCount", METRIC),
+    ("CategoryCount", METRIC),
+    ("StatusCount", METRIC),
+    ("User", PERSON),
+    ("UserConnection", PERSON),
+    ("UserEdge", PERSON),
+    // Whoever looks at an import wants to see it move.
+    ("Import", NEVER),
+    ("ImportConnection", NEVER),
+    ("ImportEdge", NEVER),
+    ("ImportIssue", NEVER),
+    ("ImportIssueConnection", NEVER),
+    ("ImportIssueEdge", NEVER),
+    ("ImportChange", NEVER),
+    ("ImportChangeConnection", NEVER),
+    ("ImportChangeEdge", NEVER),
+    ("ImportFieldChange", NEVER),
+    // They count their uses.
+    ("PublishedDocument", NEVER),
+    ("PublishedDocumentConnection", NEVER),
+    ("PublishedDocumentEdge", NEVER),
+    // The caller's own.
+    ("Me", NEVER),
+    ("Tenant", NEVER),
+    ("ApiKey", NEVER),
+    ("ApiKeyConnection", NEVER),
+    ("ApiKeyEdge", NEVER),
+];
+
+pub const FIELDS: &[(&str, &str, Rule)] = &[
+    ("Query", "metric", METRIC),
+    // Their filters name domains.
+    ("Query", "metrics", reads(METRICS.and(DOMAINS))),
+    ("Query", "businessDomain", DOMAIN),
+    ("Query", "businessDomains", DOMAIN),
+    ("Query", "objective", OBJECTIVE),
+    ("Query", "objectives", reads(OBJECTIVES.and(DOMAINS))),
+    ("Query", "catalogStats", Rule::NOTHING),
+    ("Query", "users", PERSON),
+    ("Query", "node", NODE),
+    ("Query", "nodes", NODE),
+    ("Query", "me", NEVER),
+    ("Query", "apiKeys", NEVER),
+    ("Query", "documents", NEVER),
+    ("Query", "import", NEVER),
+    ("Query", "imports", NEVER),
+    ("BusinessDomain", "metricCount", METRIC),
+    ("Objective", "unresolvedMetricKeys", METRIC),
+    // Against the share of the timeframe that has passed today.
+    ("KeyResult", "status", Rule { daily: true, ..OBJECTIVE }),
+    ("CatalogStats", "metricCount", METRIC),
+    ("CatalogStats", "businessDomainCount", DOMAIN),
+    ("CatalogStats", "objectiveCount", OBJECTIVE),
+    // Changes with each sign-in.
+    ("User", "lastSignedInAt", NEVER),
+];

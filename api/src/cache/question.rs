@@ -1,0 +1,151 @@
+//! What is asked, as the key under which its answer is kept.
+
+use async_graphql::{Value, Variables};
+use chrono::Utc;
+use mdl::Actor;
+use mdl::ids::TenantId;
+use mdl::versions::{DocumentHash, Stamp};
+use sha2::{Digest, Sha256};
+
+use super::policy::Policy;
+
+/// SHA-256 over everything that an answer depends on.
+pub type Key = [u8; 32];
+
+/// An operation whose answer may be kept.
+pub struct Question {
+    pub tenant: TenantId,
+    pub document: DocumentHash,
+    pub policy: Policy,
+    /// All of the key but the versions.
+    asked: Sha256,
+}
+
+impl Question {
+    /// `schema` stands for this version of the program: another one may answer the same otherwise.
+    pub fn new(
+        schema: &[u8; 32],
+        actor: &Actor,
+        document: DocumentHash,
+        operation: Option<&str>,
+        variables: &Variables,
+        policy: Policy,
+    ) -> Self {
+        let mut asked = Sha256::new();
+        asked.update(schema);
+        asked.update(actor.tenant.0);
+        for permission in actor.permissions.iter() {
+            part(&mut asked, permission.as_str().as_bytes());
+        }
+        asked.update(b";");
+        if policy.personal
+            && let Some(user) = actor.user()
+        {
+            asked.update(user.0);
+        }
+        asked.update(b";");
+        if policy.daily {
+            asked.update(Utc::now().date_naive().to_string());
+        }
+        asked.update(b";");
+        asked.update(document);
+        part(&mut asked, operation.unwrap_or_default().as_bytes());
+        canonical_map(&mut asked, variables.iter().map(|(name, value)| (name.as_str(), value)).collect());
+        Self { tenant: actor.tenant, document, policy, asked }
+    }
+
+    /// The key of the answer that is made of these versions.
+    pub fn key(&self, stamp: &Stamp) -> Key {
+        self.asked.clone().chain_update(stamp.bytes).finalize().into()
+    }
+}
+
+/// A value so that equal ones are hashed alike: the order of an object's fields means nothing.
+fn canonical(hash: &mut Sha256, value: &Value) {
+    match value {
+        Value::Null => hash.update(b"n"),
+        Value::Boolean(value) => hash.update(if *value { b"t" } else { b"f" }),
+        Value::Number(number) => tagged(hash, b"#", number.to_string().as_bytes()),
+        Value::String(text) => tagged(hash, b"s", text.as_bytes()),
+        Value::Enum(name) => tagged(hash, b"e", name.as_bytes()),
+        Value::Binary(bytes) => tagged(hash, b"b", bytes),
+        Value::List(items) => {
+            hash.update(b"[");
+            hash.update((items.len() as u64).to_be_bytes());
+            items.iter().for_each(|item| canonical(hash, item));
+        }
+        Value::Object(fields) => {
+            canonical_map(hash, fields.iter().map(|(name, value)| (name.as_str(), value)).collect());
+        }
+    }
+}
+
+fn canonical_map(hash: &mut Sha256, mut fields: Vec<(&str, &Value)>) {
+    fields.sort_unstable_by_key(|(name, _)| *name);
+    hash.update(b"{");
+    hash.update((fields.len() as u64).to_be_bytes());
+    for (name, value) in fields {
+        part(hash, name.as_bytes());
+        canonical(hash, value);
+    }
+}
+
+fn tagged(hash: &mut Sha256, tag: &[u8], bytes: &[u8]) {
+    hash.update(tag);
+    part(hash, bytes);
+}
+
+/// With its length, so that two parts are never taken for two others.
+fn part(hash: &mut Sha256, bytes: &[u8]) {
+    hash.update((bytes.len() as u64).to_be_bytes());
+    hash.update(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mdl::actor::{Permission, Subject};
+    use mdl::ids::{SessionId, UserId};
+    use mdl::versions::Entities;
+    use serde_json::json;
+
+    use super::*;
+
+    fn actor(tenant: TenantId, user: UserId, permissions: &[Permission]) -> Actor {
+        let subject = Subject::User { user, session: SessionId::new() };
+        Actor { tenant, subject, permissions: permissions.iter().copied().collect(), request_id: None }
+    }
+
+    fn key(actor: &Actor, personal: bool, operation: Option<&str>, variables: serde_json::Value, stamp: u8) -> Key {
+        let policy = Policy { reads: Entities::ALL, ttl: Duration::from_secs(1), personal, daily: false };
+        let variables = Variables::from_json(variables);
+        let question = Question::new(&[0; 32], actor, [1; 32], operation, &variables, policy);
+        question.key(&Stamp { bytes: [stamp; 32], shared: true })
+    }
+
+    #[test]
+    fn equal_questions_have_one_key_and_others_another() {
+        let (tenant, user) = (TenantId::new(), UserId::new());
+        let viewer = actor(tenant, user, &[Permission::CatalogRead]);
+        let asked = key(&viewer, false, None, json!({ "a": { "b": 1, "c": [2, "3"] }, "d": null }), 0);
+        assert_eq!(asked, key(&viewer, false, None, json!({ "d": null, "a": { "c": [2, "3"], "b": 1 } }), 0));
+        let colleague = actor(tenant, UserId::new(), &[Permission::CatalogRead]);
+        assert_eq!(key(&viewer, false, None, json!({}), 0), key(&colleague, false, None, json!({}), 0));
+        let keys = [
+            asked,
+            key(&viewer, false, None, json!({ "a": { "b": 1, "c": [2, 3] }, "d": null }), 0),
+            key(&viewer, false, None, json!({ "a": { "b": 1, "c": ["3", 2] }, "d": null }), 0),
+            key(&viewer, false, None, json!({ "a": { "b": 1, "c": [2, "3"] } }), 0),
+            key(&viewer, false, None, json!({}), 0),
+            key(&viewer, false, None, json!({}), 1),
+            key(&viewer, false, Some("A"), json!({}), 0),
+            key(&viewer, true, None, json!({}), 0),
+            key(&colleague, true, None, json!({}), 0),
+            key(&actor(tenant, user, &[Permission::CatalogRead, Permission::Manage]), false, None, json!({}), 0),
+            key(&actor(TenantId::new(), user, &[Permission::CatalogRead]), false, None, json!({}), 0),
+        ];
+        let different: std::collections::HashSet<_> = keys.iter().collect();
+        assert_eq!(different.len(), keys.len());
+    }
+}

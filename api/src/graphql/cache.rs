@@ -1,0 +1,80 @@
+//! The response cache, for operators.
+
+use async_graphql::{Context, Enum, InputObject, Object, Result};
+use mdl::Error;
+use mdl::actor::Permission;
+use mdl::error::Code;
+use mdl::versions::{self, Entity, Purge};
+
+use super::context::ContextExt;
+use super::guard::Needs;
+use super::users::DonePayload;
+
+/// What kept answers are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+pub enum CachedType {
+    /// Business domains.
+    BusinessDomain,
+    /// Imports.
+    Import,
+    /// Metrics with their versions and lineage.
+    Metric,
+    /// Objectives with their key results.
+    Objective,
+    /// People and what they may do.
+    User,
+}
+
+impl From<CachedType> for Entity {
+    fn from(kind: CachedType) -> Self {
+        match kind {
+            CachedType::BusinessDomain => Entity::Domains,
+            CachedType::Import => Entity::Imports,
+            CachedType::Metric => Entity::Metrics,
+            CachedType::Objective => Entity::Objectives,
+            CachedType::User => Entity::People,
+        }
+    }
+}
+
+/// Which kept answers to forget: all of the tenant if nothing is given.
+#[derive(InputObject)]
+pub struct PurgeCacheInput {
+    /// Those that something of this type is part of.
+    #[graphql(name = "type")]
+    kind: Option<CachedType>,
+    /// Those to this document: the SHA-256 of its text, in hexadecimal. Not together with `type`.
+    document_hash: Option<String>,
+}
+
+#[derive(Default)]
+pub struct CacheMutations;
+
+#[Object]
+impl CacheMutations {
+    /// Makes every server forget kept answers of this tenant. Changes made through this API never need it; it is for what was
+    /// changed behind its back. Needs the permission OPERATE.
+    #[graphql(guard = "Needs(Permission::Operate)")]
+    async fn purge_cache(&self, ctx: &Context<'_>, input: PurgeCacheInput) -> Result<DonePayload> {
+        let purged = async {
+            let what = which(input)?;
+            versions::purge(ctx.app(), ctx.actor()?, what).await
+        };
+        DonePayload::of(purged.await)
+    }
+}
+
+fn which(input: PurgeCacheInput) -> mdl::Result<Purge> {
+    match (input.kind, input.document_hash) {
+        (None, None) => Ok(Purge::Everything),
+        (Some(kind), None) => Ok(Purge::Type(kind.into())),
+        (None, Some(hash)) => {
+            let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(hash.as_bytes()).ok();
+            let hash = bytes
+                .and_then(|bytes| bytes.try_into().ok())
+                .ok_or_else(|| Error::invalid("document_hash", Code::Invalid, "Must be a SHA-256 in hexadecimal: 64 digits"))?;
+            Ok(Purge::Document(hash))
+        }
+        (Some(_), Some(_)) => Err(Error::invalid("document_hash", Code::Invalid, "Give type or documentHash, not both")),
+    }
+}

@@ -1,0 +1,352 @@
+//! Versions of what answers are made of, by which a cache knows that what it holds is out of date.
+//!
+//! For each tenant and [`Entity`] there is a version: a random token that every write replaces. An answer is kept under the
+//! tokens of all that it was made of; after a write nobody asks for it again. A token is never counted up, since a counter
+//! that is lost begins again and comes back to values under which old answers are still held.
+//!
+//! | who | does |
+//! |---|---|
+//! | [`Transaction::commit`](crate::db::Transaction::commit) | bumps what the transaction touched: [`Versions::bump`] |
+//! | [`local`] | this process's copy of the tokens, and of its own writes that Redis has not told back yet |
+//! | [`feed`] | one subscription per process: the changes of all processes, and a beat of its own that proves it is alive |
+//! | [`wire`] | how tokens stand in Redis and in messages |
+//! | [`mod@purge`] | lets an operator bump by hand |
+//!
+//! While no beat has come back for [`TRUST`], and for [`GRACE`] after, the tokens are not believed: [`Versions::stamp`] then gives the current slice of
+//! time instead, so that nothing older than [`SLICE`] is served. ADR 7 tells why this is never wrong.
+
+mod feed;
+mod local;
+mod purge;
+mod wire;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use metrics::{counter, histogram};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, RedisResult};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tracing::{info, warn};
+
+use crate::config::RedisConfig;
+use crate::ids::TenantId;
+use crate::instruments;
+use local::Local;
+
+pub use purge::{Purge, purge};
+pub use wire::Change;
+
+/// How long a beat proves that the subscription tells everything: writes elsewhere are known here after this at the latest.
+pub const TRUST: Duration = Duration::from_millis(500);
+/// How long the tokens are not believed after such a proof was missing: others may not have been able to tell Redis of their
+/// writes either, and need some attempts.
+pub const GRACE: Duration = Duration::from_secs(2);
+/// Without that proof an answer is kept no longer than to the end of the current slice of time.
+pub const SLICE: Duration = Duration::from_secs(1);
+
+/// How long a commit waits until the others can know of it, before it goes on without waiting.
+const BUMP_PATIENCE: Duration = Duration::from_millis(50);
+/// How long a request waits for the tokens of a tenant that it is the first to ask for.
+const LOAD_PATIENCE: Duration = Duration::from_millis(100);
+/// How long Redis may take to answer one command.
+const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
+/// Between two attempts to tell Redis of a write.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// What has a version. Few and coarse: one write makes all answers of its kind old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Entity {
+    Metrics,
+    Domains,
+    /// With their key results.
+    Objectives,
+    Imports,
+    /// Users and their memberships.
+    People,
+}
+
+impl Entity {
+    pub const ALL: [Entity; 5] = [Self::Metrics, Self::Domains, Self::Objectives, Self::Imports, Self::People];
+
+    /// The name in Redis and in messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Domains => "domains",
+            Self::Objectives => "objectives",
+            Self::Imports => "imports",
+            Self::People => "people",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|entity| entity.as_str() == name)
+    }
+}
+
+/// A set of entities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Entities(u8);
+
+impl Entities {
+    pub const NONE: Self = Self(0);
+    pub const ALL: Self = Self::of(&Entity::ALL);
+
+    pub const fn of(entities: &[Entity]) -> Self {
+        let (mut bits, mut at) = (0, 0);
+        while at < entities.len() {
+            bits |= 1 << entities[at] as u8;
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub fn contains(self, entity: Entity) -> bool {
+        self.0 & (1 << entity as u8) != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Entity> {
+        Entity::ALL.into_iter().filter(move |entity| self.contains(*entity))
+    }
+
+    /// What changes with a thing of this kind, as the audit log and events name it: `metric`, `user`, …. A kind that is not
+    /// known here may be anything.
+    pub fn of_kind(kind: &str) -> Self {
+        match kind {
+            "metric" => Self::of(&[Entity::Metrics]),
+            "business_domain" | "domain" => Self::of(&[Entity::Domains]),
+            "objective" | "key_result" => Self::of(&[Entity::Objectives]),
+            // An import that is stopped may have committed more than whoever stops it can know.
+            "import" => Self::of(&[Entity::Imports, Entity::Metrics, Entity::Domains, Entity::Objectives]),
+            "user" => Self::of(&[Entity::People]),
+            // No answer that is kept holds any of these.
+            "session" | "api_key" | "tenant" | "cache" | "document" => Self::NONE,
+            _ => Self::ALL,
+        }
+    }
+}
+
+/// SHA-256 of a document's text.
+pub type DocumentHash = [u8; 32];
+
+/// What an answer is kept under, besides what was asked: changes whenever something that the answer is made of does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    pub bytes: [u8; 32],
+    /// Whether other processes have the same stamp, so that an answer can be shared with them.
+    pub shared: bool,
+}
+
+/// The versions of all tenants. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Versions(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    prefix: String,
+    /// For commands. Made when first used; comes back by itself.
+    commands: OnceLock<ConnectionManager>,
+    local: RwLock<Local>,
+    /// Whether anybody in this process asks for stamps.
+    following: AtomicBool,
+    start: Instant,
+    /// When the last beat that came back was sent, in microseconds since the start; 0 when there was none.
+    beat: AtomicU64,
+    /// When beats came back again after they had not, in microseconds since the start.
+    resumed: AtomicU64,
+    /// Writes that Redis could not be told of yet.
+    owed: Mutex<HashMap<TenantId, Change>>,
+    sending: TaskTracker,
+}
+
+impl Versions {
+    /// Connects lazily.
+    pub fn new(config: &RedisConfig) -> RedisResult<Self> {
+        Ok(Self(Arc::new(Inner {
+            client: Client::open(config.url.as_str())?,
+            prefix: config.prefix.clone(),
+            commands: OnceLock::new(),
+            local: RwLock::default(),
+            following: AtomicBool::new(false),
+            start: Instant::now(),
+            beat: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+            owed: Mutex::default(),
+            sending: TaskTracker::new(),
+        })))
+    }
+
+    /// Follows the changes of all processes until the handle is dropped. Without it every stamp is a slice of time.
+    pub fn follow(&self) -> AbortOnDropHandle<()> {
+        self.0.following.store(true, Ordering::Relaxed);
+        AbortOnDropHandle::new(tokio::spawn(feed::follow(self.0.clone())))
+    }
+
+    /// Whether the tokens can be believed now.
+    pub fn is_live(&self) -> bool {
+        self.0.is_live()
+    }
+
+    /// The versions of these entities and of this document, now. Ask for it before the data is read.
+    pub async fn stamp(&self, tenant: TenantId, entities: Entities, document: &DocumentHash) -> Stamp {
+        let inner = &self.0;
+        if inner.is_live() {
+            if let Some(stamp) = inner.read().stamp(tenant, entities, document) {
+                return stamp;
+            }
+            // On failure, the slice of time serves.
+            let loaded = tokio::time::timeout(LOAD_PATIENCE, inner.load(tenant)).await;
+            if matches!(loaded, Ok(Ok(())))
+                && inner.is_live()
+                && let Some(stamp) = inner.read().stamp(tenant, entities, document)
+            {
+                return stamp;
+            }
+        }
+        let slice = inner.start.elapsed().as_nanos() / SLICE.as_nanos();
+        inner.read().slice_stamp(tenant, slice)
+    }
+
+    /// Makes everything old that was made of these. In this process at once; other processes know when this returns, unless
+    /// Redis is slow or away: then they are told behind the caller's back, until it has worked.
+    pub async fn bump(&self, tenant: TenantId, change: Change) {
+        if change.is_empty() {
+            return;
+        }
+        if self.0.following.load(Ordering::Relaxed) {
+            self.0.write().wrote(tenant, &change);
+        }
+        let sending = self.0.sending.spawn(self.0.clone().send(tenant, change));
+        if tokio::time::timeout(BUMP_PATIENCE, sending).await.is_err() {
+            counter!(instruments::CACHE_BUMPS, "outcome" => "late").increment(1);
+        }
+    }
+
+    /// Waits until Redis has been told of all writes; a program that ends calls it last.
+    pub async fn settle(&self, patience: Duration) {
+        self.0.sending.close();
+        if tokio::time::timeout(patience, self.0.sending.wait()).await.is_err() {
+            warn!("Redis could not be told of the last writes: caches learn of them when they expire");
+        }
+    }
+}
+
+impl Inner {
+    fn is_live(&self) -> bool {
+        let now = self.now();
+        self.hears(now) && now.saturating_sub(self.resumed.load(Ordering::Relaxed)) > GRACE.as_micros() as u64
+    }
+
+    /// Whether a beat that was sent lately has come back.
+    fn hears(&self, now: u64) -> bool {
+        let beat = self.beat.load(Ordering::Acquire);
+        beat != 0 && now.saturating_sub(beat) < TRUST.as_micros() as u64
+    }
+
+    /// A beat that was sent then has come back.
+    fn heard_beat(&self, sent: u64) {
+        let now = self.now();
+        if !self.hears(now) {
+            // First, so that nobody believes the tokens in between.
+            self.resumed.store(now, Ordering::Release);
+        }
+        self.beat.store(sent, Ordering::Release);
+    }
+
+    /// Microseconds since the start; never 0.
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64 + 1
+    }
+
+    fn commands(&self) -> RedisResult<ConnectionManager> {
+        if let Some(commands) = self.commands.get() {
+            return Ok(commands.clone());
+        }
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(1)
+            .set_max_delay(Duration::from_millis(200))
+            .set_connection_timeout(Some(REDIS_TIMEOUT))
+            .set_response_timeout(Some(REDIS_TIMEOUT));
+        let made = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
+        Ok(self.commands.get_or_init(|| made).clone())
+    }
+
+    /// Gets a tenant's tokens from Redis, and makes those that are not there.
+    async fn load(&self, tenant: TenantId) -> RedisResult<()> {
+        loop {
+            let epoch = self.write().begin_loading(tenant);
+            let known = wire::load(&mut self.commands()?, &self.prefix, tenant).await?;
+            if self.write().loaded(tenant, epoch, known) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells Redis, and through it the others. What does not work is owed, and tried again until it does.
+    async fn send(self: Arc<Self>, tenant: TenantId, change: Change) {
+        if self.try_send(tenant, &change).await.is_ok() {
+            return;
+        }
+        let first = {
+            let mut owed = self.owed();
+            let first = owed.is_empty();
+            owed.entry(tenant).or_default().merge(change);
+            first
+        };
+        if !first {
+            return;
+        }
+        warn!("Could not tell Redis of a write; trying again until it works");
+        let since = Instant::now();
+        loop {
+            tokio::time::sleep(RETRY).await;
+            let next = self.owed().iter().next().map(|(tenant, change)| (*tenant, change.clone()));
+            let Some((tenant, change)) = next else { break };
+            if self.try_send(tenant, &change).await.is_ok() {
+                let mut owed = self.owed();
+                // Unless more was added meanwhile.
+                if owed.get(&tenant) == Some(&change) {
+                    owed.remove(&tenant);
+                }
+                if owed.is_empty() {
+                    break;
+                }
+            }
+        }
+        info!("Told Redis of all writes again, after {:.1} s", since.elapsed().as_secs_f64());
+    }
+
+    async fn try_send(&self, tenant: TenantId, change: &Change) -> RedisResult<()> {
+        let (start, epoch) = (Instant::now(), self.read().epoch(tenant));
+        let sent = async { wire::publish(&mut self.commands()?, &self.prefix, tenant, change).await }.await;
+        counter!(instruments::CACHE_BUMPS, "outcome" => if sent.is_ok() { "ok" } else { "failed" }).increment(1);
+        if sent.is_ok() {
+            histogram!(instruments::CACHE_BUMP_SECONDS).record(start.elapsed().as_secs_f64());
+            self.write().landed(tenant, change, epoch);
+        }
+        sent
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Local> {
+        self.local.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Local> {
+        self.local.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn owed(&self) -> MutexGuard<'_, HashMap<TenantId, Change>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,279 @@
+//! This process's copy of the tokens. Pure: what is heard and read from Redis is handed in.
+//!
+//! A write of this process counts here at once, before Redis knows of it. Until Redis has told it back, the write stands
+//! beside the token that Redis told last: that one may be of before the write, and must not bring old answers back.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use super::wire::{Change, Known, Token};
+use super::{DocumentHash, Entities, Entity, Stamp};
+use crate::ids::TenantId;
+
+#[derive(Default)]
+pub struct Local {
+    tenants: HashMap<TenantId, Tenant>,
+}
+
+#[derive(Default)]
+struct Tenant {
+    /// As Redis told them last; all are known when `loaded`.
+    tokens: [Option<Token>; Entity::ALL.len()],
+    /// Documents that were purged by hand.
+    documents: HashMap<DocumentHash, Token>,
+    loaded: bool,
+    /// Who told them.
+    server: String,
+    /// Writes of this process that Redis has not told back.
+    own: [Option<Own>; Entity::ALL.len()],
+    /// Counts how often the tokens were forgotten: what was asked before is not to be believed after.
+    epoch: u64,
+    /// Counts whatever happened, for slices of time.
+    changes: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Own {
+    token: Token,
+    /// Whether Redis has it, so that whoever reads the tokens from now on reads this one or a later.
+    landed: bool,
+}
+
+impl Tenant {
+    fn forget(&mut self) {
+        self.tokens = Default::default();
+        self.documents.clear();
+        self.loaded = false;
+        self.epoch += 1;
+        self.changes += 1;
+        for own in &mut self.own {
+            *own = own.filter(|own| !own.landed);
+        }
+    }
+}
+
+impl Local {
+    /// This process has written.
+    pub fn wrote(&mut self, tenant: TenantId, change: &Change) {
+        let tenant = self.tenants.entry(tenant).or_default();
+        tenant.changes += 1;
+        for (entity, token) in &change.tokens {
+            tenant.own[*entity as usize] = Some(Own { token: *token, landed: false });
+        }
+        tenant.documents.extend(change.documents.iter().copied());
+    }
+
+    /// Redis has told of a write, perhaps of our own.
+    pub fn heard(&mut self, tenant: TenantId, change: &Change) {
+        // What is not known here is read from Redis when it is first asked for, with this change in it.
+        let Some(tenant) = self.tenants.get_mut(&tenant) else { return };
+        tenant.changes += 1;
+        for (entity, token) in &change.tokens {
+            let at = *entity as usize;
+            tenant.tokens[at] = Some(*token);
+            tenant.own[at] = tenant.own[at].filter(|own| own.token != *token);
+        }
+        tenant.documents.extend(change.documents.iter().copied());
+    }
+
+    /// Redis has taken a change that was sent in this epoch.
+    pub fn landed(&mut self, tenant: TenantId, change: &Change, sent_in: u64) {
+        let Some(tenant) = self.tenants.get_mut(&tenant) else { return };
+        let mut missed = false;
+        for (entity, token) in &change.tokens {
+            if let Some(own) = &mut tenant.own[*entity as usize]
+                && own.token == *token
+            {
+                own.landed = true;
+                // Told while nobody listened.
+                missed |= tenant.epoch != sent_in;
+            }
+        }
+        if missed {
+            tenant.forget();
+        }
+    }
+
+    pub fn epoch(&self, tenant: TenantId) -> u64 {
+        self.tenants.get(&tenant).map_or(0, |tenant| tenant.epoch)
+    }
+
+    /// The tokens of a tenant are about to be read from Redis. From here on, what is heard of it counts.
+    pub fn begin_loading(&mut self, tenant: TenantId) -> u64 {
+        self.tenants.entry(tenant).or_default().epoch
+    }
+
+    /// What Redis had. `false` when it was asked before the tokens were forgotten: then ask again.
+    pub fn loaded(&mut self, tenant: TenantId, epoch: u64, known: Known) -> bool {
+        let Some(tenant) = self.tenants.get_mut(&tenant).filter(|tenant| tenant.epoch == epoch) else { return false };
+        tenant.server = known.server;
+        for (entity, token) in known.tokens.tokens {
+            // What was heard meanwhile may be newer.
+            tenant.tokens[entity as usize].get_or_insert(token);
+        }
+        for (document, token) in known.tokens.documents {
+            tenant.documents.entry(document).or_insert(token);
+        }
+        tenant.loaded = tenant.tokens.iter().all(Option::is_some);
+        tenant.loaded
+    }
+
+    /// The subscription broke, or begins: nothing that was known before can be believed.
+    pub fn forget_all(&mut self) {
+        self.tenants.values_mut().for_each(Tenant::forget);
+    }
+
+    /// `None` while the tokens of the tenant are not known.
+    pub fn stamp(&self, tenant: TenantId, entities: Entities, document: &DocumentHash) -> Option<Stamp> {
+        let tenant = self.tenants.get(&tenant).filter(|tenant| tenant.loaded)?;
+        let mut hash = Sha256::new_with_prefix(&tenant.server);
+        let mut shared = true;
+        for entity in entities.iter() {
+            let at = entity as usize;
+            hash.update(tenant.tokens[at].unwrap_or_default());
+            if let Some(own) = tenant.own[at] {
+                hash.update(own.token);
+                shared = false;
+            } else {
+                hash.update([0; 16]);
+            }
+        }
+        if let Some(token) = tenant.documents.get(document) {
+            hash.update(token);
+        }
+        Some(Stamp { bytes: hash.finalize().into(), shared })
+    }
+
+    /// The version of everything during one slice of time. Writes of this process change it at once.
+    pub fn slice_stamp(&self, tenant: TenantId, slice: u128) -> Stamp {
+        let changes = self.tenants.get(&tenant).map_or(0, |tenant| tenant.changes);
+        let hash = Sha256::new_with_prefix(b"slice").chain_update(slice.to_be_bytes()).chain_update(changes.to_be_bytes());
+        Stamp { bytes: hash.finalize().into(), shared: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: DocumentHash = [1; 32];
+    const METRICS: Entities = Entities::of(&[Entity::Metrics]);
+
+    struct Bench {
+        local: Local,
+        tenant: TenantId,
+        /// What Redis has.
+        redis: Known,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let redis = Known { tokens: Change::of(Entities::ALL), server: "first".to_owned() };
+            let mut bench = Self { local: Local::default(), tenant: TenantId::new(), redis };
+            bench.load();
+            bench
+        }
+
+        fn load(&mut self) {
+            let epoch = self.local.begin_loading(self.tenant);
+            assert!(self.local.loaded(self.tenant, epoch, self.redis.clone()));
+        }
+
+        fn stamp(&self) -> Stamp {
+            self.local.stamp(self.tenant, METRICS, &DOCUMENT).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_write_counts_at_once_and_is_shared_when_it_was_told() {
+        let mut bench = Bench::new();
+        let before = bench.stamp();
+        assert!(before.shared);
+        let mine = Change::of(METRICS);
+        bench.local.wrote(bench.tenant, &mine);
+        let written = bench.stamp();
+        assert!(written.bytes != before.bytes && !written.shared);
+        // An older change of somebody else, told late, does not bring anything back.
+        let theirs = Change::of(METRICS);
+        bench.local.heard(bench.tenant, &theirs);
+        let overtaken = bench.stamp();
+        assert!(overtaken.bytes != before.bytes && overtaken.bytes != written.bytes && !overtaken.shared);
+        bench.local.heard(bench.tenant, &mine);
+        assert!(bench.stamp().shared);
+    }
+
+    #[test]
+    fn other_entities_and_documents_are_not_touched() {
+        let mut bench = Bench::new();
+        let before = bench.stamp();
+        bench.local.wrote(bench.tenant, &Change::of(Entities::of(&[Entity::People])).with_document([2; 32]));
+        assert_eq!(bench.stamp(), before);
+        bench.local.heard(bench.tenant, &Change::default().with_document(DOCUMENT));
+        assert_ne!(bench.stamp(), before);
+    }
+
+    #[test]
+    fn what_is_heard_while_loading_wins() {
+        let mut bench = Bench { local: Local::default(), ..Bench::new() };
+        let epoch = bench.local.begin_loading(bench.tenant);
+        let newer = Change::of(METRICS);
+        bench.local.heard(bench.tenant, &newer);
+        assert!(bench.local.loaded(bench.tenant, epoch, bench.redis.clone()));
+        let stamp = bench.stamp();
+        bench.local.heard(bench.tenant, &newer);
+        assert_eq!(bench.stamp(), stamp);
+    }
+
+    #[test]
+    fn what_was_asked_before_a_break_does_not_count() {
+        let mut bench = Bench::new();
+        let epoch = bench.local.begin_loading(bench.tenant);
+        bench.local.forget_all();
+        assert!(bench.local.stamp(bench.tenant, METRICS, &DOCUMENT).is_none());
+        assert!(!bench.local.loaded(bench.tenant, epoch, bench.redis.clone()));
+    }
+
+    #[test]
+    fn a_write_outlives_a_break_until_redis_has_it() {
+        let mut bench = Bench::new();
+        let mine = Change::of(METRICS);
+        bench.local.wrote(bench.tenant, &mine);
+        let sent_in = bench.local.epoch(bench.tenant);
+        bench.local.forget_all();
+        bench.load();
+        assert!(!bench.stamp().shared, "Redis may not have it");
+        bench.redis.tokens.merge(mine.clone());
+        bench.local.landed(bench.tenant, &mine, sent_in);
+        assert!(bench.local.stamp(bench.tenant, METRICS, &DOCUMENT).is_none(), "it was told while nobody listened");
+        bench.load();
+        assert!(bench.stamp().shared);
+    }
+
+    #[test]
+    fn another_server_brings_nothing_back() {
+        let mut bench = Bench::new();
+        let before = bench.stamp();
+        bench.local.forget_all();
+        bench.load();
+        assert_eq!(bench.stamp(), before, "the connection broke, and nothing else");
+        bench.redis.server = "second".to_owned();
+        bench.local.forget_all();
+        bench.load();
+        assert_ne!(bench.stamp(), before);
+    }
+
+    #[test]
+    fn in_a_slice_of_time_every_change_counts() {
+        let mut bench = Bench::new();
+        let slice = bench.local.slice_stamp(bench.tenant, 1);
+        assert_eq!(slice, bench.local.slice_stamp(bench.tenant, 1));
+        assert_ne!(slice, bench.local.slice_stamp(bench.tenant, 2));
+        let mine = Change::of(METRICS);
+        bench.local.wrote(bench.tenant, &mine);
+        let written = bench.local.slice_stamp(bench.tenant, 1);
+        assert_ne!(slice, written);
+        bench.local.heard(bench.tenant, &mine);
+        assert!(![slice, written].contains(&bench.local.slice_stamp(bench.tenant, 1)));
+    }
+}

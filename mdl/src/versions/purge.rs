@@ -1,0 +1,45 @@
+//! Purging by hand, for when something was changed behind MDL's back.
+
+use serde_json::json;
+use tracing::info;
+use uuid::Uuid;
+
+use super::{DocumentHash, Entities, Entity};
+use crate::actor::{Actor, Permission};
+use crate::app::App;
+use crate::audit;
+use crate::error::Result;
+
+/// Which kept answers of the tenant are to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purge {
+    Everything,
+    /// Those that something of this kind is part of.
+    Type(Entity),
+    /// Those to this document, with whatever variables.
+    Document(DocumentHash),
+}
+
+/// Makes every process forget kept answers of the actor's tenant.
+pub async fn purge(app: &App, actor: &Actor, what: Purge) -> Result<()> {
+    actor.require(Permission::Operate)?;
+    let tx = app.db.begin(actor.tenant).await?;
+    let details = match what {
+        Purge::Everything => {
+            tx.touch(Entities::ALL);
+            json!({})
+        }
+        Purge::Type(entity) => {
+            tx.touch(Entities::of(&[entity]));
+            json!({ "type": entity.as_str() })
+        }
+        Purge::Document(hash) => {
+            tx.touch_document(hash);
+            json!({ "document": data_encoding::HEXLOWER.encode(&hash) })
+        }
+    };
+    audit::record(&tx, actor, "cache.purged", ("cache", Uuid::nil()), &details).await?;
+    tx.commit().await?;
+    info!(what = ?what, "Purged kept answers");
+    Ok(())
+}

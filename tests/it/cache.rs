@@ -1,0 +1,289 @@
+//! What callers see of the response cache.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use mdl::actor::Role;
+use mdl::versions::{Change, Entities};
+use mdl_tests::{Answer, Client, TestApp, eventually};
+use reqwest::StatusCode;
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, IF_NONE_MATCH};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+const METRICS: &str = "query Metrics { metrics(first: 100) { totalCount nodes { key name description } } }";
+const DOMAINS: &str = "{ businessDomains(first: 100) { nodes { key name } } }";
+
+/// Waits until an API hears of changes: before, it keeps answers for a second at most and shares none.
+pub async fn live(app: &mdl::App) {
+    eventually("changes are heard of", async || app.versions.is_live().then_some(())).await;
+}
+
+pub async fn started(settings: &[(&str, &str)]) -> TestApp {
+    let app = TestApp::start_with(settings).await;
+    live(&app.app).await;
+    app
+}
+
+/// `HIT`, `MISS` or `BYPASS`.
+pub fn source(answer: &Answer) -> &str {
+    answer.header("x-cache").unwrap_or("none")
+}
+
+async fn add_metrics(client: &Client, count: usize) {
+    for number in 0..count {
+        let text = "How many of them there were, as everybody agrees. ".repeat(5);
+        client
+            .write("createMetric", json!({ "key": format!("M-{number}"), "name": format!("M {number}"), "description": text }))
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_answer_is_kept_and_says_so() {
+    let app = started(&[]).await;
+    let editor = app.client(Role::Editor).await;
+    add_metrics(&editor, 1).await;
+    let first = editor.send(METRICS, json!({})).await;
+    let second = editor.send(METRICS, json!({})).await;
+    assert_eq!((source(&first), source(&second)), ("MISS", "HIT"));
+    assert_eq!((first.header("age"), second.header("age")), (None, Some("0")));
+    assert_eq!(first.body, second.body);
+    assert!(first.header("etag").is_some_and(|tag| tag.starts_with("W/\"")) && first.header("etag") == second.header("etag"));
+    assert_eq!(second.header("cache-control"), Some("no-store"), "a POST is kept by nobody else");
+    // Another who may as much gets it, too; one who may more asks anew, and so does another document.
+    assert_eq!(source(&app.client(Role::Editor).await.send(METRICS, json!({})).await), "HIT");
+    assert_eq!(source(&app.client(Role::Admin).await.send(METRICS, json!({})).await), "MISS");
+    assert_eq!(source(&editor.send(&METRICS.replace("name ", ""), json!({})).await), "MISS");
+    // What is the caller's own is not kept, nor what fails, nor what is written.
+    let me = editor.send("{ me { role } }", json!({})).await;
+    assert_eq!((source(&me), me.header("etag"), me.header("cache-control")), ("BYPASS", None, Some("no-store")));
+    for _ in 0..2 {
+        assert_eq!(source(&editor.send("{ users { nodes { name } } }", json!({})).await), "BYPASS");
+        assert_eq!(source(&editor.send("{ metric { nonsense } }", json!({})).await), "BYPASS");
+    }
+    let written = editor.mutate("createMetric", json!({ "key": "M-9", "name": "M 9" }), "metric { id }").await;
+    assert_eq!(source(&written), "BYPASS");
+    assert_eq!(app.anonymous().send("{ __typename }", json!({})).await.header("x-cache"), Some("BYPASS"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_asks_whether_it_is_still_so() {
+    let app = started(&[]).await;
+    let editor = app.client(Role::Editor).await;
+    add_metrics(&editor, 1).await;
+    let url = format!("{}/graphql?query={}", app.base, METRICS.replace(' ', "%20").replace('{', "%7B").replace('}', "%7D"));
+    let get = async |tags: Option<&str>| {
+        let mut request = editor.http.get(&url);
+        if let Some(tags) = tags {
+            request = request.header(IF_NONE_MATCH, tags);
+        }
+        editor.receive(request).await
+    };
+    let first = get(None).await;
+    assert_eq!(
+        (first.status, source(&first), first.header("cache-control")),
+        (StatusCode::OK, "MISS", Some("private, no-cache"))
+    );
+    let tag = first.header("etag").unwrap().to_owned();
+    assert_eq!(first.header("vary"), Some("accept, accept-encoding, authorization, x-api-key"));
+    let same = get(Some(&format!("\"other\", {tag}"))).await;
+    assert_eq!((same.status, same.header("etag"), &same.body), (StatusCode::NOT_MODIFIED, Some(tag.as_str()), &json!("")));
+    assert_eq!(get(Some("\"other\"")).await.status, StatusCode::OK);
+    // A change of something else of the kind makes it anew, and finds it the same.
+    editor.write("createMetric", json!({ "key": "M-9", "name": "M 9" })).await;
+    let id = editor.write("createMetric", json!({ "key": "M-8", "name": "M 8" })).await["id"].clone();
+    let other = get(Some(&tag)).await;
+    assert_eq!((other.status, source(&other)), (StatusCode::OK, "MISS"));
+    let tag = other.header("etag").unwrap().to_owned();
+    editor.write("updateMetric", json!({ "id": id, "notes": "not asked for" })).await;
+    let same = get(Some(&tag)).await;
+    assert_eq!((same.status, source(&same)), (StatusCode::NOT_MODIFIED, "MISS"));
+    // A POST means what it says.
+    let posted = editor.send_with(METRICS, json!({}), &[("if-none-match", &tag)]).await;
+    assert_eq!((posted.status, source(&posted)), (StatusCode::OK, "HIT"));
+    // A batch uses what is kept, and is not itself a thing that can be named.
+    let batch =
+        editor.http.post(format!("{}/graphql", app.base)).json(&json!([{ "query": METRICS }, { "query": "{ me { role } }" }]));
+    let batch = editor.receive(batch).await;
+    assert_eq!((batch.header("etag"), &batch.body[0]), (None, &posted.body));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_compressed_as_the_caller_likes() {
+    let app = started(&[]).await;
+    let editor = app.client(Role::Editor).await;
+    add_metrics(&editor, 10).await;
+    let fetch = async |query: &str, accepted: &str| {
+        let request = editor.http.post(format!("{}/graphql", app.base)).json(&json!({ "query": query }));
+        let request = request.header(AUTHORIZATION, format!("Bearer {}", editor.credential.as_deref().unwrap()));
+        let response = request.header(ACCEPT_ENCODING, accepted).send().await.unwrap();
+        let coding = response.headers().get(CONTENT_ENCODING).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(response.headers().get_all("vary").iter().count(), 1);
+        (coding, response.bytes().await.unwrap())
+    };
+    let (coding, plain) = fetch(METRICS, "identity").await;
+    assert_eq!(coding, None);
+    for _ in 0..2 {
+        let (coding, bytes) = fetch(METRICS, "gzip").await;
+        let mut text = Vec::new();
+        flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut text).unwrap();
+        assert_eq!((coding.as_deref(), &text[..]), (Some("gzip"), &plain[..]));
+        let (coding, bytes) = fetch(METRICS, "gzip, deflate, br, zstd").await;
+        assert!(coding.as_deref() == Some("br") && bytes.len() < plain.len() / 4);
+    }
+    assert_eq!(fetch("{ metrics(first: 1) { nodes { key } } }", "br, gzip").await.0, None, "too short to gain anything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hit_asks_no_server() {
+    let app = started(&[]).await;
+    let editor = app.client(Role::Editor).await;
+    add_metrics(&editor, 1).await;
+    editor.send(METRICS, json!({})).await;
+    let before = app.app.db.statements_sent();
+    for _ in 0..200 {
+        assert_eq!(source(&editor.send(METRICS, json!({})).await), "HIT");
+    }
+    // Whether the credential still holds is asked about once a second.
+    let statements = app.app.db.statements_sent() - before;
+    assert!(statements < 40, "{statements} statements for 200 hits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_tell_redis_of_a_write_takes_no_time() {
+    let app = started(&[]).await;
+    let mut times = Vec::new();
+    for _ in 0..41 {
+        let start = Instant::now();
+        app.app.versions.bump(app.tenant.id, Change::of(Entities::ALL)).await;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    println!("{:?} in the middle, {:?} at most", times[20], times[40]);
+    // A commit waits for 50 ms at most.
+    assert!(times[20] < Duration::from_millis(20), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_that_ask_the_same_one_executes() {
+    let app = started(&[]).await;
+    let editor = app.client(Role::Editor).await;
+    add_metrics(&editor, 1).await;
+    let superuser = app.database.superuser().await;
+    superuser.batch_execute("BEGIN; LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let ask = || {
+        let editor = editor.clone();
+        tokio::spawn(async move { editor.send(METRICS, json!({})).await })
+    };
+    let leader = ask();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let before = app.app.db.statements_sent();
+    let followers: Vec<_> = (0..20).map(|_| ask()).collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // The one that executes goes away; another takes over, and nobody hangs.
+    leader.abort();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    superuser.batch_execute("ROLLBACK").await.unwrap();
+    let answers = join_all(followers).await;
+    let mut sources: Vec<_> = answers.iter().map(|answer| source(answer.as_ref().unwrap()).to_owned()).collect();
+    sources.sort();
+    assert_eq!(sources, [vec!["HIT".to_owned(); 19], vec!["MISS".to_owned()]].concat());
+    let statements = app.app.db.statements_sent() - before;
+    assert!(statements < 25, "{statements} statements");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_api_finds_what_the_first_has_kept() {
+    let app = started(&[]).await;
+    let (second, base) = app.another_api(&[]).await;
+    live(&second).await;
+    let editor = app.client(Role::Editor).await;
+    add_metrics(&editor, 1).await;
+    let first = editor.send(METRICS, json!({})).await;
+    let found = eventually("the other API finds it in Redis", async || {
+        let answer = editor.at(&base).send(METRICS, json!({})).await;
+        (source(&answer) == "HIT").then_some(answer)
+    })
+    .await;
+    assert_eq!((found.body, found.headers.get("etag")), (first.body, first.headers.get("etag")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_memory_nothing_is_kept() {
+    let app = TestApp::start_with(&[("MDL_CACHE_BYTES", "0")]).await;
+    let viewer = app.client(Role::Viewer).await;
+    for _ in 0..2 {
+        let answer = viewer.send(METRICS, json!({})).await;
+        assert_eq!((source(&answer), answer.header("etag")), ("BYPASS", None));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_ends_after_its_time() {
+    let app = started(&[("MDL_CACHE_TTL_SECONDS", "1")]).await;
+    let viewer = app.client(Role::Viewer).await;
+    assert_eq!(source(&viewer.send(METRICS, json!({})).await), "MISS");
+    assert_eq!(source(&viewer.send(METRICS, json!({})).await), "HIT");
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(source(&viewer.send(METRICS, json!({})).await), "MISS");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_purge_what_was_changed_behind_our_back() {
+    let app = started(&[]).await;
+    let (second, base) = app.another_api(&[]).await;
+    live(&second).await;
+    let admin = app.client(Role::Admin).await;
+    admin.write("createMetric", json!({ "key": "M", "name": "0" })).await;
+    admin.write("createBusinessDomain", json!({ "key": "D", "name": "0" })).await;
+    let superuser = app.database.superuser().await;
+    let other = METRICS.replace("description", "notes");
+    let names = async |query: &str| -> Vec<String> {
+        let mut names = Vec::new();
+        for base in [&app.base, &base] {
+            let answer = admin.at(base).send(query, json!({})).await;
+            let connection = answer.data().as_object().unwrap().values().next().unwrap().clone();
+            names.push(connection["nodes"][0]["name"].as_str().unwrap().to_owned());
+        }
+        names
+    };
+    let all =
+        async || -> Vec<Value> { vec![json!(names(METRICS).await), json!(names(&other).await), json!(names(DOMAINS).await)] };
+    let change = async |name: &str| {
+        let change = format!("UPDATE metrics SET name = '{name}'; UPDATE business_domains SET name = '{name}'");
+        superuser.batch_execute(&change).await.unwrap();
+    };
+    let purge = async |input: Value| {
+        assert_eq!(admin.mutate("purgeCache", input, "").await.user_errors(), [""; 0]);
+    };
+    let seen = |name: &str| json!([name, name]);
+    let settled = async || tokio::time::sleep(Duration::from_millis(200)).await;
+
+    assert_eq!(all().await, [seen("0"), seen("0"), seen("0")]);
+    change("1").await;
+    assert_eq!(all().await, [seen("0"), seen("0"), seen("0")]);
+    purge(json!({ "documentHash": data_hex(METRICS) })).await;
+    settled().await;
+    assert_eq!(all().await, [seen("1"), seen("0"), seen("0")]);
+    purge(json!({ "type": "METRIC" })).await;
+    settled().await;
+    assert_eq!(all().await, [seen("1"), seen("1"), seen("0")]);
+    change("2").await;
+    purge(json!({})).await;
+    settled().await;
+    assert_eq!(all().await, [seen("2"), seen("2"), seen("2")]);
+    for (input, code) in [
+        (json!({ "documentHash": "abc" }), "documentHash: INVALID"),
+        (json!({ "documentHash": data_hex(METRICS), "type": "USER" }), "documentHash: INVALID"),
+    ] {
+        assert_eq!(admin.mutate("purgeCache", input, "").await.user_errors(), [code]);
+    }
+    let count = superuser.query_one("SELECT count(*) FROM audit_log WHERE action = 'cache.purged'", &[]).await.unwrap();
+    assert_eq!(count.get::<_, i64>(0), 3);
+}
+
+fn data_hex(document: &str) -> String {
+    Sha256::digest(document).iter().map(|byte| format!("{byte:02x}")).collect()
+}
