@@ -10,7 +10,7 @@ use crate::cache::{live, source, started};
 use crate::root_fields::{MUTATIONS, Needs, QUERIES, Seed, call};
 
 /// Root fields whose answers are never kept. The others are, for everybody who may ask.
-const NEVER_KEPT: &[&str] = &["me", "apiKeys", "import", "imports"];
+const NEVER_KEPT: &[&str] = &["me", "apiKeys", "import", "imports", "documents"];
 
 /// Mutations after which none of [`WIDE`] may have changed.
 const CHANGE_NOTHING_KEPT: &[&str] = &[
@@ -23,6 +23,8 @@ const CHANGE_NOTHING_KEPT: &[&str] = &[
     "revokeAllApiKeys",
     "importCatalog",
     "cancelImport",
+    "publishDocuments",
+    "withdrawDocument",
     "purgeCache",
 ];
 

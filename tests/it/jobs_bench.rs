@@ -241,7 +241,7 @@ impl Job for Probe {
     const KIND: &'static str = "probe";
     const QUEUE: &'static str = "probes";
     const MAX_ATTEMPTS: i32 = 3;
-    const TIMEOUT: Duration = Duration::from_secs(4);
+    const TIMEOUT: Duration = Duration::from_secs(2);
 
     fn backoff(attempt: i32) -> Duration {
         Duration::from_millis(100) * attempt.unsigned_abs()

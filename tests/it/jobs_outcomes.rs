@@ -102,7 +102,7 @@ async fn jobs_are_handed_back_by_a_worker_that_stops() {
     let bench = test_app(&["--worker-lease-seconds=60"]).await;
     let first = bench.worker();
     let quick = bench.enqueue(&Probe::Take { millis: 600 }).await;
-    let slow = bench.enqueue(&Probe::Take { millis: 1_800 }).await;
+    let slow = bench.enqueue(&Probe::Take { millis: 1_400 }).await;
     bench.until_count(JobState::Running, 2).await;
     // They are claimed, but a handler that has not begun would go back at once.
     tokio::time::sleep(Duration::from_millis(100)).await;

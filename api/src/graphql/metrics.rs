@@ -18,7 +18,7 @@ use mdl::page::PageArgs;
 
 use self::filter::{MetricFilter, MetricOrder, listing};
 use self::inputs::{ArchiveMetricInput, CreateMetricInput, UpdateMetricInput, parse_version};
-use self::list::{MetricConnection, MetricTotals, metric_connection, page_wants_details};
+use self::list::{MetricConnection, MetricTotals, load_domains, metric_connection, page_wants_details};
 pub use self::object::{Metric, wants_details};
 use super::context::ContextExt;
 use super::eager::Eager;
@@ -75,7 +75,8 @@ impl MetricQueries {
         let tenant = view.snapshot.tenant();
         let page = view.snapshot.read(async |conn| store::page(conn, tenant, &listing, &args).await).await.map_err(top_level)?;
         let page = page.map(|(row, position)| (Metric::from(row), position));
-        Ok(metric_connection(ctx, Some(page), MetricTotals::Matching(Box::new(listing))).await)
+        load_domains(ctx, &page).await;
+        Ok(metric_connection(ctx, Some(page), MetricTotals::Matching(Box::new(listing))))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::limits::page_cost;
 use crate::graphql::metrics::Metric;
-use crate::graphql::metrics::list::{MetricConnection, MetricTotals, metric_connection, metric_list, page_wants_details};
+use crate::graphql::metrics::list::{MetricConnection, MetricTotals, metric_connection, page_wants_details};
 use crate::graphql::objectives::{Objective, ObjectiveConnection, ObjectiveTotals};
 use crate::graphql::users::{self, User};
 
@@ -91,7 +91,7 @@ impl BusinessDomain {
     ) -> Result<MetricConnection> {
         let args = PageArgs::parse(first, after, last, before).map_err(top_level)?;
         let page = ctx.reading()?.loaders.domains.metrics.get((self.0.id, (args, page_wants_details(ctx)))).await?;
-        Ok(metric_connection(ctx, page, MetricTotals::In(self.0.id)).await)
+        Ok(metric_connection(ctx, page, MetricTotals::In(self.0.id)))
     }
 
     /// How many metrics it has, without archived ones.
@@ -127,8 +127,7 @@ impl BusinessDomain {
     async fn key_metrics(&self, ctx: &Context<'_>) -> Result<EagerList<Metric>> {
         let details = crate::graphql::metrics::wants_details(&ctx.look_ahead());
         let keys = self.0.content.key_metric_keys.iter().map(|key| (key.clone(), details)).collect();
-        let found = ctx.reading()?.loaders.metrics.by_key.get_many(keys).await?;
-        Ok(metric_list(ctx, found).await)
+        ctx.reading()?.loaders.metrics.by_key.get_many(keys).await.map(EagerList)
     }
 
     /// Keys of the metrics that it is steered by, whether these exist or not.

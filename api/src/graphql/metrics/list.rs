@@ -14,7 +14,6 @@ use super::Metric;
 use super::object::wants_details;
 use crate::graphql::connection::{Connection, connection};
 use crate::graphql::context::ContextExt;
-use crate::graphql::eager::EagerList;
 use crate::graphql::error::top_level;
 
 pub type MetricConnection = Connection<Metric, MetricTotals>;
@@ -45,31 +44,23 @@ impl MetricTotals {
 }
 
 /// A connection from a page; from none, which is a page without entries.
-pub async fn metric_connection<P: Serialize>(
+pub fn metric_connection<P: Serialize>(
     ctx: &Context<'_>,
     page: Option<Page<(Metric, P)>>,
     totals: MetricTotals,
 ) -> MetricConnection {
-    let page = page.unwrap_or_else(Page::empty);
+    connection(ctx, page.unwrap_or_else(Page::empty), totals, |metric| metric)
+}
+
+/// Loads the domains of a page's metrics, if they are selected, so that no metric has to wait for its own. The loader keeps what
+/// it found, and why it failed, for the fields that ask.
+pub async fn load_domains<P>(ctx: &Context<'_>, page: &Page<(Metric, P)>) {
     let selection = ctx.look_ahead();
-    if selection.field("nodes").field("domain").exists() || selection.field("edges").field("node").field("domain").exists() {
-        load_domains(ctx, page.items.iter().map(|(metric, _)| metric)).await;
+    let selected = [selection.field("nodes"), selection.field("edges").field("node")];
+    if !selected.iter().any(|metric| metric.field("domain").exists()) {
+        return;
     }
-    connection(ctx, page, totals, |metric| metric)
-}
-
-/// Metrics of a list that is no connection.
-pub async fn metric_list(ctx: &Context<'_>, metrics: Vec<Metric>) -> EagerList<Metric> {
-    if ctx.look_ahead().field("domain").exists() {
-        load_domains(ctx, metrics.iter()).await;
-    }
-    EagerList(metrics)
-}
-
-/// Loads the domains of metrics for which they are selected, so that no metric has to wait for its own. The loader keeps what it
-/// found, and why it failed, for the fields that ask.
-async fn load_domains(ctx: &Context<'_>, metrics: impl Iterator<Item = &Metric>) {
-    let ids: HashSet<DomainId> = metrics.filter_map(|metric| metric.row.summary.domain_id).collect();
+    let ids: HashSet<DomainId> = page.items.iter().filter_map(|(metric, _)| metric.row.summary.domain_id).collect();
     if let Ok(view) = ctx.reading() {
         let _told_by_the_fields = view.loaders.domains.by_id.get_each(ids.into_iter().collect()).await;
     }

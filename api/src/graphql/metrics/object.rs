@@ -308,7 +308,7 @@ impl Metric {
         let args = PageArgs::parse(first, after, last, before).map_err(top_level)?;
         let key = (self.row.key.clone(), (side, args, page_wants_details(ctx)));
         let page = ctx.reading()?.loaders.metrics.neighbours.get(key).await?;
-        Ok(metric_connection(ctx, page, MetricTotals::Neighbours(side, self.row.key.clone())).await)
+        Ok(metric_connection(ctx, page, MetricTotals::Neighbours(side, self.row.key.clone())))
     }
 }
 

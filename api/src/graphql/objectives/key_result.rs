@@ -14,7 +14,6 @@ use crate::graphql::context::ContextExt;
 use crate::graphql::eager::EagerList;
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
-use crate::graphql::metrics::list::metric_list;
 use crate::graphql::metrics::{Metric, wants_details};
 use crate::graphql::users::{self, User};
 
@@ -104,8 +103,7 @@ impl KeyResult {
     #[graphql(complexity = "1 + 5 * child_complexity")]
     async fn metrics(&self, ctx: &Context<'_>) -> Result<EagerList<Metric>> {
         let key = (self.row.id, wants_details(&ctx.look_ahead()));
-        let found = ctx.reading()?.loaders.objectives.key_result_metrics.get(key).await?.unwrap_or_default();
-        Ok(metric_list(ctx, found).await)
+        Ok(EagerList(ctx.reading()?.loaders.objectives.key_result_metrics.get(key).await?.unwrap_or_default()))
     }
 
     /// Keys of the metrics that it is read from, whether these exist or not.

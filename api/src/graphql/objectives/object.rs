@@ -14,7 +14,6 @@ use crate::graphql::context::ContextExt;
 use crate::graphql::domains::{self, BusinessDomain};
 use crate::graphql::eager::{Eager, EagerList};
 use crate::graphql::global_id::{Kind, encode};
-use crate::graphql::metrics::list::metric_list;
 use crate::graphql::metrics::{Metric, wants_details};
 use crate::graphql::users::{self, User};
 
@@ -92,7 +91,7 @@ impl Objective {
     /// The metrics that it is about, in its own order: those of `metricKeys` that exist.
     #[graphql(complexity = "1 + 5 * child_complexity")]
     async fn metrics(&self, ctx: &Context<'_>) -> Result<EagerList<Metric>> {
-        Ok(metric_list(ctx, self.metrics_found(ctx, wants_details(&ctx.look_ahead())).await?).await)
+        self.metrics_found(ctx, wants_details(&ctx.look_ahead())).await.map(EagerList)
     }
 
     /// Keys of the metrics that it is about, whether these exist or not.
