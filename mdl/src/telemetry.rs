@@ -104,3 +104,50 @@ pub fn continue_trace(span: &Span, context: &Value) {
         tracing::debug!(%error, "Could not continue a trace");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{field, info, info_span};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn fields_that_a_span_gets_later_are_in_its_lines() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let format = tracing_subscriber::fmt::layer().json().with_current_span(true).fmt_fields(SpanFields::default());
+        let subscriber = tracing_subscriber::registry().with(format.with_writer(move || writer.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            let span = info_span!("request", method = "GET", status = field::Empty, actor = field::Empty);
+            span.record("status", 200);
+            span.record("actor", "a \"quoted\" name");
+            let _entered = span.enter();
+            info!("answered");
+            let _late = info_span!("empty", late = field::Empty).entered();
+            tracing::Span::current().record("late", true);
+            info!("answered");
+        });
+        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let spans: Vec<Value> = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["span"].clone()).collect();
+        assert_eq!(spans[0]["method"], "GET");
+        assert_eq!(spans[0]["status"], 200);
+        assert_eq!(spans[0]["actor"], "a \"quoted\" name");
+        assert_eq!(spans[1]["late"], true);
+    }
+}

@@ -23,7 +23,9 @@ measure() {
   MDL_RATE_LIMIT_PER_SECOND=1000000
   MDL_RATE_LIMIT_BURST=1000000
   export DATABASE_URL DATABASE_OWNER_URL REDIS_URL MDL_STORAGE_URL MDL_SIGNING_KEY_FILE MDL_HTTP_ADDR MDL_OPS_ADDR MDL_WORKER_OPS_ADDR
-  export MDL_RATE_LIMIT_PER_SECOND MDL_RATE_LIMIT_BURST
+  # Every request is executed; measure_cached turns the response cache on.
+  MDL_CACHE_BYTES=0
+  export MDL_RATE_LIMIT_PER_SECOND MDL_RATE_LIMIT_BURST MDL_CACHE_BYTES
   "$BIN_DIR/mdl-api" keygen >"$MDL_SIGNING_KEY_FILE"
   "$BIN_DIR/mdl-api" migrate >/dev/null
   printf '%s' "$PRIVATE_PASSWORD" | "$BIN_DIR/mdl-api" tenant create --slug demo --name Demo --admin-email admin@demo.example --admin-password-stdin >/dev/null
@@ -33,6 +35,7 @@ measure() {
   measure_start
   measure_import "$count"
   measure_list
+  measure_cached
   measure_report
 }
 
@@ -44,24 +47,29 @@ measure_leave() {
 
 # Cold start: five times, the median. The last one stays.
 measure_start() {
-  local run start pid times=""
+  local run start times=""
   for run in 1 2 3 4 5; do
     start="$(now_milliseconds)"
-    "$BIN_DIR/mdl-api" serve >"$LOGS/measure-api.log" 2>&1 &
-    pid=$!
-    until curl -fs -o /dev/null -H 'content-type: application/json' -d '{"query":"{__typename}"}' "http://$MDL_HTTP_ADDR/graphql"; do
-      kill -0 "$pid" 2>/dev/null || die "mdl-api does not start: see $LOGS/measure-api.log."
-    done
+    measure_serve
     times="$times $(($(now_milliseconds) - start))"
     if [ "$run" != 5 ]; then
-      kill "$pid"
-      wait "$pid" || true
+      kill "$MEASURE_API"
+      wait "$MEASURE_API" || true
     fi
   done
-  MEASURE_PIDS="$pid"
   COLD_START="$(echo "$times" | tr ' ' '\n' | sed '/^$/d' | sort -n | sed -n 3p)"
   sleep 5
-  IDLE_KB="$(resident_kb "$pid" VmRSS)"
+  IDLE_KB="$(resident_kb "$MEASURE_API" VmRSS)"
+}
+
+# Starts the API, and returns when it has answered.
+measure_serve() {
+  "$BIN_DIR/mdl-api" serve >"$LOGS/measure-api.log" 2>&1 &
+  MEASURE_API=$!
+  MEASURE_PIDS="$MEASURE_API"
+  until curl -fs -o /dev/null -H 'content-type: application/json' -d '{"query":"{__typename}"}' "http://$MDL_HTTP_ADDR/graphql"; do
+    kill -0 "$MEASURE_API" 2>/dev/null || die "mdl-api does not start: see $LOGS/measure-api.log."
+  done
 }
 
 measure_import() { # count
@@ -120,9 +128,9 @@ SQL
 
 # A page of 50 metrics with their domain: through the API, and the same statements by pgbench.
 measure_list() {
-  local token lua="$INSTANCE/list.lua" sql="$INSTANCE/list.sql" ids
+  local token sql="$INSTANCE/list.sql" ids
   token="$(curl -fs -H 'content-type: application/json' "http://$MDL_HTTP_ADDR/graphql" -d "{\"query\":\"mutation(\$i: SignInInput!) { signIn(input: \$i) { session { accessToken } } }\",\"variables\":{\"i\":{\"tenant\":\"demo\",\"email\":\"admin@demo.example\",\"password\":\"$PRIVATE_PASSWORD\"}}}" | sed -n 's/.*"accessToken":"\([^"]*\)".*/\1/p')"
-  cat >"$lua" <<LUA
+  cat >"$INSTANCE/list.lua" <<LUA
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
 wrk.headers["authorization"] = "Bearer $token"
@@ -136,14 +144,29 @@ SELECT tenant_id, id, key, name, short_name, description, category, tier, domain
 SELECT tenant_id, id, key, name, description, owner_team, stakeholders, industry, priority, objective_keys, key_metric_keys, extra, implied, revision, created_at, created_by, updated_at, updated_by, archived_at FROM business_domains WHERE tenant_id = '$MEASURE_TENANT' AND id = ANY (ARRAY[$ids]::uuid[]);
 COMMIT;
 SQL
-  wrk -t2 -c16 -d5s -s "$lua" "http://$MDL_HTTP_ADDR/graphql" >/dev/null
-  wrk -t2 -c16 -d15s -s "$lua" "http://$MDL_HTTP_ADDR/graphql" >"$LOGS/measure-wrk.log"
-  ! grep -q 'Non-2xx' "$LOGS/measure-wrk.log" || die "Some requests failed: see $LOGS/measure-wrk.log."
-  LIST_RATE="$(sed -n 's/^Requests\/sec: *\([0-9.]*\)/\1/p' "$LOGS/measure-wrk.log")"
+  LIST_RATE="$(measure_wrk)"
   PGBENCH_RATE="$(
     point_psql_at mdl
     PGUSER=mdl_app "$PG_BIN/pgbench" -n -M prepared -c 16 -j 2 -T 15 -f "$sql" 2>/dev/null | sed -n 's/^tps = \([0-9.]*\).*/\1/p'
   )"
+}
+
+# The same list when its answer is kept.
+measure_cached() {
+  kill "$MEASURE_API"
+  wait "$MEASURE_API" || true
+  unset MDL_CACHE_BYTES
+  measure_serve
+  CACHED_RATE="$(measure_wrk)"
+}
+
+# Requests per second of the page of 50.
+measure_wrk() {
+  local address="http://$MDL_HTTP_ADDR/graphql"
+  wrk -t2 -c16 -d5s -s "$INSTANCE/list.lua" "$address" >/dev/null
+  wrk -t2 -c16 -d15s -s "$INSTANCE/list.lua" "$address" >"$LOGS/measure-wrk.log"
+  ! grep -q 'Non-2xx' "$LOGS/measure-wrk.log" || die "Some requests failed: see $LOGS/measure-wrk.log."
+  sed -n 's/^Requests\/sec: *\([0-9.]*\)/\1/p' "$LOGS/measure-wrk.log"
 }
 
 measure_report() {
@@ -156,6 +179,7 @@ measure_report() {
 | import of $IMPORT_ROWS metrics, share of psql | $import_share ($IMPORT_RATE/s of $PSQL_RATE/s) | at least 0.5 |
 | worker, greatest resident size | $((WORKER_KB / 1024)) MiB | under 200 MB |
 | list of 50 metrics with their domain, share of pgbench | $list_share ($LIST_RATE/s of $PGBENCH_RATE/s) | at least 0.4 |
+| the same list from the response cache | $(awk -v a="$CACHED_RATE" -v b="$LIST_RATE" 'BEGIN { printf "%.1f", a / b }') times as many ($CACHED_RATE/s) | |
 | api, cold start to first answer | $COLD_START ms | under 300 ms |
 | api, idle | $((IDLE_KB / 1024)) MiB | under 60 MB |
 REPORT
