@@ -38,6 +38,7 @@ pub struct Db {
     url: Arc<str>,
     statement_timeout: Duration,
     versions: Versions,
+    slow_read: Duration,
 }
 
 impl Db {
@@ -60,7 +61,14 @@ impl Db {
             .connection_timeout(Duration::from_secs(config.pool_wait_seconds))
             .test_on_check_out(false)
             .build_unchecked(manager);
-        Self { pool, statements, url: config.url.as_str().into(), statement_timeout, versions }
+        Self {
+            pool,
+            statements,
+            url: config.url.as_str().into(),
+            statement_timeout,
+            versions,
+            slow_read: Duration::from_millis(config.slow_read_milliseconds),
+        }
     }
 
     /// A transaction that reads and writes for one tenant. Rolls back unless committed.
@@ -241,7 +249,12 @@ impl Snapshot {
     pub async fn read<T>(&self, query: impl AsyncFnOnce(&AsyncPgConnection) -> Result<T>) -> Result<T> {
         let start = Instant::now();
         let result = self.read_untimed(query).await;
-        metrics::histogram!(instruments::DB_READ_SECONDS).record(start.elapsed().as_secs_f64());
+        let elapsed = start.elapsed();
+        metrics::histogram!(instruments::DB_READ_SECONDS).record(elapsed.as_secs_f64());
+        if elapsed >= self.db.slow_read {
+            // The span of the request says which operation, and whose.
+            warn!(duration_ms = elapsed.as_millis() as u64, "A read of the database was slow");
+        }
         result
     }
 

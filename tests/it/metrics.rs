@@ -335,8 +335,9 @@ async fn each_change_is_audited_and_owed_to_subscribers() {
         .await;
     let audited: Value = serde_json::from_str(&audited.unwrap()).unwrap();
     assert_eq!(audited, json!({ "key": "M", "version": "1.1.0", "changedFields": ["name"] }));
+    editor.write("archiveMetric", json!({ "id": id })).await;
     let owed = app.database.text("SELECT string_agg(kind || ' ' || (payload->>'version'), ', ' ORDER BY id) FROM outbox").await;
-    assert_eq!(owed.as_deref(), Some("metric.created 1.0.0, metric.updated 1.1.0"));
+    assert_eq!(owed.as_deref(), Some("metric.created 1.0.0, metric.updated 1.1.0, metric.archived 1.1.1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

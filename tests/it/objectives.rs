@@ -230,6 +230,9 @@ async fn objectives_are_filtered_and_ordered() {
         (r#"domain: { in: ["D"] }"#, vec!["O-3"]),
         (r#"key: { in: ["O-2", "O-4"] }"#, vec!["O-2", "O-4"]),
         (r#"on: "2026-03-31""#, vec!["O-1"]),
+        (r#"on: "2026-01-01""#, vec!["O-1", "O-3"]),
+        (r#"on: "2026-04-01""#, vec!["O-2"]),
+        (r#"on: "2025-12-31""#, vec!["O-3"]),
         (r#"status: { in: [DRAFT] }, pillar: { in: ["Growth"] }"#, vec!["O-2"]),
     ] {
         let found =

@@ -1,8 +1,13 @@
 //! What a request costs PostgreSQL. How many statements each query takes is in `catalog_loading`.
 
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
 use mdl::actor::Role;
+use mdl::domains;
 use mdl_tests::TestApp;
 use serde_json::json;
+use tracing_subscriber::layer::SubscriberExt;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn details_that_nobody_asked_for_are_not_read() {
@@ -80,4 +85,42 @@ async fn a_whole_request_costs_the_same_for_every_page_size() {
     }
     // A transaction's begin and end, the page, the domains, the people.
     assert_eq!(costs, [5, 5, 5]);
+}
+
+// On one thread: the subscriber of this test is that thread's.
+#[tokio::test]
+async fn slow_reads_are_logged_with_their_operation() {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let read = async |limit: &str| {
+        let app = TestApp::start_with(&[("DATABASE_SLOW_READ_MILLISECONDS", limit)]).await;
+        let log = Log::default();
+        let writer = log.clone();
+        let format = tracing_subscriber::fmt::layer().json().with_current_span(true).with_writer(move || writer.clone());
+        {
+            let _mine = tracing::subscriber::set_default(tracing_subscriber::registry().with(format));
+            let _operation = tracing::info_span!("request", graphql.operation = "Domains").entered();
+            let snapshot = app.app.db.snapshot(app.tenant.id);
+            let filter = domains::store::Filter::default();
+            snapshot.read(async |conn| domains::store::count(conn, app.tenant.id, &filter).await).await.unwrap();
+            snapshot.finish().await;
+        }
+        let log = log.0.lock().unwrap().clone();
+        String::from_utf8(log).unwrap()
+    };
+    let slow = read("0").await;
+    let line = slow.lines().find(|line| line.contains("slow")).unwrap_or_else(|| panic!("not told in {slow}"));
+    assert!(line.contains(r#""graphql.operation":"Domains""#) && line.contains("duration_ms"), "{line}");
+    assert!(!read("60000").await.contains("slow"));
 }

@@ -39,7 +39,8 @@ impl<T: ObjectType> OutputType for Eager<T> {
     }
 
     async fn resolve(&self, ctx: &ContextSelectionSet<'_>, _field: &Positioned<Field>) -> ServerResult<Value> {
-        resolve_object(ctx, &self.0).await
+        // Boxed, or the future of every field of what this is a field of would have room for it.
+        Box::pin(resolve_object(ctx, &self.0)).await
     }
 }
 

@@ -40,7 +40,7 @@ pub struct ObjectiveFilter {
     owner: Option<OneOf<String>>,
     /// The part of the company's strategy that it serves.
     pillar: Option<OneOf<String>>,
-    /// Its timeframe includes this day.
+    /// Its timeframe includes this day; one that is open at an end goes on there. Without a timeframe it is left out.
     on: Option<NaiveDate>,
     /// `true` for archived objectives; if not given, and with `false`, the others.
     archived: Option<bool>,

@@ -107,7 +107,7 @@ pub async fn update(
     if changed.is_empty() {
         return Ok((metric, before.details));
     }
-    let metric = write(&tx, actor, metric, &after, &changed, update.message.as_deref()).await?;
+    let metric = write(&tx, actor, "metric.updated", metric, &after, &changed, update.message.as_deref()).await?;
     lineage::declare(&tx, actor.tenant, metric.id, &metric.key, &after.details.relationships).await?;
     tx.commit().await?;
     Ok((metric, after.details))
@@ -126,8 +126,7 @@ pub async fn archive(app: &App, actor: &Actor, id: MetricId, expected_revision: 
     after.summary.status = Status::Removed;
     metric.archived_at = Some(Utc::now());
     let changed = changes::between(&before, &after);
-    let metric = write(&tx, actor, metric, &after, &changed, Some("Archived")).await?;
-    record(&tx, actor, "metric.archived", &metric, &[]).await?;
+    let metric = write(&tx, actor, "metric.archived", metric, &after, &changed, Some("Archived")).await?;
     tx.commit().await?;
     Ok((metric, after.details))
 }
@@ -155,10 +154,11 @@ async fn insert(mut conn: &AsyncPgConnection, actor: &Actor, new: &NewMetric) ->
         })
 }
 
-/// Writes the next revision: row, version, audit, event.
+/// Writes the next revision: row, version, and an audit entry and an event of this kind.
 async fn write(
     tx: &Transaction,
     actor: &Actor,
+    kind: &'static str,
     metric: Metric,
     after: &Definition,
     changed: &[FieldChange],
@@ -181,7 +181,7 @@ async fn write(
         .await?;
     let fields: Vec<String> = changed.iter().map(|change| change.field.clone()).collect();
     versions::insert(tx, &metric, after, tier, &fields, message).await?;
-    record(tx, actor, "metric.updated", &metric, &fields).await?;
+    record(tx, actor, kind, &metric, &fields).await?;
     Ok(metric)
 }
 

@@ -290,7 +290,10 @@ impl Filter {
             all.push(Box::new(objectives::pillar.eq_any(pillars)));
         }
         if let Some(day) = self.on {
-            all.push(Box::new(objectives::starts_on.le(day).and(objectives::ends_on.ge(day))));
+            let begun = objectives::starts_on.is_null().or(objectives::starts_on.le(day));
+            let going_on = objectives::ends_on.is_null().or(objectives::ends_on.ge(day));
+            let timed = objectives::starts_on.is_not_null().or(objectives::ends_on.is_not_null());
+            all.push(Box::new(timed.and(begun).and(going_on)));
         }
         match self.archived {
             Some(true) => all.push(Box::new(objectives::archived_at.is_not_null().nullable())),
