@@ -95,6 +95,27 @@ open_redis_cli() {
   REDISCLI_AUTH="$PRIVATE_PASSWORD" exec "$cli" -h 127.0.0.1 -p "$(remembered_port redis)" "$@"
 }
 
+# A command of one of the programs, on the servers and with the binaries that `up` has started.
+run_beside() { # api|worker argument…
+  local program="$1" pid
+  shift
+  pid="$(remembered_process "$DEV/api.process")" || die "It does not run: start it with ops/dev up."
+  BIN_DIR="$(dirname "$(command_of "$pid")")"
+  if [ -z "${DATABASE_URL:-}" ]; then
+    find_private_server postgres
+    POSTGRES_PORT="$(remembered_port postgres)"
+    name_private_database
+  fi
+  if [ -z "${REDIS_URL:-}" ]; then
+    find_private_server redis
+    REDIS_PORT="$(remembered_port redis)"
+    REDIS_URL="$(private_redis_url)"
+  fi
+  export DATABASE_URL DATABASE_OWNER_URL REDIS_URL
+  export_files
+  exec "$BIN_DIR/mdl-$program" "$@"
+}
+
 find_private_server() { # name
   local port
   INSTANCE="$DEV"

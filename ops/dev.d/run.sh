@@ -55,10 +55,7 @@ start_own_servers() {
   if [ -z "${DATABASE_URL:-}" ]; then
     start_postgres durable
     prepare_roles
-    DATABASE_URL="$(private_database_url mdl_app mdl)"
-    DATABASE_OWNER_URL="$(private_database_url mdl_owner mdl)"
-    DATABASE_BACKUP_URL="$(private_database_url mdl_backup mdl)"
-    export DATABASE_BACKUP_URL
+    name_private_database
   fi
   if [ -z "${REDIS_URL:-}" ]; then
     start_redis
@@ -67,19 +64,31 @@ start_own_servers() {
   export DATABASE_URL DATABASE_OWNER_URL REDIS_URL
 }
 
+name_private_database() {
+  DATABASE_URL="$(private_database_url mdl_app mdl)"
+  DATABASE_OWNER_URL="$(private_database_url mdl_owner mdl)"
+  DATABASE_BACKUP_URL="$(private_database_url mdl_backup mdl)"
+  export DATABASE_BACKUP_URL
+}
+
 # What the programs are told. Anything that is set already stays.
 export_environment() {
-  mkdir -p "$DEV/storage"
-  chmod 700 "$DEV/storage"
   export MDL_HTTP_ADDR="${MDL_HTTP_ADDR:-127.0.0.1:$(port_for http 8080)}"
   export MDL_OPS_ADDR="${MDL_OPS_ADDR:-127.0.0.1:$(port_for ops)}"
   export MDL_WORKER_OPS_ADDR="${MDL_WORKER_OPS_ADDR:-127.0.0.1:$(port_for worker-ops)}"
-  local storage="$DEV/storage"
-  export MDL_STORAGE_URL="${MDL_STORAGE_URL:-file://${storage// /%20}}"
   # Less than stop_process waits for them.
   export MDL_SHUTDOWN_GRACE_SECONDS="${MDL_SHUTDOWN_GRACE_SECONDS:-10}"
   export MDL_WORKER_GRACE_SECONDS="${MDL_WORKER_GRACE_SECONDS:-10}"
   export MDL_WEB_DIR="${MDL_WEB_DIR:-$ROOT/web/dist}"
+  export_files
+}
+
+# Where uploads are, and the key that signs access tokens.
+export_files() {
+  local storage="$DEV/storage"
+  mkdir -p "$storage"
+  chmod 700 "$storage"
+  export MDL_STORAGE_URL="${MDL_STORAGE_URL:-file://${storage// /%20}}"
   if [ -z "${MDL_SIGNING_KEY_FILE:-}" ]; then
     export MDL_SIGNING_KEY_FILE="$DEV/signing-key.pem"
     if [ ! -s "$MDL_SIGNING_KEY_FILE" ]; then
