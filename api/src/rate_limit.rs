@@ -1,4 +1,4 @@
-//! How often one may ask: per credential, and for sign-in per address.
+//! How often one may ask: per credential, without one per address, and for sign-in per address.
 //!
 //! Counted in this process: behind several instances the limits are as many times higher. A limiter forgets keys that have
 //! been quiet long enough to be as good as new.
@@ -26,6 +26,7 @@ const MANY_KEYS: usize = 100_000;
 /// The limits of this process.
 pub struct RateLimits {
     actors: Limiter<(TenantId, Uuid)>,
+    strangers: Limiter<IpAddr>,
     sign_ins: Limiter<IpAddr>,
 }
 
@@ -45,19 +46,23 @@ impl Limited {
 impl RateLimits {
     pub fn new(config: &HttpConfig) -> Self {
         let per_second = Quota::per_second(at_least_one(config.rate_limit_per_second));
+        let requests = per_second.allow_burst(at_least_one(config.rate_limit_burst));
         Self {
-            actors: Limiter::new("requests", per_second.allow_burst(at_least_one(config.rate_limit_burst))),
+            actors: Limiter::new("requests", requests),
+            strangers: Limiter::new("anonymous_requests", requests),
             sign_ins: Limiter::new("sign_ins", Quota::per_minute(at_least_one(config.sign_in_limit_per_minute))),
         }
     }
 
-    /// Charges a request to its user or API key.
-    pub fn check_actor(&self, actor: &Actor) -> Result<(), Limited> {
-        self.actors.check(&(actor.tenant, actor.id()))
+    /// Charges a request to its user or API key, or without a credential to the client's address (see [`client_address`]).
+    pub fn check_request(&self, actor: Option<&Actor>, address: IpAddr) -> Result<(), Limited> {
+        match actor {
+            Some(actor) => self.actors.check(&(actor.tenant, actor.id())),
+            None => self.strangers.check(&network(address)),
+        }
     }
 
-    /// Charges an attempt at a password to the client's address (see [`client_address`]). Of an IPv6 address only the network
-    /// counts: its holder has all addresses in it.
+    /// Charges an attempt at a password to the client's address.
     pub fn check_sign_in(&self, address: IpAddr) -> Result<(), Limited> {
         self.sign_ins.check(&network(address))
     }
@@ -107,6 +112,7 @@ impl<K: Clone + Hash + Eq> Limiter<K> {
     }
 }
 
+/// Of an IPv6 address only the network counts: its holder has all addresses in it.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -124,6 +130,8 @@ mod tests {
 
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
     fn limits(arguments: &[&str]) -> RateLimits {
         let arguments = ["test"].iter().chain(arguments);
         RateLimits::new(&mdl::config::Config::from_arguments(arguments).unwrap().http)
@@ -134,12 +142,12 @@ mod tests {
         let limits = limits(&["--rate-limit-per-second", "1", "--rate-limit-burst", "3"]);
         let (one, other) = (Actor::system(TenantId::new()), Actor::system(TenantId::new()));
         for _ in 0..3 {
-            assert_eq!(limits.check_actor(&one), Ok(()));
+            assert_eq!(limits.check_request(Some(&one), HERE), Ok(()));
         }
-        let limited = limits.check_actor(&one).unwrap_err();
+        let limited = limits.check_request(Some(&one), HERE).unwrap_err();
         assert!(limited.retry_after > Duration::ZERO && limited.retry_after <= Duration::from_secs(1), "{limited:?}");
         assert_eq!(limited.retry_after_seconds(), 1);
-        assert_eq!(limits.check_actor(&other), Ok(()));
+        assert_eq!(limits.check_request(Some(&other), HERE), Ok(()));
     }
 
     #[test]
@@ -158,11 +166,11 @@ mod tests {
     fn forgets_quiet_keys() {
         let limits = limits(&["--rate-limit-per-second", "1000", "--rate-limit-burst", "1"]);
         for _ in 0..1000 {
-            assert_eq!(limits.check_actor(&Actor::system(TenantId::new())), Ok(()));
+            assert_eq!(limits.check_request(Some(&Actor::system(TenantId::new())), HERE), Ok(()));
         }
         std::thread::sleep(Duration::from_millis(20));
         *limits.actors.last_sweep.lock().unwrap() = Instant::now() - SWEEP_EVERY;
-        assert_eq!(limits.check_actor(&Actor::system(TenantId::new())), Ok(()));
+        assert_eq!(limits.check_request(Some(&Actor::system(TenantId::new())), HERE), Ok(()));
         assert!(limits.actors.counts.len() <= 1);
     }
 

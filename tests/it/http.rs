@@ -353,6 +353,12 @@ async fn a_caller_who_asks_too_often_is_told_to_wait() {
     .await;
     assert_eq!((limited.error_code(), limited.header("retry-after")), (Some("RATE_LIMITED"), Some("1")));
     editor.ask("{ __typename }", json!({})).await;
+    let stranger = mdl_tests::eventually("strangers have a limit of their own", async || {
+        let answer = app.anonymous().send("{ __typename }", json!({})).await;
+        (answer.status == StatusCode::TOO_MANY_REQUESTS).then_some(answer)
+    })
+    .await;
+    assert_eq!(stranger.error_code(), Some("RATE_LIMITED"));
     let batch = editor.receive(post(&app).json(&json!(vec![json!({ "query": "{ __typename }" }); 10]))).await;
     assert_eq!(batch.status, StatusCode::TOO_MANY_REQUESTS, "each operation of a batch counts");
 }

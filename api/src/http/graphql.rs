@@ -100,7 +100,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Checks the credential, and charges the request to it.
+    /// Checks the credential, and charges the request to it, or without one to the address.
     async fn identify(server: &Server, parts: &Parts) -> Result<Self, Refusal> {
         let mut actor = in_time(server, server.auth.authenticate(&parts.headers)).await?;
         if let Some(actor) = &mut actor {
@@ -108,14 +108,20 @@ impl Caller {
             let span = Span::current();
             span.record("tenant.id", tracing::field::display(actor.tenant));
             span.record("actor.id", tracing::field::display(actor.id()));
-            server.limits.check_actor(actor).map_err(|limited| Refusal::rate_limited(limited, "requests"))?;
         }
         let peer = super::peer(&parts.extensions);
-        Ok(Self {
+        let caller = Self {
             actor,
             address: client_address(&parts.headers, peer, server.app.config.http.trust_forwarded_for),
             user_agent: parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned),
-        })
+        };
+        caller.charge(server)?;
+        Ok(caller)
+    }
+
+    fn charge(&self, server: &Server) -> Result<(), Refusal> {
+        let charged = server.limits.check_request(self.actor.as_ref(), self.address);
+        charged.map_err(|limited| Refusal::rate_limited(limited, "requests"))
     }
 }
 
@@ -177,10 +183,8 @@ async fn answer_one(
 async fn answer_many(server: &Server, caller: &Caller, requests: Vec<Asked>, media: Media) -> Result<Response, Refusal> {
     let mut answers = Vec::with_capacity(requests.len());
     for (position, asked) in requests.into_iter().enumerate() {
-        if position > 0
-            && let Some(actor) = &caller.actor
-        {
-            server.limits.check_actor(actor).map_err(|limited| Refusal::rate_limited(limited, "requests"))?;
+        if position > 0 {
+            caller.charge(server)?;
         }
         let incoming = Incoming { asked, file: None, idempotency_key: None, may_write: true };
         answers.push(match run(server, caller, incoming).await {

@@ -24,10 +24,10 @@ pub struct HttpConfig {
     /// Longest body of a GraphQL request, in bytes; uploads have their own limit
     #[arg(id = "max_body_bytes", long = "max-body-bytes", env = "MDL_MAX_BODY_BYTES", default_value_t = 1_048_576)]
     pub max_body_bytes: usize,
-    /// Requests per second that one user or API key may send for long
+    /// Requests per second that one user or API key, or an address without a credential, may send for long
     #[arg(id = "rate_limit_per_second", long = "rate-limit-per-second", env = "MDL_RATE_LIMIT_PER_SECOND", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub rate_limit_per_second: u32,
-    /// Requests that one user or API key may send at once
+    /// Requests that one user or API key, or an address without a credential, may send at once
     #[arg(id = "rate_limit_burst", long = "rate-limit-burst", env = "MDL_RATE_LIMIT_BURST", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub rate_limit_burst: u32,
     /// Sign-in attempts per minute and address
