@@ -31,7 +31,6 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::graphql::executor::{Answer, Prepared};
 use crate::http::to_json;
 use entry::Entry;
-use policy::Policies;
 use question::{Key, Question};
 use shared::Shared;
 
@@ -41,7 +40,6 @@ const MAX_BYTES: usize = 2 << 20;
 /// The answers that this process keeps, and the way to those that all share.
 pub struct ResponseCache {
     versions: Versions,
-    policies: Policies,
     max_ttl: Duration,
     kept: Cache<Key, Arc<Entry>>,
     shared: Arc<Shared>,
@@ -84,7 +82,6 @@ impl ResponseCache {
             .build();
         Some(Self {
             versions: app.versions.clone(),
-            policies: Policies::default(),
             max_ttl: Duration::from_secs(config.ttl_seconds),
             kept,
             shared: Arc::new(Shared::new(&app.config.redis)?),
@@ -93,14 +90,14 @@ impl ResponseCache {
     }
 
     /// What is asked, if its answer may be kept. `None` otherwise.
-    pub fn question(&self, actor: &Actor, prepared: &Prepared) -> Option<Question> {
+    pub fn question(actor: &Actor, prepared: &Prepared) -> Option<Question> {
         let operation = prepared.operation();
         if operation.kind != OperationType::Query {
             return None;
         }
+        let policy = operation.policy.get_or_init(|| policy::of(&prepared.document.document, prepared.definition()?));
         let (document, name) = (prepared.document_hash(), operation.name.as_deref());
-        let policy = self.policies.of(&document, &prepared.document.document, name)?;
-        Some(Question::new(policy::schema_fingerprint(), actor, document, name, prepared.variables(), policy))
+        Some(Question::new(policy::schema_fingerprint(), actor, document, name, prepared.variables(), (*policy)?))
     }
 
     /// The answer: a kept one, or the one that `execute` makes. Of many that ask the same at once, one executes.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_graphql::ServerError;
 use mdl::actor::Permission;
 use mdl::config::DocumentsMode;
-use mdl::documents::{ALL_TENANTS, automatic, sha256};
+use mdl::documents::{ALL_TENANTS, automatic, from_hex, sha256, to_hex};
 use mdl::ids::TenantId;
 use mdl::{Actor, App, Error, instruments};
 use metrics::counter;
@@ -85,7 +85,7 @@ impl Documents {
 
     /// The document that a caller asks for.
     pub async fn find(&self, actor: Option<&Actor>, source: Source) -> mdl::Result<Found> {
-        let tenant = actor.map_or(ALL_TENANTS, |actor| actor.tenant);
+        let tenant = audience(actor);
         let kind = match &source {
             Source::Text(_) => "inline",
             Source::Hash { .. } => "automatic",
@@ -119,8 +119,8 @@ impl Documents {
             return self.parse(hash, text);
         }
         // The text of a published document is as good as its name.
-        let tenant = actor.map_or(ALL_TENANTS, |actor| actor.tenant);
-        if let Some(document) = self.by_name(tenant, &hex(&hash)).await? {
+        let tenant = audience(actor);
+        if let Some(document) = self.by_name(tenant, &to_hex(&hash)).await? {
             return Ok(document);
         }
         if self.app.config.documents.mode == DocumentsMode::PreferTrusted {
@@ -135,7 +135,7 @@ impl Documents {
 
     async fn by_hash_and_text(&self, actor: Option<&Actor>, hash: &str, text: &str) -> Result<Arc<ParsedDocument>, NoDocument> {
         let computed = sha256(text);
-        if !hash.eq_ignore_ascii_case(&hex(&computed)) {
+        if !hash.eq_ignore_ascii_case(&to_hex(&computed)) {
             return Err(refusal("PERSISTED_QUERY_HASH_MISMATCH", "sha256Hash is not the SHA-256 of the query"));
         }
         let document = self.by_text(actor, text).await?;
@@ -152,9 +152,9 @@ impl Documents {
     }
 
     async fn by_hash(&self, actor: Option<&Actor>, name: &str) -> Result<Arc<ParsedDocument>, NoDocument> {
-        let tenant = actor.map_or(ALL_TENANTS, |actor| actor.tenant);
+        let tenant = audience(actor);
         let explores = self.may_explore(actor);
-        let hash = unhex(name);
+        let hash = from_hex(name);
         if let Some(hash) = hash
             && explores
             && self.known.contains_key(&(tenant, hash))
@@ -204,6 +204,11 @@ impl Documents {
     }
 }
 
+/// Whose documents a caller may run besides those of all.
+fn audience(actor: Option<&Actor>) -> TenantId {
+    actor.map_or(ALL_TENANTS, |actor| actor.tenant)
+}
+
 /// Whether these are the one error that makes a client send the text; it is no failure.
 pub fn asks_for_text(errors: &[ServerError]) -> bool {
     has_code(errors, NOT_FOUND_BY_HASH)
@@ -236,12 +241,4 @@ async fn within_patience<T>(work: impl Future<Output = mdl::Result<T>>) -> Optio
             None
         }
     }
-}
-
-fn hex(hash: &[u8; 32]) -> String {
-    data_encoding::HEXLOWER.encode(hash)
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
 }

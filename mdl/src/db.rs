@@ -23,10 +23,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::{Instrument, warn};
 
 use crate::config::DatabaseConfig;
+use crate::documents::DocumentHash;
 use crate::error::{Error, Result};
 use crate::ids::TenantId;
 use crate::instruments;
-use crate::versions::{Change, DocumentHash, Entities, Versions};
+use crate::versions::{Change, Entities, Versions};
 
 type PooledConnection = bb8::PooledConnection<'static, AsyncDieselConnectionManager<AsyncPgConnection>>;
 

@@ -12,6 +12,7 @@ pub mod store;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,7 @@ pub const ALL_TENANTS: TenantId = TenantId(Uuid::nil());
 /// Most documents that are published at once.
 pub const MAX_PUBLISHED: usize = 10_000;
 /// Longest id and longest name, in characters.
-const MAX_NAME: usize = 200;
+pub const MAX_NAME: usize = 200;
 
 /// A published document.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
@@ -79,8 +80,20 @@ pub struct NewDocument {
 pub struct ById(pub DocumentId);
 
 /// SHA-256 of a document's text.
-pub fn sha256(text: &str) -> [u8; 32] {
+pub type DocumentHash = [u8; 32];
+
+pub fn sha256(text: &str) -> DocumentHash {
     Sha256::digest(text).into()
+}
+
+/// A hash as clients send it.
+pub fn to_hex(hash: &DocumentHash) -> String {
+    HEXLOWER.encode(hash)
+}
+
+/// A hash from hexadecimal digits, large or small.
+pub fn from_hex(text: &str) -> Option<DocumentHash> {
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
 /// Publishes all of these, or none. What is published already stays as it is; what was withdrawn is published again.

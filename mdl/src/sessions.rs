@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::actor::{Actor, Role, Subject};
 use crate::app::App;
+use crate::db::Transaction;
 use crate::error::{Code, Error, Result};
 use crate::ids::{SessionId, TenantId, UserId};
 use crate::passwords::{self, Check};
@@ -249,7 +250,7 @@ fn signed_in_actor(tenant: TenantId, user: UserId, session: SessionId, role: Rol
     Actor { tenant, subject: Subject::User { user, session }, permissions: role.permissions(), request_id: None }
 }
 
-async fn record_end(tx: &crate::db::Transaction, actor: &Actor, session: SessionId, reason: EndReason) -> Result<()> {
+async fn record_end(tx: &Transaction, actor: &Actor, session: SessionId, reason: EndReason) -> Result<()> {
     audit::record(tx, actor, "session.revoked", ("session", session.0), &json!({ "reason": reason.as_str() })).await
 }
 

@@ -32,6 +32,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use crate::config::RedisConfig;
+use crate::documents::DocumentHash;
 use crate::ids::TenantId;
 use crate::instruments;
 use local::Local;
@@ -136,9 +137,6 @@ impl Entities {
         }
     }
 }
-
-/// SHA-256 of a document's text.
-pub type DocumentHash = [u8; 32];
 
 /// What an answer is kept under, besides what was asked: changes whenever something that the answer is made of does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

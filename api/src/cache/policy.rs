@@ -12,17 +12,13 @@ use std::time::Duration;
 
 use async_graphql::parser::parse_schema;
 use async_graphql::parser::types::{
-    BaseType, DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet, Type,
-    TypeKind, TypeSystemDefinition,
+    BaseType, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet, Type, TypeKind,
+    TypeSystemDefinition,
 };
-use mdl::versions::{DocumentHash, Entities};
-use moka::sync::Cache;
+use mdl::versions::Entities;
 use sha2::{Digest, Sha256};
 
 pub use rules::{FIELDS, Rule, TYPES};
-
-/// Documents whose policies are remembered.
-const MAX_POLICIES: u64 = 10_000;
 
 /// How the answer to an operation is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,15 +33,9 @@ pub struct Policy {
     pub daily: bool,
 }
 
-/// The policies of documents, computed once for each.
-pub struct Policies {
-    known: Cache<[u8; 32], Option<Policy>>,
-}
-
-impl Default for Policies {
-    fn default() -> Self {
-        Self { known: Cache::new(MAX_POLICIES) }
-    }
+/// How answers to an operation of a document are kept; `None` when they are not. It need not fit the schema.
+pub fn of(document: &ExecutableDocument, operation: &OperationDefinition) -> Option<Policy> {
+    SCHEMA.policy(document, operation)
 }
 
 /// Stands for the schema and the version of this program: another one may answer the same otherwise.
@@ -59,15 +49,6 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of_server);
 struct Schema {
     fields: HashMap<String, HashMap<String, String>>,
     fingerprint: [u8; 32],
-}
-
-impl Policies {
-    /// How answers to this operation of a document are kept; `None` when they are not. `document` is what was parsed from the
-    /// text with this hash, and need not fit the schema.
-    pub fn of(&self, hash: &DocumentHash, document: &ExecutableDocument, operation: Option<&str>) -> Option<Policy> {
-        let key = Sha256::new_with_prefix(hash).chain_update(operation.unwrap_or_default()).finalize().into();
-        self.known.get_with(key, || SCHEMA.policy(document, operation))
-    }
 }
 
 impl Schema {
@@ -91,8 +72,7 @@ impl Schema {
         Self { fields: fields.collect(), fingerprint }
     }
 
-    fn policy(&self, document: &ExecutableDocument, operation: Option<&str>) -> Option<Policy> {
-        let operation = selected(document, operation)?;
+    fn policy(&self, document: &ExecutableDocument, operation: &OperationDefinition) -> Option<Policy> {
         if operation.ty != OperationType::Query {
             return None;
         }
@@ -167,15 +147,6 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The operation that is asked for. As the executor selects it, which has refused what is ambiguous.
-fn selected<'a>(document: &'a ExecutableDocument, wanted: Option<&str>) -> Option<&'a OperationDefinition> {
-    match (&document.operations, wanted) {
-        (DocumentOperations::Single(operation), None) => Some(&operation.node),
-        (DocumentOperations::Multiple(operations), Some(name)) => operations.get(name).map(|operation| &operation.node),
-        _ => None,
-    }
-}
-
 /// `Metric` of `[Metric!]!`.
 fn named(of: &Type) -> String {
     match &of.base {
@@ -193,12 +164,8 @@ mod tests {
 
     fn policy(document: &str) -> Option<Policy> {
         let parsed = parse_query(document).unwrap();
-        let name = match &parsed.operations {
-            DocumentOperations::Single(_) => None,
-            DocumentOperations::Multiple(operations) => operations.keys().next().map(ToString::to_string),
-        };
-        let hash = Sha256::digest(document).into();
-        Policies::default().of(&hash, &parsed, name.as_deref())
+        let (_, operation) = parsed.operations.iter().next().unwrap();
+        of(&parsed, &operation.node)
     }
 
     fn reads(document: &str) -> Vec<&'static str> {

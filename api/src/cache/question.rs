@@ -3,8 +3,9 @@
 use async_graphql::{Value, Variables};
 use chrono::Utc;
 use mdl::Actor;
+use mdl::documents::DocumentHash;
 use mdl::ids::TenantId;
-use mdl::versions::{DocumentHash, Stamp};
+use mdl::versions::Stamp;
 use sha2::{Digest, Sha256};
 
 use super::policy::Policy;

@@ -15,6 +15,7 @@ use metrics::counter;
 use moka::sync::Cache;
 
 use super::variables::Places;
+use crate::cache::policy::Policy;
 use crate::graphql::error::coded;
 use crate::graphql::limits::{self, Violation};
 
@@ -56,6 +57,8 @@ pub struct ParsedOperation {
     pub only_sessions: bool,
     /// It fits the schema, but for the values of its variables.
     validated: AtomicBool,
+    /// How its answers are kept, if they are: known from the first time that the response cache is asked.
+    pub policy: OnceLock<Option<Policy>>,
 }
 
 impl ParsedDocument {
@@ -128,6 +131,7 @@ impl ParsedOperation {
             root_fields: fields.len(),
             only_sessions: mutates && count(SESSIONS) == fields.len(),
             validated: AtomicBool::new(false),
+            policy: OnceLock::new(),
         }
     }
 }

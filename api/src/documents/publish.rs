@@ -2,7 +2,7 @@
 
 use async_graphql::ServerError;
 use mdl::actor::Permission;
-use mdl::documents::{self, Document, MAX_PUBLISHED, NewDocument, manifest, store};
+use mdl::documents::{self, Document, MAX_NAME, MAX_PUBLISHED, NewDocument, manifest, store};
 use mdl::error::{Code, Problem};
 use mdl::{Actor, App, Error, Result};
 
@@ -10,8 +10,6 @@ use super::{ParsedDocument, Validator};
 
 /// Problems that are told of one manifest: nobody reads more.
 const MAX_PROBLEMS: usize = 100;
-/// Longest name that a document gets from its operations, in characters.
-const MAX_NAME: usize = 200;
 
 /// A published document that the schema refuses now, and in which words.
 pub struct Outdated {

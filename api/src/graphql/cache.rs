@@ -3,6 +3,7 @@
 use async_graphql::{Context, Enum, InputObject, Object, Result};
 use mdl::Error;
 use mdl::actor::Permission;
+use mdl::documents;
 use mdl::error::Code;
 use mdl::versions::{self, Entity, Purge};
 
@@ -69,11 +70,9 @@ fn which(input: PurgeCacheInput) -> mdl::Result<Purge> {
         (None, None) => Ok(Purge::Everything),
         (Some(kind), None) => Ok(Purge::Type(kind.into())),
         (None, Some(hash)) => {
-            let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(hash.as_bytes()).ok();
-            let hash = bytes
-                .and_then(|bytes| bytes.try_into().ok())
-                .ok_or_else(|| Error::invalid("document_hash", Code::Invalid, "Must be a SHA-256 in hexadecimal: 64 digits"))?;
-            Ok(Purge::Document(hash))
+            let hash = documents::from_hex(&hash);
+            let wrong = || Error::invalid("document_hash", Code::Invalid, "Must be a SHA-256 in hexadecimal: 64 digits");
+            hash.map(Purge::Document).ok_or_else(wrong)
         }
         (Some(_), Some(_)) => Err(Error::invalid("document_hash", Code::Invalid, "Give type or documentHash, not both")),
     }

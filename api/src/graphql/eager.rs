@@ -13,25 +13,16 @@ use async_graphql::indexmap::IndexMap;
 use async_graphql::indexmap::map::Entry;
 use async_graphql::parser::types::{Field, Selection, SelectionSet};
 use async_graphql::registry::Registry;
-use async_graphql::{ContainerType, Context, ContextSelectionSet, Name, ObjectType, OutputType, Positioned, ServerResult, Value};
+use async_graphql::{ContextSelectionSet, Name, ObjectType, OutputType, Positioned, ServerResult, Value};
 use futures::future::try_join_all;
 use tokio_util::sync::ReusableBoxFuture;
 
 /// An object that appears many times in an answer.
-#[derive(Clone)]
 pub struct Eager<T>(pub T);
 
 impl<T: ObjectType> OutputType for Eager<T> {
     fn type_name() -> Cow<'static, str> {
         T::type_name()
-    }
-
-    fn qualified_type_name() -> String {
-        T::qualified_type_name()
-    }
-
-    fn introspection_type_name(&self) -> Cow<'static, str> {
-        self.0.introspection_type_name()
     }
 
     fn create_type_info(registry: &mut Registry) -> String {
@@ -44,24 +35,12 @@ impl<T: ObjectType> OutputType for Eager<T> {
     }
 }
 
-impl<T: ObjectType> ContainerType for Eager<T> {
-    async fn resolve_field(&self, ctx: &Context<'_>) -> ServerResult<Option<Value>> {
-        self.0.resolve_field(ctx).await
-    }
-}
-
-impl<T: ObjectType> ObjectType for Eager<T> {}
-
 /// A list of such objects.
 pub struct EagerList<T>(pub Vec<T>);
 
 impl<T: ObjectType> OutputType for EagerList<T> {
     fn type_name() -> Cow<'static, str> {
         Vec::<T>::type_name()
-    }
-
-    fn qualified_type_name() -> String {
-        Vec::<T>::qualified_type_name()
     }
 
     fn create_type_info(registry: &mut Registry) -> String {

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use async_graphql::parser::types::{BaseType, OperationType};
+use async_graphql::parser::types::{BaseType, OperationDefinition, OperationType};
 use async_graphql::{Name, Request, Response, ServerError, Value, Variables};
 use mdl::config::GraphqlConfig;
 use mdl::instruments;
@@ -48,6 +48,11 @@ impl Prepared {
     /// What its root fields say of it.
     pub fn operation(&self) -> &ParsedOperation {
         &self.document.operations()[self.place]
+    }
+
+    /// What is asked for.
+    pub fn definition(&self) -> Option<&OperationDefinition> {
+        self.document.definition(self.place)
     }
 
     /// SHA-256 of the document's text. With the operation's name and the variables, it says what is asked for.

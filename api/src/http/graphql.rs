@@ -248,7 +248,7 @@ async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Out
 /// What to ask the cache, if the answer can be there. Those without a credential see nothing that is worth keeping.
 fn question<'a>(server: &'a Server, caller: &Caller, prepared: &Prepared) -> Option<(&'a ResponseCache, Question)> {
     let cache = server.cache.as_ref()?;
-    let question = caller.actor.as_ref().and_then(|actor| cache.question(actor, prepared));
+    let question = caller.actor.as_ref().and_then(|actor| ResponseCache::question(actor, prepared));
     if question.is_none() {
         counter!(instruments::CACHE_REQUESTS, "source" => "bypass").increment(1);
     }

@@ -7,9 +7,9 @@
 use std::sync::LazyLock;
 
 use chrono::Utc;
-use data_encoding::HEXLOWER;
 use redis::Script;
 
+use super::{DocumentHash, to_hex};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::ids::TenantId;
@@ -32,10 +32,10 @@ static REGISTER: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Keeps a text under its hash.
-pub async fn register(app: &App, tenant: TenantId, hash: &[u8; 32], text: &str) -> Result<()> {
+pub async fn register(app: &App, tenant: TenantId, hash: &DocumentHash, text: &str) -> Result<()> {
     let config = &app.config.documents;
     let mut conn = app.redis.get().await.map_err(|error| Error::unavailable("Redis", error))?;
-    let hash = HEXLOWER.encode(hash);
+    let hash = to_hex(hash);
     let _nothing: () = REGISTER
         .key(set_key(app, tenant))
         .key(text_key(app, tenant, &hash))
@@ -51,10 +51,10 @@ pub async fn register(app: &App, tenant: TenantId, hash: &[u8; 32], text: &str) 
 }
 
 /// The text that the tenant registered under this hash, whose time begins anew.
-pub async fn find(app: &App, tenant: TenantId, hash: &[u8; 32]) -> Result<Option<String>> {
+pub async fn find(app: &App, tenant: TenantId, hash: &DocumentHash) -> Result<Option<String>> {
     let ttl = app.config.documents.apq_ttl_seconds;
     let mut conn = app.redis.get().await.map_err(|error| Error::unavailable("Redis", error))?;
-    let hash = HEXLOWER.encode(hash);
+    let hash = to_hex(hash);
     let ends = Utc::now().timestamp().saturating_add_unsigned(ttl);
     let (text,): (Option<String>,) = redis::pipe()
         .cmd("GET")

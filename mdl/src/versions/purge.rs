@@ -4,10 +4,11 @@ use serde_json::json;
 use tracing::info;
 use uuid::Uuid;
 
-use super::{DocumentHash, Entities, Entity};
+use super::{Entities, Entity};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::audit;
+use crate::documents::{DocumentHash, to_hex};
 use crate::error::Result;
 
 /// Which kept answers of the tenant are to be forgotten.
@@ -35,7 +36,7 @@ pub async fn purge(app: &App, actor: &Actor, what: Purge) -> Result<()> {
         }
         Purge::Document(hash) => {
             tx.touch_document(hash);
-            json!({ "document": data_encoding::HEXLOWER.encode(&hash) })
+            json!({ "document": to_hex(&hash) })
         }
     };
     audit::record(&tx, actor, "cache.purged", ("cache", Uuid::nil()), &details).await?;

@@ -11,7 +11,8 @@ use redis::{RedisResult, pipe};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{DocumentHash, Entities, Entity};
+use super::{Entities, Entity};
+use crate::documents::{DocumentHash, to_hex};
 use crate::ids::TenantId;
 
 /// A version. Random, so that none ever comes back.
@@ -98,7 +99,7 @@ fn hash_key(prefix: &str, tenant: TenantId) -> String {
 }
 
 fn document_field(hash: &DocumentHash) -> String {
-    format!("document:{}", data_encoding::HEXLOWER.encode(hash))
+    format!("document:{}", to_hex(hash))
 }
 
 fn parse_document_field(field: &str) -> Option<DocumentHash> {
