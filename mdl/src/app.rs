@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::passwords;
+use crate::sealing::Sealer;
 use crate::storage::Storage;
 use crate::versions::Versions;
 
@@ -25,6 +26,8 @@ pub struct App {
     pub storage: Storage,
     /// Hashes and checks passwords, a bounded number at once.
     pub passwords: passwords::Hasher,
+    /// Encrypts the secrets of webhooks.
+    pub sealer: Sealer,
 }
 
 impl App {
@@ -44,6 +47,7 @@ impl App {
             redis,
             storage: Storage::new(&config.storage)?,
             passwords: passwords::Hasher::new(config.auth.password_checks),
+            sealer: Sealer::new(&config.webhooks.keys),
             config: Arc::new(config),
         })
     }

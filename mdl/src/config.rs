@@ -8,6 +8,7 @@ mod http;
 mod imports;
 mod servers;
 mod telemetry;
+mod webhooks;
 mod worker;
 
 pub use auth::AuthConfig;
@@ -17,6 +18,7 @@ pub use http::{GraphqlConfig, HttpConfig};
 pub use imports::ImportConfig;
 pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
 pub use telemetry::{LogFormat, TelemetryConfig};
+pub use webhooks::WebhookConfig;
 pub use worker::WorkerConfig;
 
 /// All settings, by topic.
@@ -40,6 +42,8 @@ pub struct Config {
     pub cache: CacheConfig,
     #[command(flatten)]
     pub imports: ImportConfig,
+    #[command(flatten)]
+    pub webhooks: WebhookConfig,
     #[command(flatten)]
     pub worker: WorkerConfig,
     #[command(flatten)]

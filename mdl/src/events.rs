@@ -2,6 +2,7 @@
 //!
 //! A change pushes its event in its own transaction; what is rolled back was never owed.
 
+use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{Nullable, Text, Uuid as SqlUuid};
@@ -88,4 +89,19 @@ pub async fn committed_since(
     .load(&mut conn)
     .await?;
     Ok((now.snapshot, changed.into_iter().map(|changed| (changed.tenant_id, changed.kind)).collect()))
+}
+
+/// An event that has its place among those of its tenant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stamped {
+    pub tenant: TenantId,
+    /// From 1, without a gap.
+    pub sequence: i64,
+    pub id: EventId,
+    pub kind: String,
+    pub subject: Option<Uuid>,
+    pub payload: Value,
+    pub actor: Option<Uuid>,
+    pub occurred_at: DateTime<Utc>,
+    pub trace_context: Value,
 }

@@ -73,5 +73,8 @@ typed_ids! {
     DocumentId,
     JobId,
     EventId,
+    WebhookEndpointId,
+    WebhookSecretId,
+    WebhookDeliveryId,
     AuditId,
 }

@@ -18,6 +18,11 @@ pub const JOB_RUN_SECONDS: &str = "mdl_job_run_seconds";
 pub const JOB_WAIT_SECONDS: &str = "mdl_job_wait_seconds";
 pub const JOBS_RESCUED: &str = "mdl_jobs_rescued_total";
 pub const JOBS_RUNNING: &str = "mdl_jobs_running";
+pub const WEBHOOK_ATTEMPTS: &str = "mdl_webhook_attempts_total";
+pub const WEBHOOK_ATTEMPT_SECONDS: &str = "mdl_webhook_attempt_seconds";
+pub const WEBHOOK_WAIT_SECONDS: &str = "mdl_webhook_wait_seconds";
+pub const WEBHOOK_ENDPOINTS: &str = "mdl_webhook_endpoints";
+pub const WEBHOOK_BREAKERS_OPEN: &str = "mdl_webhook_breakers_open";
 pub const IMPORT_ROWS: &str = "mdl_import_rows_total";
 pub const SIGN_INS: &str = "mdl_sign_ins_total";
 pub const RATE_LIMITED: &str = "mdl_rate_limited_total";
@@ -50,6 +55,15 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (JOB_WAIT_SECONDS, Kind::Seconds, "Time from when a job was due to its start, by queue"),
     (JOBS_RESCUED, Kind::Counter, "Jobs whose lease ended or that Redis forgot, taken up again"),
     (JOBS_RUNNING, Kind::Gauge, "Jobs that this worker runs now, by queue"),
+    (
+        WEBHOOK_ATTEMPTS,
+        Kind::Counter,
+        "Attempts to deliver a webhook by outcome (delivered, retried, failed), and those that came to nothing (void)",
+    ),
+    (WEBHOOK_ATTEMPT_SECONDS, Kind::Seconds, "Time that receivers of webhooks take to answer"),
+    (WEBHOOK_WAIT_SECONDS, Kind::Seconds, "Time from when a webhook was due to its attempt"),
+    (WEBHOOK_ENDPOINTS, Kind::Gauge, "Webhook endpoints of all tenants by state (working, failing, disabled)"),
+    (WEBHOOK_BREAKERS_OPEN, Kind::Gauge, "Hosts of webhook endpoints that this worker leaves alone, because they do not answer"),
     (IMPORT_ROWS, Kind::Counter, "Imported entries by outcome (created, updated, unchanged, failed)"),
     (SIGN_INS, Kind::Counter, "Sign-in attempts by outcome (ok, refused)"),
     (RATE_LIMITED, Kind::Counter, "Requests refused by a rate limit, by limit"),

@@ -36,3 +36,6 @@ mod statements;
 mod tenancy;
 mod two_tenants;
 mod users;
+mod webhook_attempts;
+mod webhook_endpoints;
+mod webhooks;

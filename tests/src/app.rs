@@ -17,6 +17,9 @@ use crate::{Client, TestDatabase, variable};
 /// The password of every user of a test.
 pub const PASSWORD: &str = "correct horse battery staple";
 
+/// What the secrets of webhooks are encrypted with.
+pub const WEBHOOK_KEY: &str = "dGhlIGtleSBvZiBhbGwgdGhlIHRlc3RzLCAzMiBieXQ=";
+
 /// A running API with one tenant, `acme`, that has an admin, an editor and a viewer.
 pub struct TestApp {
     pub app: App,
@@ -52,6 +55,9 @@ impl TestApp {
             ("MDL_WEB_DIR".to_owned(), crate::root().join("web/dist").display().to_string()),
             ("DATABASE_POOL_SIZE".to_owned(), "6".to_owned()),
             ("MDL_DEFAULT_TENANT".to_owned(), "acme".to_owned()),
+            ("MDL_WEBHOOK_KEYS".to_owned(), WEBHOOK_KEY.to_owned()),
+            // The receivers of tests are here.
+            ("MDL_WEBHOOK_ALLOW".to_owned(), "127.0.0.0/8".to_owned()),
         ];
         for (name, value) in settings {
             environment.retain(|(known, _)| known != name);

@@ -8,12 +8,14 @@ mod client;
 pub mod clients;
 pub mod database;
 mod direct;
+pub mod receiver;
 pub mod servers;
 
 pub use app::{PASSWORD, TestApp, email};
 pub use client::{Answer, Client};
 pub use database::TestDatabase;
 pub use direct::{Counted, Direct};
+pub use receiver::{Received, Receiver};
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -19,6 +19,7 @@ use super::objectives::{ObjectiveMutations, ObjectiveQueries};
 use super::sessions::{SessionMutations, SessionQueries};
 use super::stats::StatsQueries;
 use super::users::{UserMutations, UserQueries};
+use super::webhooks::{WebhookMutations, WebhookQueries};
 use crate::documents::Validator;
 
 /// What can be read.
@@ -34,6 +35,7 @@ pub struct Query(
     StatsQueries,
     ImportQueries,
     DocumentQueries,
+    WebhookQueries,
 );
 
 /// What can be changed. The fields of one request run one after the other, each in a transaction of its own.
@@ -48,6 +50,7 @@ pub struct Mutation(
     ImportMutations,
     DocumentMutations,
     CacheMutations,
+    WebhookMutations,
 );
 
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
