@@ -51,14 +51,12 @@ pub async fn last_of_each(
 /// The events of a tenant after a sequence, at most `limit` of them, in order. Whoever asks has looked at the [`bounds`]: what
 /// is no longer kept is left out without a word.
 pub async fn after(mut conn: &AsyncPgConnection, tenant: TenantId, sequence: i64, limit: i64) -> Result<Vec<Stamped>> {
-    Ok(sql_query(format!(
-        "SELECT {STAMPED} FROM outbox WHERE tenant_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3"
-    ))
-    .bind::<SqlUuid, _>(tenant)
-    .bind::<BigInt, _>(sequence)
-    .bind::<BigInt, _>(limit)
-    .load(&mut conn)
-    .await?)
+    Ok(sql_query(format!("SELECT {STAMPED} FROM outbox WHERE tenant_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3"))
+        .bind::<SqlUuid, _>(tenant)
+        .bind::<BigInt, _>(sequence)
+        .bind::<BigInt, _>(limit)
+        .load(&mut conn)
+        .await?)
 }
 
 /// Removes the oldest events of each tenant, at most `limit` of each, that were published more than `days` ago. Answers how
@@ -73,13 +71,13 @@ pub async fn prune(mut conn: &AsyncPgConnection, days: i32, limit: i64) -> Resul
     }
     // From the oldest on, so that what is kept has no gap.
     let old: Vec<Old> = sql_query(
-        "SELECT stream.tenant_id, max(oldest.sequence) AS last
+        "SELECT stream.tenant_id,
+                coalesce(min(sequence) FILTER (WHERE published_at >= now() - make_interval(days => $1)) - 1, max(sequence)) AS last
          FROM event_streams AS stream,
          LATERAL (SELECT sequence, published_at FROM outbox
                   WHERE outbox.tenant_id = stream.tenant_id AND sequence >= stream.kept_from
                   ORDER BY sequence LIMIT $2) AS oldest
-         WHERE oldest.published_at < now() - make_interval(days => $1)
-           AND (SELECT published_at FROM outbox WHERE outbox.tenant_id = stream.tenant_id AND sequence >= stream.kept_from
+         WHERE (SELECT published_at FROM outbox WHERE outbox.tenant_id = stream.tenant_id AND sequence >= stream.kept_from
                 ORDER BY sequence LIMIT 1) < now() - make_interval(days => $1)
          GROUP BY stream.tenant_id",
     )

@@ -153,11 +153,8 @@ pub async fn update(
     if content == key_result.content && metric_keys == linked {
         return Ok(key_result);
     }
-    let kind = if content.current_value == key_result.content.current_value {
-        KEY_RESULT_UPDATED
-    } else {
-        KEY_RESULT_PROGRESS_CHANGED
-    };
+    let kind =
+        if content.current_value == key_result.content.current_value { KEY_RESULT_UPDATED } else { KEY_RESULT_PROGRESS_CHANGED };
     let key_result = write(&tx, actor, KeyResult { content, ..key_result }).await?;
     if metric_keys != linked {
         link(&tx, actor.tenant, id, &metric_keys).await?;

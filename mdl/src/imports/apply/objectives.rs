@@ -19,7 +19,7 @@ use crate::events::payloads::Reference;
 use crate::extra::Extra;
 use crate::ids::{DomainId, KeyResultId, ObjectiveId};
 use crate::metrics::changes::FieldChange;
-use crate::objectives::{self, Content, key_results, KeyResultContent, KeyResultDirection, ObjectiveStatus};
+use crate::objectives::{self, Content, KeyResultContent, KeyResultDirection, ObjectiveStatus, key_results};
 
 /// A key result as it is in the database.
 struct Present {

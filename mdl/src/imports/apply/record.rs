@@ -226,16 +226,7 @@ impl Session {
             .execute(
                 "INSERT INTO outbox (tenant_id, id, kind, version, subject_id, payload, actor_id, trace_context) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-                &[
-                    &self.tenant.0,
-                    &EventId::new().0,
-                    &kind.name,
-                    &kind.version,
-                    &subject,
-                    &Json(payload),
-                    &self.by,
-                    &self.trace,
-                ],
+                &[&self.tenant.0, &EventId::new().0, &kind.name, &kind.version, &subject, &Json(payload), &self.by, &self.trace],
             )
             .await?;
         Ok(())
