@@ -15,6 +15,7 @@ mod document_modes;
 mod document_variables;
 mod documents;
 mod domains;
+mod events;
 mod graphiql;
 mod graphql_http;
 mod http;
