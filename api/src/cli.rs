@@ -36,6 +36,8 @@ enum Command {
     Schema,
     /// Print every setting with its default as Markdown; needs no servers
     Settings,
+    /// Print every kind of event with an example as Markdown; needs no servers
+    EventTypes,
     /// Manage tenants. Settings come from the environment (DATABASE_URL)
     #[command(subcommand)]
     Tenant(accounts::TenantCommand),
@@ -45,6 +47,8 @@ enum Command {
     /// Import files into a tenant's catalog, by a job of the worker. Settings come from the environment (DATABASE_URL,
     /// MDL_STORAGE_URL)
     Import(import::ImportFiles),
+    /// Encrypt the secrets of webhooks with the first key of MDL_WEBHOOK_KEYS, so that the other keys can go
+    ResealWebhooks,
     /// Publish documents that clients may run by id. Settings come from the environment (DATABASE_URL)
     #[command(subcommand)]
     Documents(documents::DocumentsCommand),
@@ -74,9 +78,11 @@ impl Cli {
             Some(Command::Keygen) => print!("{}", tokens::generate_key_pem()),
             Some(Command::Schema) => print!("{}", crate::graphql::schema::sdl()),
             Some(Command::Settings) => print!("{}", mdl::config::reference()),
+            Some(Command::EventTypes) => print!("{}", mdl::events::kinds::reference()),
             Some(Command::Tenant(command)) => told(async |app| command.run(app).await).await?,
             Some(Command::User(command)) => told(async |app| command.run(app).await).await?,
             Some(Command::Import(import)) => return told(async |app| import.run(app).await).await,
+            Some(Command::ResealWebhooks) => told(reseal_webhooks).await?,
             Some(Command::Documents(command)) => return told(async |app| command.run(app).await).await,
         }
         Ok(ExitCode::SUCCESS)
@@ -90,6 +96,12 @@ async fn run_migrations(config: &DatabaseConfig) -> anyhow::Result<()> {
         println!("Applied {name}");
     }
     println!("The database is up to date");
+    Ok(())
+}
+
+async fn reseal_webhooks(app: &App) -> anyhow::Result<()> {
+    let count = mdl::webhooks::secrets::reseal(app).await.map_err(explain)?;
+    println!("Encrypted {count} rows with the first key; the others are not needed any more");
     Ok(())
 }
 

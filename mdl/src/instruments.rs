@@ -23,6 +23,10 @@ pub const WEBHOOK_ATTEMPT_SECONDS: &str = "mdl_webhook_attempt_seconds";
 pub const WEBHOOK_WAIT_SECONDS: &str = "mdl_webhook_wait_seconds";
 pub const WEBHOOK_ENDPOINTS: &str = "mdl_webhook_endpoints";
 pub const WEBHOOK_BREAKERS_OPEN: &str = "mdl_webhook_breakers_open";
+pub const OUTBOX_EVENTS: &str = "mdl_outbox_events";
+pub const OUTBOX_OLDEST_SECONDS: &str = "mdl_outbox_oldest_seconds";
+pub const EVENTS_PUBLISHED: &str = "mdl_events_published_total";
+pub const EVENTS_LEADER: &str = "mdl_events_leader";
 pub const IMPORT_ROWS: &str = "mdl_import_rows_total";
 pub const SIGN_INS: &str = "mdl_sign_ins_total";
 pub const RATE_LIMITED: &str = "mdl_rate_limited_total";
@@ -64,6 +68,10 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (WEBHOOK_WAIT_SECONDS, Kind::Seconds, "Time from when a webhook was due to its attempt"),
     (WEBHOOK_ENDPOINTS, Kind::Gauge, "Webhook endpoints of all tenants by state (working, failing, disabled)"),
     (WEBHOOK_BREAKERS_OPEN, Kind::Gauge, "Hosts of webhook endpoints that this worker leaves alone, because they do not answer"),
+    (OUTBOX_EVENTS, Kind::Gauge, "Events that are committed and not yet published, as the leading worker sees them"),
+    (OUTBOX_OLDEST_SECONDS, Kind::Gauge, "Age of the oldest event that is not yet published, as the leading worker sees it"),
+    (EVENTS_PUBLISHED, Kind::Counter, "Events published by this worker"),
+    (EVENTS_LEADER, Kind::Gauge, "1 in the one worker that publishes events"),
     (IMPORT_ROWS, Kind::Counter, "Imported entries by outcome (created, updated, unchanged, failed)"),
     (SIGN_INS, Kind::Counter, "Sign-in attempts by outcome (ok, refused)"),
     (RATE_LIMITED, Kind::Counter, "Requests refused by a rate limit, by limit"),

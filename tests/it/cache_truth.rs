@@ -10,7 +10,17 @@ use crate::cache::{live, source, started};
 use crate::root_fields::{MUTATIONS, Needs, QUERIES, Seed, call};
 
 /// Root fields whose answers are never kept. The others are, for everybody who may ask.
-const NEVER_KEPT: &[&str] = &["me", "apiKeys", "import", "imports", "documents"];
+const NEVER_KEPT: &[&str] = &[
+    "me",
+    "apiKeys",
+    "import",
+    "imports",
+    "documents",
+    "webhookEndpoint",
+    "webhookEndpoints",
+    "webhookDelivery",
+    "webhookDeliveries",
+];
 
 /// Mutations after which none of [`WIDE`] may have changed.
 const CHANGE_NOTHING_KEPT: &[&str] = &[
@@ -25,6 +35,15 @@ const CHANGE_NOTHING_KEPT: &[&str] = &[
     "cancelImport",
     "publishDocuments",
     "withdrawDocument",
+    "createWebhookEndpoint",
+    "updateWebhookEndpoint",
+    "rotateWebhookSecret",
+    "testWebhook",
+    "retryDelivery",
+    "replayEvents",
+    "disableWebhookEndpoint",
+    "enableWebhookEndpoint",
+    "deleteWebhookEndpoint",
     "purgeCache",
 ];
 

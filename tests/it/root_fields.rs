@@ -46,6 +46,8 @@ pub struct Seed {
     pub key_result: String,
     pub import: String,
     pub document: String,
+    pub webhook: String,
+    pub delivery: String,
 }
 
 /// In every name and text of the seed.
@@ -103,7 +105,17 @@ impl Seed {
             )
             .await;
         let document = published["publishDocuments"]["documents"][0]["id"].as_str().expect("a document").to_owned();
-        Self { user, api_key, domain, metric, objective, key_result, import, document }
+        let webhook = id(
+            "mutation($input: CreateWebhookEndpointInput!) { createWebhookEndpoint(input: $input) { endpoint { id } userErrors { message } } }",
+            json!({ "url": "https://xyzzy.example/", "description": MARK }),
+        )
+        .await;
+        let delivery = id(
+            "mutation($input: TestWebhookInput!) { testWebhook(input: $input) { delivery { id } userErrors { message } } }",
+            json!({ "id": webhook, "kind": "metric.created" }),
+        )
+        .await;
+        Self { user, api_key, domain, metric, objective, key_result, import, document, webhook, delivery }
     }
 }
 
@@ -223,6 +235,30 @@ pub const QUERIES: &[RootField] = &[
         operation: "{ documents(first: 100) { totalCount nodes { id documentId name text publishedBy { name } } } }",
         variables: |_| json!({}),
     },
+    RootField {
+        name: "webhookEndpoint",
+        needs: Needs::Admin,
+        operation: "query($id: ID!) { webhookEndpoint(id: $id) { id url description secrets { expiresAt } statistics { pending } } }",
+        variables: |seed| json!({ "id": seed.webhook }),
+    },
+    RootField {
+        name: "webhookEndpoints",
+        needs: Needs::Admin,
+        operation: "{ webhookEndpoints(first: 100) { totalCount nodes { id url description statistics { pending } } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "webhookDelivery",
+        needs: Needs::Admin,
+        operation: "query($id: ID!) { webhookDelivery(id: $id) { id kind payload endpoint { url } attempts { status } } }",
+        variables: |seed| json!({ "id": seed.delivery }),
+    },
+    RootField {
+        name: "webhookDeliveries",
+        needs: Needs::Admin,
+        operation: "{ webhookDeliveries(first: 100) { totalCount nodes { id kind payload endpoint { url } attempts { status } } } }",
+        variables: |_| json!({}),
+    },
 ];
 
 pub const MUTATIONS: &[RootField] = &[
@@ -330,6 +366,33 @@ pub const MUTATIONS: &[RootField] = &[
     }),
     mutation!("withdrawDocument", "WithdrawDocumentInput", "document { id }", Needs::Admin, |seed| {
         json!({ "input": { "id": seed.document } })
+    }),
+    mutation!("createWebhookEndpoint", "CreateWebhookEndpointInput", "endpoint { id }", Needs::Admin, |_| {
+        json!({ "input": { "url": "https://receiver.example/" } })
+    }),
+    mutation!("updateWebhookEndpoint", "UpdateWebhookEndpointInput", "endpoint { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook, "description": "changed" } })
+    }),
+    mutation!("rotateWebhookSecret", "RotateWebhookSecretInput", "endpoint { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook } })
+    }),
+    mutation!("testWebhook", "TestWebhookInput", "delivery { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook, "kind": "metric.created" } })
+    }),
+    mutation!("retryDelivery", "RetryDeliveryInput", "delivery { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.delivery } })
+    }),
+    mutation!("replayEvents", "ReplayEventsInput", "count", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook, "from": 1 } })
+    }),
+    mutation!("disableWebhookEndpoint", "WebhookEndpointInput", "endpoint { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook } })
+    }),
+    mutation!("enableWebhookEndpoint", "WebhookEndpointInput", "endpoint { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook } })
+    }),
+    mutation!("deleteWebhookEndpoint", "WebhookEndpointInput", "deletedId", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook } })
     }),
     mutation!("purgeCache", "PurgeCacheInput", "", Needs::Admin, |_| json!({ "input": {} })),
     mutation!("removeMembership", "UserInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user } })),

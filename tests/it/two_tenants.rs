@@ -51,6 +51,7 @@ const CREATES: &[&str] = &[
     "purgeCache",
     "revokeAllApiKeys",
     "publishDocuments",
+    "createWebhookEndpoint",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,12 @@ use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Redirect};
 use mdl::actor::Role;
 use mdl_tests::{Receiver, TestApp, eventually};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::webhooks::{deliveries, endpoint, endpoint_with, stamped, tell, until, until_state};
 
@@ -261,4 +265,22 @@ async fn old_deliveries_are_removed() {
     let left = deliveries(&admin).await;
     assert_eq!((left.len(), &left[0]["sequence"]), (1, &json!(2)));
     assert_eq!(app.database.number("SELECT count(*) FROM webhook_attempts").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_leads_from_the_request_to_the_receiver() {
+    let tracer = SdkTracerProvider::builder().build().tracer("test");
+    tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(tracer)).init();
+    let app = TestApp::start().await;
+    app.start_worker();
+    let admin = app.client(Role::Admin).await;
+    let receiver = Receiver::start().await;
+    endpoint(&admin, &receiver.url).await;
+    let create = "mutation { createMetric(input: { key: \"METRIC-1\", name: \"M\" }) { metric { id } } }";
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let parent = format!("00-{trace}-b7ad6b7169203331-01");
+    admin.send_with(create, json!({}), &[("traceparent", &parent)]).await.data();
+    let received = receiver.until(1).await;
+    let told = received[0].header("traceparent");
+    assert!(told.starts_with(&format!("00-{trace}-")) && told != parent, "{told}");
 }

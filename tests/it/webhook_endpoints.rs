@@ -1,6 +1,11 @@
 //! What people do with webhook endpoints.
 
 use mdl::actor::Role;
+use mdl::sealing::{Sealer, SealingKey};
+use mdl::webhooks::endpoints::{self, Draft};
+use mdl::webhooks::secrets;
+use mdl::{App, Error};
+use mdl_tests::app::WEBHOOK_KEY;
 use mdl_tests::{Receiver, TestApp};
 use serde_json::{Value, json};
 
@@ -102,10 +107,10 @@ async fn what_is_wrong_with_an_endpoint_is_said() {
     ];
     assert_eq!(answer.user_errors(), expected, "{}", answer.body);
 
-    let without = app.instance(&[("MDL_WEBHOOK_KEYS", "")]).await.with(admin.credential.unwrap());
-    let answer = without.mutate("createWebhookEndpoint", json!({ "url": "https://receiver.example/" }), "secret").await;
-    assert_eq!(answer.error_code(), Some("UNAVAILABLE"));
-    assert!(answer.body.to_string().contains("MDL_WEBHOOK_KEYS is not set"), "{}", answer.body);
+    let without_key = App { sealer: Sealer::new(&[]), ..app.app.clone() };
+    let draft = Draft { url: "https://receiver.example/".to_owned(), ..Draft::default() };
+    let error = endpoints::create(&without_key, &app.system(), draft).await.map(drop).unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }) && error.to_string().contains("MDL_WEBHOOK_KEYS is not set"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,4 +137,43 @@ async fn endpoints_are_told_what_they_want() {
         sequences
     };
     assert_eq!((sequences(&all), sequences(&some), sequences(&off)), (vec![1, 2, 3, 4], vec![1], vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_secrets_can_be_changed() {
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    let receiver = Receiver::start().await;
+    let headers = json!([{ "name": "authorization", "value": "Bearer s3cret", "secret": true }]);
+    endpoint_with(&admin, json!({ "url": receiver.url, "headers": headers })).await;
+    let key = |text: &str| text.parse::<SealingKey>().unwrap();
+    let (old, new) = (key(WEBHOOK_KEY), key("bmV3IGtleSBvZiBhbGwgdGhlIHRlc3RzLCAzMiBieXQ="));
+    let both = App { sealer: Sealer::new(&[new.clone(), old]), ..app.app.clone() };
+    assert_eq!(secrets::reseal(&both).await.unwrap(), 2, "a secret and a header");
+    assert_eq!(secrets::reseal(&both).await.unwrap(), 0);
+
+    let only_new = App { sealer: Sealer::new(&[new]), ..app.app.clone() };
+    app.start_worker_of(only_new);
+    tell(&app, 1, "metric.created", json!({})).await;
+    until_state(&admin, 1, "DELIVERED").await;
+    assert_eq!(receiver.received()[0].header("authorization"), "Bearer s3cret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_has_its_limits() {
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    let made = endpoint(&admin, "https://receiver.example/").await;
+    let rotate = async |hours: u32| {
+        let input = json!({ "id": made.id, "overlapHours": hours });
+        admin.mutate("rotateWebhookSecret", input, "secret endpoint { secrets { expiresAt } }").await
+    };
+    assert_eq!(rotate(169).await.user_errors(), ["overlapHours: OUT_OF_RANGE"]);
+    for count in 2..=5 {
+        let answer = rotate(24).await;
+        assert_eq!(answer.payload()["endpoint"]["secrets"].as_array().unwrap().len(), count, "{}", answer.body);
+    }
+    assert_eq!(rotate(24).await.user_errors(), ["overlapHours: TOO_MANY"]);
+    let answer = rotate(0).await;
+    assert_eq!(answer.payload()["endpoint"]["secrets"], json!([{ "expiresAt": null }]));
 }

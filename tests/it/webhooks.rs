@@ -39,6 +39,7 @@ pub fn stamped(app: &TestApp, sequence: i64, kind: &str, payload: Value) -> Stam
         sequence,
         id: EventId::new(),
         kind: kind.to_owned(),
+        version: 1,
         subject: None,
         payload,
         actor: None,

@@ -120,8 +120,12 @@ impl TestApp {
 
     /// Runs a worker in this process until the test ends.
     pub fn start_worker(&self) {
+        self.start_worker_of(self.app.clone());
+    }
+
+    /// The same with another app of these servers.
+    pub fn start_worker_of(&self, app: App) {
         let stop = mdl_worker::Stop { gently: self.stop.clone(), now: self.stop.clone() };
-        let app = self.app.clone();
         tokio::spawn(async move { mdl_worker::run(app, mdl_worker::jobs::registry(), stop).await.expect("the worker runs") });
     }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::root;
 
 /// One that was added last: a folder without it is of an earlier version.
-const NEWEST: &str = "node_modules/@graphql-codegen/client-preset";
+const NEWEST: &str = "node_modules/standardwebhooks";
 
 /// The folder with its packages installed; `None` where that cannot be, which the test then says and passes.
 pub fn folder() -> Option<PathBuf> {
@@ -30,6 +30,31 @@ pub fn folder() -> Option<PathBuf> {
         }
     }
     Some(folder)
+}
+
+/// A Python that has the packages of `requirements.txt`; `None` where that cannot be, which the test then says and passes.
+pub fn python() -> Option<PathBuf> {
+    let folder = root().join("tests/clients");
+    let lock = File::open(folder.join("requirements.txt")).expect("tests/clients/requirements.txt");
+    lock.lock().expect("a lock on requirements.txt");
+    let python = folder.join(".venv/bin/python");
+    let there = |python: &PathBuf| {
+        Command::new(python).args(["-c", "import standardwebhooks"]).output().is_ok_and(|output| output.status.success())
+    };
+    if there(&python) {
+        return Some(python);
+    }
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).current_dir(&folder).output();
+        let done = output.as_ref().is_ok_and(|output| output.status.success());
+        if !done {
+            eprintln!("skipped: {program} {} in tests/clients failed: {output:?}", arguments.join(" "));
+        }
+        done
+    };
+    let made = run("python3", &["-m", "venv", "--clear", ".venv"])
+        && run(".venv/bin/python", &["-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"]);
+    made.then_some(python)
 }
 
 /// What a script prints as JSON.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`relay`] | moves due jobs from the ledger to Redis; rescues what was lost on the way |
 //! | [`queue`] | an apalis backend: takes ids from Redis, claims their rows with a lease |
+//! | [`publish`] | numbers the events that changes owe, and tells of them |
 //! | [`repair`] | tells caches of changes whose writer died before it could |
 //! | [`leases`] | keeps the leases, hears of cancellations and losses |
 //! | [`jobs`] | which handlers there are, and what they are given |
@@ -21,6 +22,7 @@ pub mod leases;
 pub mod link;
 pub mod listen;
 pub mod ops;
+pub mod publish;
 pub mod queue;
 pub mod relay;
 pub mod repair;
@@ -244,6 +246,11 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
     parts.spawn(async move {
         reconcile.await;
         "reconciler"
+    });
+    let publish = publish::publish(shared.clone())?;
+    parts.spawn(async move {
+        publish.await;
+        "publisher"
     });
     let repair = repair::repair(shared.clone());
     parts.spawn(async move {

@@ -79,7 +79,6 @@ impl DeliveryTotals {
 pub struct WebhookQueries;
 
 #[Object]
-#[expect(clippy::too_many_arguments, reason = "they are the arguments of the field")]
 impl WebhookQueries {
     /// One webhook endpoint, by its id.
     #[graphql(guard = "Needs(Permission::Webhooks)")]

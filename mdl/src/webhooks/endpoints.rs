@@ -11,13 +11,13 @@ use super::secrets::{self, SigningSecret};
 use super::{DisabledReason, Endpoint, Filter, Settings, WebhookUrl, health, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
-use crate::audit;
 use crate::db::Transaction;
 use crate::error::{Code, Error, Result};
 use crate::ids::{TenantId, WebhookEndpointId};
 use crate::outbound::Guard;
 use crate::schema::webhook_endpoints as endpoints;
 use crate::text::Problems;
+use crate::{audit, events};
 
 /// An endpoint as somebody wants it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -54,7 +54,7 @@ impl Draft {
         }
         problems.text("description", &self.description, 2_000);
         problems.count("event_kinds", self.event_kinds.len(), 100);
-        check_kinds(&mut problems, &self.event_kinds);
+        check_kinds(&mut problems, "event_kinds", &self.event_kinds);
         self.filter.check(&mut problems);
         let headers = Headers::from_drafts(&self.headers, before, &app.sealer, id, &mut problems)?;
         if self.rate_limit.is_some_and(|limit| !(1..=10_000).contains(&limit)) {
@@ -68,10 +68,10 @@ impl Draft {
 }
 
 /// Adds a problem for each kind that no event is of.
-pub(super) fn check_kinds(problems: &mut Problems, kinds: &[String]) {
+pub(super) fn check_kinds(problems: &mut Problems, field: &str, kinds: &[String]) {
     for (i, kind) in kinds.iter().enumerate() {
-        if kind.is_empty() {
-            problems.add(&format!("event_kinds.{i}"), Code::NotFound, format!("There are no events of the kind {kind:?}"));
+        if events::kinds::by_name(kind).is_none() {
+            problems.add(&format!("{field}.{i}"), Code::NotFound, format!("There are no events of the kind {kind:?}"));
         }
     }
 }

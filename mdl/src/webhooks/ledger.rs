@@ -56,7 +56,7 @@ pub async fn waiting(mut conn: &AsyncPgConnection, limit: u32) -> Result<Vec<Wai
              SELECT count(*) FROM (
                  SELECT FROM webhook_deliveries AS due
                  WHERE due.state = 'pending' AND due.endpoint_id = pending.endpoint_id AND due.next_attempt_at <= now()
-                 LIMIT $1) AS some) AS due (count)
+                 LIMIT $1) AS counted) AS due (count)
          WHERE enabled AND (not_before IS NULL OR not_before <= now()) AND due.count > 0",
     )
     .bind::<BigInt, _>(i64::from(limit))

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use diesel::dsl::now;
 use diesel::prelude::*;
+use diesel::sql_types::Timestamptz;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use rand::Rng;
 use serde_json::json;
@@ -65,7 +66,9 @@ pub async fn rotate(app: &App, actor: &Actor, id: WebhookEndpointId, overlap: Du
     }
     let tx = app.db.begin(actor.tenant).await?;
     let endpoint = store::lock(&tx, actor.tenant, id).await?.ok_or_else(|| Error::not_found("webhook endpoint", id))?;
-    let expires_at = Utc::now() + overlap;
+    // The database's time, by which it is judged whether a secret still signs.
+    let moment: DateTime<Utc> = diesel::select(now.into_sql::<Timestamptz>()).get_result(&mut &*tx).await?;
+    let expires_at = moment + overlap;
     let replaced = webhook_secrets::table
         .filter(webhook_secrets::tenant_id.eq(actor.tenant).and(webhook_secrets::endpoint_id.eq(id)))
         .filter(webhook_secrets::expires_at.is_null().or(webhook_secrets::expires_at.gt(expires_at)));

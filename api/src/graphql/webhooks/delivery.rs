@@ -10,10 +10,13 @@ use serde_json::Value;
 use super::WebhookEndpoint;
 use super::enums::{WebhookDeliveryOrigin, WebhookDeliveryState, WebhookErrorClass};
 use crate::graphql::context::ContextExt;
+use crate::graphql::eager::Plain;
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 
 pub struct WebhookDelivery(Box<webhooks::Delivery>);
+
+impl Plain for WebhookDelivery {}
 
 impl From<webhooks::Delivery> for WebhookDelivery {
     fn from(delivery: webhooks::Delivery) -> Self {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_graphql::{ID, InputObject, MaybeUndefined};
 use mdl::webhooks::Filter;
+use mdl::webhooks::deliveries::Replay;
 use mdl::webhooks::endpoints::Draft;
 use mdl::webhooks::headers::HeaderDraft;
 
@@ -136,6 +137,34 @@ pub struct RotateWebhookSecretInput {
 impl RotateWebhookSecretInput {
     pub fn overlap(&self) -> Duration {
         Duration::from_secs(3600) * self.overlap_hours.unwrap_or(24)
+    }
+}
+
+/// An endpoint to be tried out.
+#[derive(InputObject)]
+pub struct TestWebhookInput {
+    /// Which endpoint.
+    pub id: ID,
+    /// The kind of event that is made up.
+    pub kind: String,
+}
+
+/// Events to be sent again.
+#[derive(InputObject)]
+pub struct ReplayEventsInput {
+    /// To which endpoint.
+    pub id: ID,
+    /// The `sequence` of the first.
+    from: i64,
+    /// The `sequence` of the last; the newest if not given.
+    to: Option<i64>,
+    /// Of which kinds; those that the endpoint is told of if not given.
+    kinds: Option<Vec<String>>,
+}
+
+impl ReplayEventsInput {
+    pub fn into_replay(self) -> Replay {
+        Replay { from: self.from, to: self.to, kinds: self.kinds }
     }
 }
 

@@ -6,7 +6,8 @@ use mdl::ids::{WebhookDeliveryId, WebhookEndpointId};
 use mdl::webhooks::{deliveries, endpoints, secrets};
 
 use super::inputs::{
-    CreateWebhookEndpointInput, RetryDeliveryInput, RotateWebhookSecretInput, UpdateWebhookEndpointInput, WebhookEndpointInput,
+    CreateWebhookEndpointInput, ReplayEventsInput, RetryDeliveryInput, RotateWebhookSecretInput, TestWebhookInput,
+    UpdateWebhookEndpointInput, WebhookEndpointInput,
 };
 use super::{WebhookDelivery, WebhookEndpoint};
 use crate::graphql::context::ContextExt;
@@ -102,6 +103,35 @@ impl WebhookMutations {
         Ok(RotateWebhookSecretPayload { endpoint, secret: secret.map(|secret| secret.reveal()), user_errors })
     }
 
+    /// Sends a webhook endpoint a made-up event of a kind. There is one attempt; see what came of it at the delivery.
+    #[graphql(guard = "Needs(Permission::Webhooks)")]
+    async fn test_webhook(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which endpoint, and what kind of event.")] input: TestWebhookInput,
+    ) -> Result<TestWebhookPayload> {
+        let actor = ctx.actor().map_err(top_level)?;
+        let result = async { deliveries::test(ctx.app(), actor, endpoint_id(&input.id)?, &input.kind).await }.await;
+        TestWebhookPayload::answer(result, WebhookDelivery::from)
+    }
+
+    /// Sends a webhook endpoint events again that it is told of, such as those it missed while it was disabled. Each gets a new
+    /// `webhook-id`, so that the receiver takes it for new; `sequence` is the old one. At most 10,000 at once.
+    #[graphql(guard = "Needs(Permission::Webhooks)")]
+    async fn replay_events(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which endpoint, and which events.")] input: ReplayEventsInput,
+    ) -> Result<ReplayEventsPayload> {
+        let actor = ctx.actor().map_err(top_level)?;
+        let result = async {
+            let id = endpoint_id(&input.id)?;
+            deliveries::replay(ctx.app(), actor, id, &input.into_replay()).await
+        }
+        .await;
+        ReplayEventsPayload::answer(result, |count| count)
+    }
+
     /// Makes one more attempt at once, with the same `webhook-id` as those before: for a delivery that waits for its next
     /// attempt, has failed, or was discarded.
     #[graphql(guard = "Needs(Permission::Webhooks)")]
@@ -166,6 +196,16 @@ payloads! {
     DeleteWebhookEndpointPayload {
         /// The id that it had.
         deleted_id: ID
+    }
+    /// The made-up event's delivery.
+    TestWebhookPayload {
+        /// The delivery, which waits for a worker.
+        delivery: WebhookDelivery
+    }
+    /// What is sent again.
+    ReplayEventsPayload {
+        /// How many events that is.
+        count: usize
     }
     /// The delivery that is tried again.
     RetryDeliveryPayload {

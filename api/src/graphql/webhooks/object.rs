@@ -12,6 +12,7 @@ use mdl::webhooks::{self, Filter};
 
 use super::enums::WebhookDisabledReason;
 use crate::graphql::context::ContextExt;
+use crate::graphql::eager::Plain;
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::users::{self, User};
@@ -20,6 +21,8 @@ use crate::graphql::users::{self, User};
 const LONGEST: i32 = 168;
 
 pub struct WebhookEndpoint(pub Arc<webhooks::Endpoint>);
+
+impl Plain for WebhookEndpoint {}
 
 impl From<webhooks::Endpoint> for WebhookEndpoint {
     fn from(endpoint: webhooks::Endpoint) -> Self {
