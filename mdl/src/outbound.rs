@@ -131,6 +131,8 @@ impl Guard {
 
     /// A client that connects to nothing this guard refuses, if [`Guard::check`] has seen the URL.
     pub fn client(&self, timeout: Duration) -> Result<reqwest::Client> {
+        // reqwest leaves the choice to the program. Fails only when one is installed already, and then there is one.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
         reqwest::Client::builder()
             .dns_resolver(Arc::new(self.clone()))
             .redirect(redirect::Policy::none())
