@@ -8,6 +8,7 @@ mod http;
 mod imports;
 mod servers;
 mod telemetry;
+mod warming;
 mod worker;
 
 pub use auth::AuthConfig;
@@ -17,6 +18,7 @@ pub use http::{GraphqlConfig, HttpConfig};
 pub use imports::ImportConfig;
 pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
 pub use telemetry::{LogFormat, TelemetryConfig};
+pub use warming::WarmingConfig;
 pub use worker::WorkerConfig;
 
 /// All settings, by topic.
@@ -38,6 +40,8 @@ pub struct Config {
     pub documents: DocumentsConfig,
     #[command(flatten)]
     pub cache: CacheConfig,
+    #[command(flatten)]
+    pub warming: WarmingConfig,
     #[command(flatten)]
     pub imports: ImportConfig,
     #[command(flatten)]

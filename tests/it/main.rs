@@ -36,3 +36,4 @@ mod statements;
 mod tenancy;
 mod two_tenants;
 mod users;
+mod warming;

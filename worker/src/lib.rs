@@ -5,6 +5,7 @@
 //! | [`relay`] | moves due jobs from the ledger to Redis; rescues what was lost on the way |
 //! | [`queue`] | an apalis backend: takes ids from Redis, claims their rows with a lease |
 //! | [`repair`] | tells caches of changes whose writer died before it could |
+//! | [`warming`] | finds when it is time to warm the apis' caches |
 //! | [`leases`] | keeps the leases, hears of cancellations and losses |
 //! | [`jobs`] | which handlers there are, and what they are given |
 //! | [`attempt`] | makes one outcome of whatever happens to a job, and writes it to the ledger |
@@ -24,6 +25,7 @@ pub mod queue;
 pub mod relay;
 pub mod repair;
 pub mod start;
+pub mod warming;
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -224,6 +226,11 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
     parts.spawn(async move {
         repair.await;
         "repair"
+    });
+    let warming = warming::schedule(shared.clone());
+    parts.spawn(async move {
+        warming.await;
+        "warming"
     });
     let listen = listen::listen(shared.clone(), all_done.clone());
     parts.spawn(async move {
