@@ -29,6 +29,7 @@ mod metric_lists;
 mod metrics;
 mod migrations;
 mod objectives;
+mod plain_fields;
 mod root_fields;
 mod sign_in;
 mod snapshots;
