@@ -9,6 +9,7 @@ mod http;
 mod imports;
 mod servers;
 mod telemetry;
+mod warming;
 mod worker;
 
 pub use auth::AuthConfig;
@@ -19,6 +20,7 @@ pub use http::{GraphqlConfig, HttpConfig};
 pub use imports::ImportConfig;
 pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
 pub use telemetry::{LogFormat, TelemetryConfig};
+pub use warming::WarmingConfig;
 pub use worker::WorkerConfig;
 
 /// All settings, by topic.
@@ -42,6 +44,8 @@ pub struct Config {
     pub cache: CacheConfig,
     #[command(flatten)]
     pub events: EventsConfig,
+    #[command(flatten)]
+    pub warming: WarmingConfig,
     #[command(flatten)]
     pub imports: ImportConfig,
     #[command(flatten)]

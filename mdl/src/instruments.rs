@@ -31,6 +31,8 @@ pub const CACHE_BYTES: &str = "mdl_cache_bytes";
 pub const CACHE_BUMPS: &str = "mdl_cache_bumps_total";
 pub const CACHE_BUMP_SECONDS: &str = "mdl_cache_bump_seconds";
 pub const CACHE_LIVE: &str = "mdl_cache_live";
+pub const WARMED: &str = "mdl_warmed_answers_total";
+pub const WARM_SECONDS: &str = "mdl_warm_seconds";
 
 /// Name, kind and meaning of each instrument, as `/metrics` and docs/operations/instruments.md show it.
 pub const ALL: &[(&str, Kind, &str)] = &[
@@ -67,6 +69,8 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (CACHE_BUMPS, Kind::Counter, "Attempts to tell Redis of a write (ok, failed), and commits that did not wait for it (late)"),
     (CACHE_BUMP_SECONDS, Kind::Seconds, "Time to tell Redis of a write"),
     (CACHE_LIVE, Kind::Gauge, "1 while changes elsewhere are heard of at once; at 0 answers are kept for a second at most"),
+    (WARMED, Kind::Counter, "Operations that were to be warmed, by outcome (made, kept, refused, or left to a busy api)"),
+    (WARM_SECONDS, Kind::Seconds, "Time to warm one api for one tenant"),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

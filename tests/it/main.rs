@@ -38,3 +38,4 @@ mod statements;
 mod tenancy;
 mod two_tenants;
 mod users;
+mod warming;

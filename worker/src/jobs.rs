@@ -12,6 +12,7 @@
 //! | a panic, or more time than the kind's timeout | as an `Err` that repeating may mend |
 
 mod import_catalog;
+mod warm_cache;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +32,7 @@ use crate::link::with_sources;
 
 /// Every kind of job that `mdl-worker` does: one line for each.
 pub fn registry() -> Registry {
-    Registry::default().with(import_catalog::run)
+    Registry::default().with(import_catalog::run).with(warm_cache::run)
 }
 
 /// What a handler came to.

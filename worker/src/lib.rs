@@ -6,6 +6,7 @@
 //! | [`queue`] | an apalis backend: takes ids from Redis, claims their rows with a lease |
 //! | [`publish`] | numbers the events that changes owe, and tells of them |
 //! | [`repair`] | tells caches of changes whose writer died before it could |
+//! | [`warming`] | finds when it is time to warm the apis' caches |
 //! | [`leases`] | keeps the leases, hears of cancellations and losses |
 //! | [`jobs`] | which handlers there are, and what they are given |
 //! | [`attempt`] | makes one outcome of whatever happens to a job, and writes it to the ledger |
@@ -26,6 +27,7 @@ pub mod queue;
 pub mod relay;
 pub mod repair;
 pub mod start;
+pub mod warming;
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -231,6 +233,11 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
     parts.spawn(async move {
         repair.await;
         "repair"
+    });
+    let warming = warming::schedule(shared.clone());
+    parts.spawn(async move {
+        warming.await;
+        "warming"
     });
     let listen = listen::listen(shared.clone(), all_done.clone());
     parts.spawn(async move {
