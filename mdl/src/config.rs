@@ -6,6 +6,7 @@ mod cache;
 mod documents;
 mod http;
 mod imports;
+mod schedules;
 mod servers;
 mod telemetry;
 mod worker;
@@ -15,6 +16,7 @@ pub use cache::CacheConfig;
 pub use documents::{DocumentsConfig, DocumentsMode};
 pub use http::{GraphqlConfig, HttpConfig};
 pub use imports::ImportConfig;
+pub use schedules::{ScheduleConfig, ScheduleOverride};
 pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
 pub use telemetry::{LogFormat, TelemetryConfig};
 pub use worker::WorkerConfig;
@@ -42,6 +44,8 @@ pub struct Config {
     pub imports: ImportConfig,
     #[command(flatten)]
     pub worker: WorkerConfig,
+    #[command(flatten)]
+    pub schedules: ScheduleConfig,
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 }

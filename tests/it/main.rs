@@ -29,6 +29,7 @@ mod metric_lists;
 mod metrics;
 mod migrations;
 mod objectives;
+mod queues_schedules;
 mod root_fields;
 mod sign_in;
 mod snapshots;
