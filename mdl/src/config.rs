@@ -7,6 +7,7 @@ mod documents;
 mod events;
 mod http;
 mod imports;
+mod schedules;
 mod servers;
 mod telemetry;
 mod warming;
@@ -18,6 +19,7 @@ pub use documents::{DocumentsConfig, DocumentsMode};
 pub use events::EventsConfig;
 pub use http::{GraphqlConfig, HttpConfig};
 pub use imports::ImportConfig;
+pub use schedules::{ScheduleConfig, ScheduleOverride};
 pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
 pub use telemetry::{LogFormat, TelemetryConfig};
 pub use warming::WarmingConfig;
@@ -50,6 +52,8 @@ pub struct Config {
     pub imports: ImportConfig,
     #[command(flatten)]
     pub worker: WorkerConfig,
+    #[command(flatten)]
+    pub schedules: ScheduleConfig,
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 }

@@ -31,6 +31,7 @@ mod metrics;
 mod migrations;
 mod objectives;
 mod plain_fields;
+mod queues_schedules;
 mod root_fields;
 mod sign_in;
 mod snapshots;
