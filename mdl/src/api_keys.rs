@@ -14,7 +14,8 @@ use tracing::{Instrument, warn};
 use crate::actor::{Actor, Permission, Permissions, Role, Subject};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
-use crate::events::Event;
+use crate::events::kinds::API_KEY_EXPIRING;
+use crate::events::payloads::ApiKeyPayload;
 use crate::ids::{ApiKeyId, TenantId, UserId};
 use crate::page::{Page, PageArgs};
 use crate::schema::{api_keys, audit_log, memberships};
@@ -158,7 +159,7 @@ pub async fn authenticate(app: &App, text: &ApiKeyText) -> Result<Actor> {
 }
 
 /// Says once of each key of all tenants that will stop working within a week that it will: in the audit log, and to
-/// subscribers by the event `api_key.expiring`. Answers how many.
+/// subscribers by the event `apiKey.expiring`. Answers how many.
 pub async fn announce_expiring(app: &App) -> Result<u64> {
     let mut announced = 0;
     for tenant in tenants::all_ids(app).await? {
@@ -166,9 +167,15 @@ pub async fn announce_expiring(app: &App) -> Result<u64> {
         let tx = app.db.begin(tenant).await?;
         let keys = expiring(&tx, tenant).await?;
         for key in &keys {
-            let details = json!({ "name": key.name, "hint": key.hint, "expiresAt": key.expires_at, "userId": key.user_id });
-            audit::record(&tx, &actor, EXPIRING, ("api_key", key.id.0), &details).await?;
-            events::push(&tx, &actor, &Event { kind: EXPIRING, subject: key.id.0, payload: details }).await?;
+            let payload = ApiKeyPayload {
+                id: key.id.0,
+                name: key.name.clone(),
+                hint: key.hint.clone(),
+                expires_at: key.expires_at,
+                user_id: key.user_id.0,
+            };
+            audit::record(&tx, &actor, EXPIRING, ("api_key", key.id.0), &serde_json::to_value(&payload)?).await?;
+            events::push(&tx, &actor, API_KEY_EXPIRING, key.id.0, &payload).await?;
         }
         tx.commit().await?;
         announced += keys.len() as u64;
@@ -176,7 +183,7 @@ pub async fn announce_expiring(app: &App) -> Result<u64> {
     Ok(announced)
 }
 
-/// What the audit log and the event call it.
+/// What the audit log calls it.
 const EXPIRING: &str = "api_key.expiring";
 
 /// The keys that work now, will not in a week, and have not been announced yet.

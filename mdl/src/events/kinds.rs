@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use serde_json::Value;
 
-use super::payloads::{DomainPayload, ImportPayload, KeyResultPayload, MetricPayload, ObjectivePayload, Payload};
+use super::payloads::{ApiKeyPayload, DomainPayload, ImportPayload, KeyResultPayload, MetricPayload, ObjectivePayload, Payload};
 
 /// A kind of event, told with a payload `P`.
 pub struct Kind<P> {
@@ -102,6 +102,9 @@ kinds! {
         IMPORT_COMPLETED = "import.completed", 1, "An import was applied, or a dry run of one has ended";
         IMPORT_FAILED = "import.failed", 1, "An import ended without success; `error` says why";
         IMPORT_CANCELLED = "import.cancelled", 1, "Somebody stopped an import; what it had committed entry by entry stays";
+    }
+    ApiKeyPayload {
+        API_KEY_EXPIRING = "apiKey.expiring", 1, "An API key will stop working within a week; told once of each key";
     }
 }
 

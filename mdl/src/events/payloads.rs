@@ -1,5 +1,6 @@
 //! What events tell. A payload is complete: whoever gets it need not ask the API to know whether it concerns them.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -226,6 +227,38 @@ impl Payload for ImportPayload {
             unchanged: 385,
             failed: 0,
             warnings: 1,
+        }
+    }
+}
+
+/// An API key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiKeyPayload {
+    pub id: Uuid,
+    pub name: String,
+    pub hint: String,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub user_id: Uuid,
+}
+
+impl Payload for ApiKeyPayload {
+    const NAME: &'static str = "ApiKeyPayload";
+    const FIELDS: &'static [(&'static str, &'static str)] = &[
+        ("id", "UUID of the key"),
+        ("name", "What whoever made it called it"),
+        ("hint", "Its last four characters"),
+        ("expiresAt", "When it stops working, in RFC 3339"),
+        ("userId", "UUID of the user that it acts for"),
+    ];
+
+    fn example() -> Self {
+        Self {
+            id: Uuid::from_u128(0x0199_7d2a_5f00_7000_8000_0000_0000_0006),
+            name: "nightly export".to_owned(),
+            hint: "x7Qa".to_owned(),
+            expires_at: DateTime::from_timestamp(1_798_761_600, 0),
+            user_id: Uuid::from_u128(0x0199_7d2a_5f00_7000_8000_0000_0000_0007),
         }
     }
 }
