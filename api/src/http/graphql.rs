@@ -13,13 +13,14 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mdl::documents::Caching;
 use mdl::idempotency::{self, Outcome};
 use mdl::{Actor, App, instruments};
 use metrics::counter;
 use sha2::{Digest, Sha256};
 use tracing::{Span, error};
 
-use super::cached::{self, Wishes};
+use super::cached::{self, Sharing, Wishes};
 use super::negotiate::{self, BodyKind, Media};
 use super::observe::RequestId;
 use super::parse::{self, Asked, Requests, malformed};
@@ -140,7 +141,7 @@ enum Outgoing {
     /// The stored answer of an earlier request.
     Replayed(String),
     /// An answer that the cache keeps, perhaps since now.
-    Kept(Arc<Entry>, Source),
+    Kept(Arc<Entry>, Source, Sharing),
     Rejected(Vec<ServerError>),
 }
 
@@ -148,7 +149,7 @@ impl Outgoing {
     fn body(self) -> String {
         match self {
             Outgoing::Executed(body) | Outgoing::Replayed(body) => body,
-            Outgoing::Kept(entry, _) => String::from_utf8_lossy(&entry.body).into_owned(),
+            Outgoing::Kept(entry, ..) => String::from_utf8_lossy(&entry.body).into_owned(),
             Outgoing::Rejected(errors) => errors_json(&errors),
         }
     }
@@ -162,8 +163,8 @@ async fn answer_one(
     wishes: &Wishes,
 ) -> Result<Response, Refusal> {
     let outgoing = run(server, caller, incoming).await?;
-    if let Outgoing::Kept(entry, source) = &outgoing {
-        return Ok(cached::respond(entry, *source, media, wishes).await);
+    if let Outgoing::Kept(entry, source, sharing) = &outgoing {
+        return Ok(cached::respond(entry, *source, *sharing, media, wishes).await);
     }
     let replayed = matches!(outgoing, Outgoing::Replayed(_));
     let status = match (&outgoing, media) {
@@ -199,8 +200,8 @@ async fn answer_many(server: &Server, caller: &Caller, requests: Vec<Asked>, med
 /// Runs one operation.
 async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Outgoing, Refusal> {
     let Incoming { asked, file, idempotency_key, may_write } = incoming;
-    let document = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
-        Ok(document) => document,
+    let (document, caching) = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
+        Ok(named) => named,
         Err(errors) => {
             server.executor.count_rejected();
             return Ok(Outgoing::Rejected(errors));
@@ -226,15 +227,17 @@ async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Out
     match (idempotency_key, hash, &caller.actor) {
         (Some(key), Some(hash), Some(actor)) if mutates => run_once(server, caller, actor, prepared, &key, &hash).await,
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
-        _ => match question(server, caller, &prepared) {
+        _ => match question(server, caller, &prepared, caching) {
             Some((cache, question)) => {
                 if let (Some(used), Some(actor)) = (&server.used, &caller.actor) {
                     used.count(actor, &prepared, &question);
                 }
+                let ttl = question.policy.ttl;
+                let sharing = if caching.public { Sharing::Public(ttl) } else { Sharing::Private };
                 let (found, source) = cache.answer(question, || execute(server, caller, prepared)).await;
                 source.count();
                 match found.map_err(|unkept| Unkept::clone(&unkept)) {
-                    Ok(entry) => Ok(Outgoing::Kept(entry, source)),
+                    Ok(entry) => Ok(Outgoing::Kept(entry, source, sharing)),
                     Err(Unkept::Executed(body)) => Ok(Outgoing::Executed(body)),
                     Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
                     Err(Unkept::TimedOut) => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
@@ -250,9 +253,14 @@ async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Out
 }
 
 /// What to ask the cache, if the answer can be there. Those without a credential see nothing that is worth keeping.
-fn question<'a>(server: &'a Server, caller: &Caller, prepared: &Prepared) -> Option<(&'a ResponseCache, Question)> {
+fn question<'a>(
+    server: &'a Server,
+    caller: &Caller,
+    prepared: &Prepared,
+    caching: Caching,
+) -> Option<(&'a ResponseCache, Question)> {
     let cache = server.cache.as_ref()?;
-    let question = caller.actor.as_ref().and_then(|actor| ResponseCache::question(actor, prepared));
+    let question = caller.actor.as_ref().and_then(|actor| ResponseCache::question(actor, prepared)?.within(caching));
     if question.is_none() {
         counter!(instruments::CACHE_REQUESTS, "source" => "bypass").increment(1);
     }
