@@ -34,9 +34,9 @@ use std::time::Duration;
 
 use apalis::layers::catch_panic::CatchPanicLayer;
 use apalis::prelude::{Monitor, ParallelizeExt, WorkerBuilder};
-use mdl::App;
 use mdl::config::DatabaseConfig;
 use mdl::db::Db;
+use mdl::{App, telemetry};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -274,8 +274,6 @@ fn panicked(payload: &Box<dyn Any + Send>) -> Panicked {
 
 /// A name that no other worker has, and that tells an operator where to look.
 fn name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "worker" } else { host.trim() };
     let unique = uuid::Uuid::new_v4().simple().to_string();
-    format!("{host}-{}-{}", std::process::id(), &unique[..6])
+    format!("{}-{}", telemetry::process_name(), &unique[..6])
 }
