@@ -7,7 +7,7 @@
 //! | the job | asks each api to make the answers that were used most, over HTTP: [`Warm`] is what it sends |
 //!
 //! The request names the tenant and the permissions that it asks with, and is answered with one word and no data: whoever has
-//! the secret can have answers made and kept, and see none. ADR 8 tells why.
+//! the secret can have answers made and kept, and see none. ADR 11 tells why.
 
 mod score;
 pub mod used;
