@@ -226,7 +226,7 @@ pub const QUERIES: &[RootField] = &[
     RootField {
         name: "performanceStats",
         needs: Needs::Admin,
-        operation: "{ performanceStats { since operations { name documentHash count } slowestReads { operation } postgresql { size } } }",
+        operation: "{ performanceStats { instance postgresql { size } redis { size } } }",
         variables: |_| json!({}),
     },
 ];

@@ -73,7 +73,7 @@ async fn effect_of_warming() {
         let second = mdl_tests::servers::free_port();
         let urls = format!("{},http://127.0.0.1:{second}", app.base);
         if warm {
-            app.start_worker_with(&[("MDL_WARM_API_URLS", &urls), ("MDL_WARM_EVERY_SECONDS", "86400")]);
+            app.start_worker_with(&[("MDL_WARM_API_URLS", &urls), ("MDL_SCHEDULES", "warm_caches=off")]);
         } else {
             app.start_worker();
         }

@@ -6,7 +6,6 @@
 //! | [`queue`] | an apalis backend: takes ids from Redis, claims their rows with a lease |
 //! | [`publish`] | numbers the events that changes owe, and tells of them |
 //! | [`repair`] | tells caches of changes whose writer died before it could |
-//! | [`warming`] | finds when it is time to warm the apis' caches |
 //! | [`leases`] | keeps the leases, hears of cancellations and losses |
 //! | [`jobs`] | which handlers there are, and what they are given |
 //! | [`attempt`] | makes one outcome of whatever happens to a job, and writes it to the ledger |
@@ -29,7 +28,6 @@ pub mod relay;
 pub mod repair;
 pub mod schedule;
 pub mod start;
-pub mod warming;
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -40,6 +38,8 @@ use apalis::layers::catch_panic::CatchPanicLayer;
 use apalis::prelude::{Monitor, ParallelizeExt, WorkerBuilder};
 use mdl::config::DatabaseConfig;
 use mdl::db::Db;
+use mdl::jobs::Job;
+use mdl::warming::WarmCaches;
 use mdl::{App, telemetry};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
@@ -231,7 +231,9 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
         publish.await;
         "publisher"
     });
-    let table = schedule::definitions(schedule::TABLE, &shared.app.config.schedules)?;
+    let mut table = schedule::definitions(schedule::TABLE, &shared.app.config.schedules)?;
+    let warms = shared.app.config.warming.is_on();
+    table.iter_mut().filter(|line| line.job.kind == WarmCaches::KIND).for_each(|line| line.enabled &= warms);
     let schedule = schedule::keep(shared.clone(), table);
     parts.spawn(async move {
         schedule.await;
@@ -241,11 +243,6 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
     parts.spawn(async move {
         repair.await;
         "repair"
-    });
-    let warming = warming::schedule(shared.clone());
-    parts.spawn(async move {
-        warming.await;
-        "warming"
     });
     let listen = listen::listen(shared.clone(), all_done.clone());
     parts.spawn(async move {
