@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod node;
 pub mod objectives;
 mod payload;
+pub mod performance;
 pub mod schema;
 pub mod sessions;
 pub mod stats;

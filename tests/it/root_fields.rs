@@ -223,6 +223,12 @@ pub const QUERIES: &[RootField] = &[
         operation: "{ documents(first: 100) { totalCount nodes { id documentId name text publishedBy { name } } } }",
         variables: |_| json!({}),
     },
+    RootField {
+        name: "performanceStats",
+        needs: Needs::Admin,
+        operation: "{ performanceStats { instance postgresql { size } redis { size } } }",
+        variables: |_| json!({}),
+    },
 ];
 
 pub const MUTATIONS: &[RootField] = &[

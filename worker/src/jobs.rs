@@ -18,6 +18,7 @@ mod prune_credentials;
 mod prune_jobs;
 mod tidy_imports;
 mod warm_cache;
+mod warm_caches;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -44,6 +45,7 @@ pub fn registry() -> Registry {
         .with(prune_jobs::run)
         .with(prune_credentials::run)
         .with(warm_cache::run)
+        .with(warm_caches::run)
 }
 
 /// What a handler came to.

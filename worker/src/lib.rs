@@ -6,7 +6,6 @@
 //! | [`queue`] | an apalis backend: takes ids from Redis, claims their rows with a lease |
 //! | [`publish`] | numbers the events that changes owe, and tells of them |
 //! | [`repair`] | tells caches of changes whose writer died before it could |
-//! | [`warming`] | finds when it is time to warm the apis' caches |
 //! | [`leases`] | keeps the leases, hears of cancellations and losses |
 //! | [`jobs`] | which handlers there are, and what they are given |
 //! | [`attempt`] | makes one outcome of whatever happens to a job, and writes it to the ledger |
@@ -29,7 +28,6 @@ pub mod relay;
 pub mod repair;
 pub mod schedule;
 pub mod start;
-pub mod warming;
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -38,9 +36,11 @@ use std::time::Duration;
 
 use apalis::layers::catch_panic::CatchPanicLayer;
 use apalis::prelude::{Monitor, ParallelizeExt, WorkerBuilder};
-use mdl::App;
 use mdl::config::DatabaseConfig;
 use mdl::db::Db;
+use mdl::jobs::Job;
+use mdl::warming::WarmCaches;
+use mdl::{App, telemetry};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -231,7 +231,9 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
         publish.await;
         "publisher"
     });
-    let table = schedule::definitions(schedule::TABLE, &shared.app.config.schedules)?;
+    let mut table = schedule::definitions(schedule::TABLE, &shared.app.config.schedules)?;
+    let warms = shared.app.config.warming.is_on();
+    table.iter_mut().filter(|line| line.job.kind == WarmCaches::KIND).for_each(|line| line.enabled &= warms);
     let schedule = schedule::keep(shared.clone(), table);
     parts.spawn(async move {
         schedule.await;
@@ -241,11 +243,6 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
     parts.spawn(async move {
         repair.await;
         "repair"
-    });
-    let warming = warming::schedule(shared.clone());
-    parts.spawn(async move {
-        warming.await;
-        "warming"
     });
     let listen = listen::listen(shared.clone(), all_done.clone());
     parts.spawn(async move {
@@ -289,8 +286,6 @@ fn panicked(payload: &Box<dyn Any + Send>) -> Panicked {
 
 /// A name that no other worker has, and that tells an operator where to look.
 fn name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "worker" } else { host.trim() };
     let unique = uuid::Uuid::new_v4().simple().to_string();
-    format!("{host}-{}-{}", std::process::id(), &unique[..6])
+    format!("{}-{}", telemetry::process_name(), &unique[..6])
 }

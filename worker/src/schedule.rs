@@ -12,6 +12,7 @@ use mdl::instruments;
 use mdl::jobs::{Job, RawJob};
 use mdl::maintenance::{AnnounceExpiringKeys, PruneCredentials, PruneJobs, TidyImports};
 use mdl::schedules::{self, CatchUp, Definition, Outcome, Overlap};
+use mdl::warming::WarmCaches;
 use tracing::{info, warn};
 
 use crate::Shared;
@@ -32,6 +33,8 @@ pub struct Line {
 /// Everything that runs by the clock.
 pub const TABLE: &[Line] = &[
     Line::new::<TidyImports>("tidy_imports", "*/10 * * * *", "Ends imports whose job was lost").never_late(),
+    Line::new::<WarmCaches>("warm_caches", "*/5 * * * *", "Makes the answers that are used most, where warming is set up")
+        .never_late(),
     Line::new::<AnnounceExpiringKeys>("announce_expiring_keys", "0 6 * * *", "Announces API keys that expire within a week"),
     Line::new::<PruneJobs>("prune_jobs", "20 1 * * *", "Deletes jobs that ended long ago"),
     Line::new::<PruneCredentials>("prune_credentials", "40 1 * * *", "Deletes idempotency keys and sessions past their time"),

@@ -1,7 +1,7 @@
 //! `/graphql`: from an HTTP request to operations, and from their answers to an HTTP response. docs/api/http.md is its contract.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_graphql::parser::types::OperationType;
 use async_graphql::{Request, ServerError};
@@ -32,6 +32,7 @@ use crate::cache::{ResponseCache, Source, Unkept};
 use crate::documents::asks_for_text;
 use crate::graphql::context::Operation;
 use crate::graphql::executor::{Answer, Prepared};
+use crate::performance::Ending;
 use crate::rate_limit::client_address;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -138,6 +139,8 @@ struct Incoming {
 /// What goes out for one operation.
 enum Outgoing {
     Executed(String),
+    /// It has errors.
+    Failed(String),
     /// The stored answer of an earlier request.
     Replayed(String),
     /// An answer that the cache keeps, perhaps since now.
@@ -146,9 +149,18 @@ enum Outgoing {
 }
 
 impl Outgoing {
+    /// How it counts in the statistics of its operation.
+    fn ending(&self) -> Ending {
+        match self {
+            Outgoing::Executed(_) | Outgoing::Replayed(_) => Ending { failed: false, source: None },
+            Outgoing::Failed(_) | Outgoing::Rejected(_) => Ending { failed: true, source: None },
+            Outgoing::Kept(_, source, _) => Ending { failed: false, source: Some(*source) },
+        }
+    }
+
     fn body(self) -> String {
         match self {
-            Outgoing::Executed(body) | Outgoing::Replayed(body) => body,
+            Outgoing::Executed(body) | Outgoing::Failed(body) | Outgoing::Replayed(body) => body,
             Outgoing::Kept(entry, ..) => String::from_utf8_lossy(&entry.body).into_owned(),
             Outgoing::Rejected(errors) => errors_json(&errors),
         }
@@ -199,6 +211,7 @@ async fn answer_many(server: &Server, caller: &Caller, requests: Vec<Asked>, med
 
 /// Runs one operation.
 async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Outgoing, Refusal> {
+    let start = Instant::now();
     let Incoming { asked, file, idempotency_key, may_write } = incoming;
     let (document, caching) = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
         Ok(named) => named,
@@ -224,31 +237,43 @@ async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Out
     for _ in 0..wanted.password_checks {
         server.limits.check_sign_in(caller.address).map_err(|limited| Refusal::rate_limited(limited, "attempts to sign in"))?;
     }
-    match (idempotency_key, hash, &caller.actor) {
+    let measured = caller.actor.as_ref().map(|actor| server.performance.of(actor, &prepared));
+    let outgoing = match (idempotency_key, hash, &caller.actor) {
         (Some(key), Some(hash), Some(actor)) if mutates => run_once(server, caller, actor, prepared, &key, &hash).await,
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
-        _ => match question(server, caller, &prepared, caching) {
-            Some((cache, question)) => {
-                if let (Some(used), Some(actor)) = (&server.used, &caller.actor) {
-                    used.count(actor, &prepared, &question);
-                }
-                let ttl = question.policy.ttl;
-                let sharing = if caching.public { Sharing::Public(ttl) } else { Sharing::Private };
-                let (found, source) = cache.answer(question, || execute(server, caller, prepared)).await;
-                source.count();
-                match found.map_err(|unkept| Unkept::clone(&unkept)) {
-                    Ok(entry) => Ok(Outgoing::Kept(entry, source, sharing)),
-                    Err(Unkept::Executed(body)) => Ok(Outgoing::Executed(body)),
-                    Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
-                    Err(Unkept::TimedOut) => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
-                }
-            }
-            None => match execute(server, caller, prepared).await {
-                Answer::Executed(executed) => Ok(Outgoing::Executed(executed.to_json())),
-                Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
-                Answer::TimedOut => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
-            },
-        },
+        _ => answer(server, caller, prepared, caching).await,
+    };
+    if let Some(measured) = measured {
+        let ending = outgoing.as_ref().map_or(Ending { failed: true, source: None }, Outgoing::ending);
+        measured.record(start.elapsed(), ending);
+    }
+    outgoing
+}
+
+/// Answers from the cache, if that keeps answers like this.
+async fn answer(server: &Server, caller: &Caller, prepared: Prepared, caching: Caching) -> Result<Outgoing, Refusal> {
+    let timed_out = || Err(Refusal::timed_out(server.executor.timeout().as_secs()));
+    let Some((cache, question)) = question(server, caller, &prepared, caching) else {
+        return match execute(server, caller, prepared).await {
+            Answer::Executed(executed) if executed.failed() => Ok(Outgoing::Failed(executed.to_json())),
+            Answer::Executed(executed) => Ok(Outgoing::Executed(executed.to_json())),
+            Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
+            Answer::TimedOut => timed_out(),
+        };
+    };
+    if let (Some(used), Some(actor)) = (&server.used, &caller.actor) {
+        used.count(actor, &prepared, &question);
+    }
+    let ttl = question.policy.ttl;
+    let sharing = if caching.public { Sharing::Public(ttl) } else { Sharing::Private };
+    let (found, source) = cache.answer(question, || execute(server, caller, prepared)).await;
+    source.count();
+    match found.map_err(|unkept| Unkept::clone(&unkept)) {
+        Ok(entry) => Ok(Outgoing::Kept(entry, source, sharing)),
+        Err(Unkept::TooLong(body)) => Ok(Outgoing::Executed(body)),
+        Err(Unkept::Failed(body)) => Ok(Outgoing::Failed(body)),
+        Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
+        Err(Unkept::TimedOut) => timed_out(),
     }
 }
 
@@ -298,7 +323,7 @@ async fn run_once(
         }
         Answer::Executed(executed) => {
             release(guard).await;
-            Ok(Outgoing::Executed(executed.to_json()))
+            Ok(Outgoing::Failed(executed.to_json()))
         }
         Answer::Rejected(errors) => {
             release(guard).await;
@@ -325,7 +350,7 @@ async fn in_time<T>(server: &Server, work: impl Future<Output = mdl::Result<T>>)
 
 /// In a box: an execution is a large future, and not for the stacks of those that pass it on.
 fn execute<'a>(server: &'a Server, caller: &Caller, prepared: Prepared) -> BoxFuture<'a, Answer> {
-    let operation = Operation::new(server.app.clone(), caller.actor.clone(), caller.user_agent.clone());
+    let operation = Operation::of(&prepared, server.app.clone(), caller.actor.clone(), caller.user_agent.clone());
     Box::pin(server.executor.execute(prepared, operation))
 }
 

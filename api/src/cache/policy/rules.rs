@@ -116,6 +116,11 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("PublishedDocument", NEVER),
     ("PublishedDocumentConnection", NEVER),
     ("PublishedDocumentEdge", NEVER),
+    // What moves by itself.
+    ("PerformanceStats", NEVER),
+    ("OperationPerformance", NEVER),
+    ("SlowRead", NEVER),
+    ("PoolUse", NEVER),
     // The caller's own.
     ("Me", NEVER),
     ("Tenant", NEVER),
@@ -139,6 +144,7 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Query", "me", NEVER),
     ("Query", "apiKeys", NEVER),
     ("Query", "documents", NEVER),
+    ("Query", "performanceStats", NEVER),
     ("Query", "import", NEVER),
     ("Query", "imports", NEVER),
     ("BusinessDomain", "metricCount", METRIC),
