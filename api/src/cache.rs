@@ -29,7 +29,6 @@ use moka::future::Cache;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::graphql::executor::{Answer, Prepared};
-use crate::http::to_json;
 use entry::Entry;
 use question::{Key, Question};
 use shared::Shared;
@@ -152,12 +151,12 @@ fn count(source: Source) -> Source {
 /// Only what was executed without errors is kept.
 fn keepable(answer: Answer, ttl: Duration) -> Result<Entry, Unkept> {
     let (kept, outcome) = match answer {
-        Answer::Executed(response) => {
-            let body = to_json(&response);
-            match (response.errors.is_empty(), body.len() <= MAX_BYTES) {
-                (true, true) => (Ok(Entry::new(body.into(), ttl)), "kept"),
-                (true, false) => (Err(Unkept::Executed(body)), "too_large"),
-                (false, _) => (Err(Unkept::Executed(body)), "errors"),
+        Answer::Executed(executed) => {
+            let body = executed.to_json();
+            match (executed.failed(), body.len() <= MAX_BYTES) {
+                (false, true) => (Ok(Entry::new(body.into(), ttl)), "kept"),
+                (false, false) => (Err(Unkept::Executed(body)), "too_large"),
+                (true, _) => (Err(Unkept::Executed(body)), "errors"),
             }
         }
         Answer::Rejected(errors) => (Err(Unkept::Rejected(errors)), "errors"),

@@ -7,6 +7,7 @@
 
 mod parsed;
 pub mod publish;
+mod repeats;
 mod trusted;
 mod usage;
 mod validate;
@@ -29,6 +30,7 @@ use crate::graphql::error::coded;
 use trusted::TrustedDocuments;
 
 pub use parsed::{ParsedDocument, ParsedDocuments, ParsedOperation};
+pub use repeats::repeats;
 pub use validate::Validator;
 
 /// What Redis may take before a request goes on without it.

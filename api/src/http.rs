@@ -36,7 +36,6 @@ use crate::graphql::schema::schema;
 use crate::rate_limit::RateLimits;
 use observe::peer;
 
-pub(crate) use refusal::to_json;
 pub use serve::serve;
 
 /// Shorter answers gain nothing from compression.

@@ -14,7 +14,8 @@ use tracing::{Instrument, warn};
 use crate::actor::{Actor, Permission, Permissions, Role, Subject};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
-use crate::events::Event;
+use crate::events::kinds::API_KEY_EXPIRING;
+use crate::events::payloads::ApiKeyPayload;
 use crate::ids::{ApiKeyId, TenantId, UserId};
 use crate::page::{Page, PageArgs};
 use crate::schema::{api_keys, audit_log, memberships};
@@ -166,9 +167,16 @@ pub async fn announce_expiring(app: &App) -> Result<u64> {
         let tx = app.db.begin(tenant).await?;
         let keys = expiring(&tx, tenant).await?;
         for key in &keys {
-            let details = json!({ "name": key.name, "hint": key.hint, "expiresAt": key.expires_at, "userId": key.user_id });
-            audit::record(&tx, &actor, EXPIRING, ("api_key", key.id.0), &details).await?;
-            events::push(&tx, &actor, &Event { kind: EXPIRING, subject: key.id.0, payload: details }).await?;
+            let payload = ApiKeyPayload {
+                id: key.id.0,
+                name: key.name.clone(),
+                hint: key.hint.clone(),
+                user_id: key.user_id.0,
+                expires_at: key.expires_at,
+            };
+            let details = json!({ "name": key.name, "expires_at": key.expires_at });
+            audit::record(&tx, &actor, API_KEY_EXPIRING.name, ("api_key", key.id.0), &details).await?;
+            events::push(&tx, &actor, API_KEY_EXPIRING, key.id.0, &payload).await?;
         }
         tx.commit().await?;
         announced += keys.len() as u64;
@@ -176,14 +184,11 @@ pub async fn announce_expiring(app: &App) -> Result<u64> {
     Ok(announced)
 }
 
-/// What the audit log and the event call it.
-const EXPIRING: &str = "api_key.expiring";
-
 /// The keys that work now, will not in a week, and have not been announced yet.
 async fn expiring(mut conn: &AsyncPgConnection, tenant: TenantId) -> Result<Vec<ApiKey>> {
     let announced = audit_log::table
         .filter(audit_log::tenant_id.eq(tenant).and(audit_log::entity_id.eq(api_keys::id.nullable())))
-        .filter(audit_log::action.eq(EXPIRING));
+        .filter(audit_log::action.eq(API_KEY_EXPIRING.name));
     Ok(api_keys::table
         .filter(api_keys::tenant_id.eq(tenant).and(api_keys::revoked_at.is_null()))
         .filter(sql::<Bool>("api_keys.expires_at BETWEEN now() AND now() + interval '7 days'"))

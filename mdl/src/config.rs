@@ -4,6 +4,7 @@
 mod auth;
 mod cache;
 mod documents;
+mod events;
 mod http;
 mod imports;
 mod schedules;
@@ -14,6 +15,7 @@ mod worker;
 pub use auth::AuthConfig;
 pub use cache::CacheConfig;
 pub use documents::{DocumentsConfig, DocumentsMode};
+pub use events::EventsConfig;
 pub use http::{GraphqlConfig, HttpConfig};
 pub use imports::ImportConfig;
 pub use schedules::{ScheduleConfig, ScheduleOverride};
@@ -40,6 +42,8 @@ pub struct Config {
     pub documents: DocumentsConfig,
     #[command(flatten)]
     pub cache: CacheConfig,
+    #[command(flatten)]
+    pub events: EventsConfig,
     #[command(flatten)]
     pub imports: ImportConfig,
     #[command(flatten)]

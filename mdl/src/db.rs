@@ -108,6 +108,12 @@ impl Db {
         Ok(DedicatedConnection { client, connection })
     }
 
+    /// A connection outside the pool for the caller alone, for what is to end with it: the lock of a session.
+    pub async fn alone(&self) -> Result<AsyncPgConnection> {
+        let connected = establish(&self.url, self.statement_timeout, self.statements.clone()).await;
+        connected.map_err(|error| Error::unavailable("PostgreSQL", error))
+    }
+
     /// Whether PostgreSQL answers.
     pub async fn ping(&self) -> Result<()> {
         self.get().await?.batch_execute("SELECT 1").await.map_err(Error::from)

@@ -19,6 +19,10 @@ pub const JOB_WAIT_SECONDS: &str = "mdl_job_wait_seconds";
 pub const JOBS_RESCUED: &str = "mdl_jobs_rescued_total";
 pub const JOBS_RUNNING: &str = "mdl_jobs_running";
 pub const SCHEDULE_TIMES: &str = "mdl_schedule_times_total";
+pub const OUTBOX_EVENTS: &str = "mdl_outbox_events";
+pub const OUTBOX_OLDEST_SECONDS: &str = "mdl_outbox_oldest_seconds";
+pub const EVENTS_PUBLISHED: &str = "mdl_events_published_total";
+pub const EVENTS_LEADER: &str = "mdl_events_leader";
 pub const IMPORT_ROWS: &str = "mdl_import_rows_total";
 pub const SIGN_INS: &str = "mdl_sign_ins_total";
 pub const RATE_LIMITED: &str = "mdl_rate_limited_total";
@@ -52,6 +56,10 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (JOBS_RESCUED, Kind::Counter, "Jobs whose lease ended or that Redis forgot, taken up again"),
     (JOBS_RUNNING, Kind::Gauge, "Jobs that this worker runs now, by queue"),
     (SCHEDULE_TIMES, Kind::Counter, "Times of schedules by schedule and outcome (fired, skipped, missed)"),
+    (OUTBOX_EVENTS, Kind::Gauge, "Events that are committed and not yet published, as the leading worker sees them"),
+    (OUTBOX_OLDEST_SECONDS, Kind::Gauge, "Age of the oldest event that is not yet published, as the leading worker sees it"),
+    (EVENTS_PUBLISHED, Kind::Counter, "Events published by this worker"),
+    (EVENTS_LEADER, Kind::Gauge, "1 in the one worker that publishes events"),
     (IMPORT_ROWS, Kind::Counter, "Imported entries by outcome (created, updated, unchanged, failed)"),
     (SIGN_INS, Kind::Counter, "Sign-in attempts by outcome (ok, refused)"),
     (RATE_LIMITED, Kind::Counter, "Requests refused by a rate limit, by limit"),

@@ -7,6 +7,10 @@ pub mod batches;
 pub mod dispatch;
 pub mod ledger;
 mod prune;
+pub mod queues;
+pub mod steer;
+pub mod store;
+pub mod workers;
 
 pub use prune::prune;
 

@@ -90,6 +90,17 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
+    event_streams (tenant_id) {
+        tenant_id -> Uuid,
+        last_sequence -> Int8,
+        kept_from -> Int8,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
     idempotency_keys (tenant_id, actor_id, key) {
         tenant_id -> Uuid,
         actor_id -> Uuid,
@@ -383,6 +394,18 @@ diesel::table! {
         created_at -> Timestamptz,
         sequence -> Nullable<Int8>,
         published_at -> Nullable<Timestamptz>,
+        version -> Int2,
+        transaction_id -> Int8,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    outbox_commits (tenant_id, transaction_id) {
+        tenant_id -> Uuid,
+        transaction_id -> Int8,
+        position -> Nullable<Int8>,
     }
 }
 
@@ -509,6 +532,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     audit_log,
     business_domains,
     documents,
+    event_streams,
     idempotency_keys,
     import_changes,
     import_issues,
@@ -523,6 +547,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     metrics,
     objectives,
     outbox,
+    outbox_commits,
     queue_settings,
     refresh_tokens,
     schedule_slots,

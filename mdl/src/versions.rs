@@ -127,7 +127,7 @@ impl Entities {
         match kind {
             "metric" => Self::of(&[Entity::Metrics]),
             "business_domain" | "domain" => Self::of(&[Entity::Domains]),
-            "objective" | "key_result" => Self::of(&[Entity::Objectives]),
+            "objective" | "key_result" | "keyResult" => Self::of(&[Entity::Objectives]),
             // An import that is stopped may have committed more than whoever stops it can know.
             "import" => Self::of(&[Entity::Imports, Entity::Metrics, Entity::Domains, Entity::Objectives]),
             "user" => Self::of(&[Entity::People]),

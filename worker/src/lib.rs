@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`relay`] | moves due jobs from the ledger to Redis; rescues what was lost on the way |
 //! | [`queue`] | an apalis backend: takes ids from Redis, claims their rows with a lease |
+//! | [`publish`] | numbers the events that changes owe, and tells of them |
 //! | [`repair`] | tells caches of changes whose writer died before it could |
 //! | [`leases`] | keeps the leases, hears of cancellations and losses |
 //! | [`jobs`] | which handlers there are, and what they are given |
 //! | [`attempt`] | makes one outcome of whatever happens to a job, and writes it to the ledger |
 //! | [`schedule`] | what runs by the clock |
+//! | [`heartbeat`] | this worker's row, for operators |
 //! | [`listen`] | PostgreSQL's notifications, which wake the relay and the leases |
 //! | [`ops`] | health and instruments |
 //!
@@ -16,11 +18,13 @@
 //! thought dead cannot overwrite what its successor does.
 
 pub mod attempt;
+pub mod heartbeat;
 pub mod jobs;
 pub mod leases;
 pub mod link;
 pub mod listen;
 pub mod ops;
+pub mod publish;
 pub mod queue;
 pub mod relay;
 pub mod repair;
@@ -83,8 +87,8 @@ impl Shared {
         let lease = app.config.worker.lease_seconds;
         let db = Db::new(
             &DatabaseConfig {
-                // Relay, reconciler, repair, schedules, leases, ends, and one for each queue.
-                pool_size: 6 + registry.queues().len() as u32,
+                // Relay, reconciler, repair, schedules, heartbeat, leases, ends, and one for each queue.
+                pool_size: 7 + registry.queues().len() as u32,
                 // A statement that takes as long as a lease has come too late.
                 statement_timeout_seconds: settings.statement_timeout_seconds.min((lease / 3).max(1)),
                 ..settings.clone()
@@ -206,6 +210,8 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
         Err(_) => warn!("Could not write down the last ends of jobs; these jobs will be repeated"),
     }
     all_done.cancel();
+    // The last sign of life is written; what else still goes on is of no more use to anybody.
+    let _in_time = tokio::time::timeout(LAST_WAIT, async { while parts.join_next().await.is_some() {} }).await;
     anyhow::ensure!(!broken, "A part of the worker failed; see the log above");
     Ok(())
 }
@@ -228,10 +234,20 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
         schedule.await;
         "schedule"
     });
+    let publish = publish::publish(shared.clone())?;
+    parts.spawn(async move {
+        publish.await;
+        "publisher"
+    });
     let repair = repair::repair(shared.clone());
     parts.spawn(async move {
         repair.await;
         "repair"
+    });
+    let heartbeat = heartbeat::keep(shared.clone(), all_done.clone());
+    parts.spawn(async move {
+        heartbeat.await;
+        "heartbeat"
     });
     let listen = listen::listen(shared.clone(), all_done.clone());
     parts.spawn(async move {
@@ -275,8 +291,12 @@ fn panicked(payload: &Box<dyn Any + Send>) -> Panicked {
 
 /// A name that no other worker has, and that tells an operator where to look.
 fn name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "worker" } else { host.trim() };
     let unique = uuid::Uuid::new_v4().simple().to_string();
-    format!("{host}-{}-{}", std::process::id(), &unique[..6])
+    format!("{}-{}-{}", host(), std::process::id(), &unique[..6])
+}
+
+/// What this machine is called.
+fn host() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if host.trim().is_empty() { "worker".to_owned() } else { host.trim().to_owned() }
 }

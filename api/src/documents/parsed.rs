@@ -14,6 +14,7 @@ use mdl::{documents::sha256, instruments};
 use metrics::counter;
 use moka::sync::Cache;
 
+use super::repeats::repeats;
 use super::variables::Places;
 use crate::cache::policy::Policy;
 use crate::graphql::error::coded;
@@ -36,6 +37,8 @@ pub struct ParsedDocument {
     pub hash: [u8; 32],
     /// Whether it asks for the schema.
     pub introspects: bool,
+    /// Whether answers have to be merged from parts.
+    pub repeats: bool,
     /// Never empty.
     operations: Vec<ParsedOperation>,
     /// Where its variables stand; known from the first validation on, unless something about it is doubtful.
@@ -72,6 +75,7 @@ impl ParsedDocument {
         Ok(Self {
             hash,
             introspects: size.introspects,
+            repeats: repeats(&document),
             operations,
             places: OnceLock::new(),
             bytes: BYTES_PER_DOCUMENT + text.len() * BYTES_PER_BYTE,
