@@ -10,6 +10,7 @@ mod imports;
 mod schedules;
 mod servers;
 mod telemetry;
+mod warming;
 mod worker;
 
 pub use auth::AuthConfig;
@@ -21,6 +22,7 @@ pub use imports::ImportConfig;
 pub use schedules::{ScheduleConfig, ScheduleOverride};
 pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
 pub use telemetry::{LogFormat, TelemetryConfig};
+pub use warming::WarmingConfig;
 pub use worker::WorkerConfig;
 
 /// All settings, by topic.
@@ -44,6 +46,8 @@ pub struct Config {
     pub cache: CacheConfig,
     #[command(flatten)]
     pub events: EventsConfig,
+    #[command(flatten)]
+    pub warming: WarmingConfig,
     #[command(flatten)]
     pub imports: ImportConfig,
     #[command(flatten)]

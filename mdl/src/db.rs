@@ -35,6 +35,8 @@ type PooledConnection = bb8::PooledConnection<'static, AsyncDieselConnectionMana
 #[derive(Clone)]
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
+    /// Most connections of the pool.
+    pool_size: u32,
     statements: Arc<AtomicU64>,
     url: Arc<str>,
     statement_timeout: Duration,
@@ -64,6 +66,7 @@ impl Db {
             .build_unchecked(manager);
         Self {
             pool,
+            pool_size: config.pool_size,
             statements,
             url: config.url.as_str().into(),
             statement_timeout,
@@ -127,6 +130,12 @@ impl Db {
     /// Connections open and idle.
     pub fn pool_state(&self) -> bb8::State {
         self.pool.state()
+    }
+
+    /// Whether all connections that there may be are in use.
+    pub fn is_busy(&self) -> bool {
+        let state = self.pool.state();
+        state.idle_connections == 0 && state.connections >= self.pool_size
     }
 
     async fn get(&self) -> Result<PooledConnection> {

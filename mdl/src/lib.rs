@@ -37,6 +37,7 @@ pub mod text;
 pub mod tokens;
 pub mod users;
 pub mod versions;
+pub mod warming;
 
 pub use actor::Actor;
 pub use app::App;

@@ -39,3 +39,4 @@ mod statements;
 mod tenancy;
 mod two_tenants;
 mod users;
+mod warming;

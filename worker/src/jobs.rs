@@ -17,6 +17,7 @@ mod import_catalog;
 mod prune_credentials;
 mod prune_jobs;
 mod tidy_imports;
+mod warm_cache;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,6 +43,7 @@ pub fn registry() -> Registry {
         .with(announce_expiring_keys::run)
         .with(prune_jobs::run)
         .with(prune_credentials::run)
+        .with(warm_cache::run)
 }
 
 /// What a handler came to.

@@ -6,6 +6,7 @@
 //! | [`queue`] | an apalis backend: takes ids from Redis, claims their rows with a lease |
 //! | [`publish`] | numbers the events that changes owe, and tells of them |
 //! | [`repair`] | tells caches of changes whose writer died before it could |
+//! | [`warming`] | finds when it is time to warm the apis' caches |
 //! | [`leases`] | keeps the leases, hears of cancellations and losses |
 //! | [`jobs`] | which handlers there are, and what they are given |
 //! | [`attempt`] | makes one outcome of whatever happens to a job, and writes it to the ledger |
@@ -30,6 +31,7 @@ pub mod relay;
 pub mod repair;
 pub mod schedule;
 pub mod start;
+pub mod warming;
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -228,21 +230,26 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
         reconcile.await;
         "reconciler"
     });
+    let publish = publish::publish(shared.clone())?;
+    parts.spawn(async move {
+        publish.await;
+        "publisher"
+    });
     let table = schedule::definitions(schedule::TABLE, &shared.app.config.schedules)?;
     let schedule = schedule::keep(shared.clone(), table);
     parts.spawn(async move {
         schedule.await;
         "schedule"
     });
-    let publish = publish::publish(shared.clone())?;
-    parts.spawn(async move {
-        publish.await;
-        "publisher"
-    });
     let repair = repair::repair(shared.clone());
     parts.spawn(async move {
         repair.await;
         "repair"
+    });
+    let warming = warming::schedule(shared.clone());
+    parts.spawn(async move {
+        warming.await;
+        "warming"
     });
     let heartbeat = heartbeat::keep(shared.clone(), all_done.clone());
     parts.spawn(async move {
