@@ -20,6 +20,8 @@ pub mod metrics;
 pub mod node;
 pub mod objectives;
 mod payload;
+pub mod queues;
+pub mod schedules;
 pub mod schema;
 pub mod sessions;
 pub mod stats;

@@ -19,6 +19,7 @@
 //! thought dead cannot overwrite what its successor does.
 
 pub mod attempt;
+pub mod cli;
 pub mod heartbeat;
 pub mod jobs;
 pub mod leases;

@@ -16,6 +16,8 @@ use super::limits::MAX_SELECTION_SETS;
 use super::metrics::{MetricMutations, MetricQueries};
 use super::node::NodeQueries;
 use super::objectives::{ObjectiveMutations, ObjectiveQueries};
+use super::queues::{QueueMutations, QueueQueries};
+use super::schedules::{ScheduleMutations, ScheduleQueries};
 use super::sessions::{SessionMutations, SessionQueries};
 use super::stats::StatsQueries;
 use super::users::{UserMutations, UserQueries};
@@ -34,6 +36,8 @@ pub struct Query(
     StatsQueries,
     ImportQueries,
     DocumentQueries,
+    QueueQueries,
+    ScheduleQueries,
 );
 
 /// What can be changed. The fields of one request run one after the other, each in a transaction of its own.
@@ -48,6 +52,8 @@ pub struct Mutation(
     ImportMutations,
     DocumentMutations,
     CacheMutations,
+    QueueMutations,
+    ScheduleMutations,
 );
 
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;

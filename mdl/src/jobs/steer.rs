@@ -26,8 +26,8 @@ const AUDITED_IDS: usize = 100;
 /// What is to be done to jobs. Jobs in other states than those it is for are left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Dead, cancelled and discarded jobs run again, at once and with all their attempts. Not if another job has their unique
-    /// key by now.
+    /// Dead, cancelled and discarded jobs run again, and those that failed and wait for their next attempt: at once and with all
+    /// their attempts. Not if another job has their unique key by now.
     Retry,
     /// Jobs that have not begun are cancelled; those that run are asked to stop.
     Cancel,
@@ -41,7 +41,7 @@ impl Action {
     /// The states of the jobs that it is for.
     pub fn states(self) -> &'static [JobState] {
         match self {
-            Action::Retry => &[JobState::Dead, JobState::Cancelled, JobState::Discarded],
+            Action::Retry => &[JobState::Waiting, JobState::Dead, JobState::Cancelled, JobState::Discarded],
             Action::Cancel => &JobState::UNFINISHED,
             Action::Discard => &[JobState::Dead],
             Action::Reschedule(_) => &[JobState::Waiting],
@@ -126,6 +126,7 @@ async fn change(mut conn: &AsyncPgConnection, tenant: TenantId, action: Action, 
              FROM (SELECT DISTINCT ON (kind, coalesce(unique_key, id::text)) id FROM jobs
                    WHERE tenant_id = $1 AND id = ANY($2) ORDER BY kind, coalesce(unique_key, id::text), id DESC) AS newest
              WHERE jobs.tenant_id = $1 AND jobs.id = newest.id
+               AND (jobs.state <> 'waiting' OR jobs.attempt > 0)
                AND NOT EXISTS (SELECT FROM jobs AS other
                                WHERE other.tenant_id = $1 AND other.kind = jobs.kind AND other.unique_key = jobs.unique_key
                                  AND other.id <> jobs.id
