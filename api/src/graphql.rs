@@ -21,6 +21,8 @@ pub mod node;
 pub mod objectives;
 mod payload;
 pub mod performance;
+pub mod queues;
+pub mod schedules;
 pub mod schema;
 pub mod sessions;
 pub mod stats;

@@ -102,6 +102,7 @@ pub struct Registry {
 
 struct Kind {
     queue: &'static str,
+    max_attempts: i32,
     timeout: Duration,
     backoff: fn(i32) -> Duration,
     run: Box<dyn Fn(Value, JobContext) -> Running + Send + Sync>,
@@ -126,9 +127,19 @@ impl Registry {
             Ok(job) => run(job, ctx).map(Ok).boxed(),
             Err(error) => std::future::ready(Err(error)).boxed(),
         };
-        let kind = Kind { queue: J::QUEUE, timeout: J::TIMEOUT, backoff: J::backoff, run: Box::new(run) };
+        let kind =
+            Kind { queue: J::QUEUE, max_attempts: J::MAX_ATTEMPTS, timeout: J::TIMEOUT, backoff: J::backoff, run: Box::new(run) };
         self.kinds.insert(J::KIND, kind);
         self
+    }
+
+    /// The kinds as rows of a table in Markdown, as docs/operations/jobs.md has them: queue, kind, attempts, time limit.
+    pub fn reference(&self) -> String {
+        let row = |(name, kind): (&&str, &Kind)| {
+            let minutes = kind.timeout.as_secs() / 60;
+            format!("| `{}` | `{name}` | {} | {minutes} minutes |\n", kind.queue, kind.max_attempts)
+        };
+        self.kinds.iter().map(row).collect()
     }
 
     /// The queues that these kinds come from.

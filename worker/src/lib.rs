@@ -10,6 +10,7 @@
 //! | [`jobs`] | which handlers there are, and what they are given |
 //! | [`attempt`] | makes one outcome of whatever happens to a job, and writes it to the ledger |
 //! | [`schedule`] | what runs by the clock |
+//! | [`heartbeat`] | this worker's row, for operators |
 //! | [`listen`] | PostgreSQL's notifications, which wake the relay and the leases |
 //! | [`ops`] | health and instruments |
 //!
@@ -17,6 +18,8 @@
 //! thought dead cannot overwrite what its successor does.
 
 pub mod attempt;
+pub mod cli;
+pub mod heartbeat;
 pub mod jobs;
 pub mod leases;
 pub mod link;
@@ -87,8 +90,8 @@ impl Shared {
         let lease = app.config.worker.lease_seconds;
         let db = Db::new(
             &DatabaseConfig {
-                // Relay, reconciler, repair, schedules, leases, ends, and one for each queue.
-                pool_size: 6 + registry.queues().len() as u32,
+                // Relay, reconciler, repair, schedules, heartbeat, leases, ends, and one for each queue.
+                pool_size: 7 + registry.queues().len() as u32,
                 // A statement that takes as long as a lease has come too late.
                 statement_timeout_seconds: settings.statement_timeout_seconds.min((lease / 3).max(1)),
                 ..settings.clone()
@@ -210,6 +213,8 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
         Err(_) => warn!("Could not write down the last ends of jobs; these jobs will be repeated"),
     }
     all_done.cancel();
+    // The last sign of life is written; what else still goes on is of no more use to anybody.
+    let _in_time = tokio::time::timeout(LAST_WAIT, async { while parts.join_next().await.is_some() {} }).await;
     anyhow::ensure!(!broken, "A part of the worker failed; see the log above");
     Ok(())
 }
@@ -243,6 +248,11 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
     parts.spawn(async move {
         repair.await;
         "repair"
+    });
+    let heartbeat = heartbeat::keep(shared.clone(), all_done.clone());
+    parts.spawn(async move {
+        heartbeat.await;
+        "heartbeat"
     });
     let listen = listen::listen(shared.clone(), all_done.clone());
     parts.spawn(async move {

@@ -80,6 +80,11 @@ pub fn definitions(table: &[Line], settings: &ScheduleConfig) -> anyhow::Result<
     table.iter().map(definition).collect()
 }
 
+/// The table as rows in Markdown, as docs/operations/jobs.md has them: schedule, times, what it does.
+pub fn reference() -> String {
+    TABLE.iter().map(|line| format!("| `{}` | `{}` | {} |\n", line.name, line.timing, line.description)).collect()
+}
+
 /// How often the table is looked at when no time comes sooner: an operator may have resumed a schedule.
 const LOOK: Duration = Duration::from_secs(10);
 

@@ -19,6 +19,7 @@ pub enum Kind {
     KeyResult,
     Import,
     Document,
+    Job,
 }
 
 const LETTERS: &[(Kind, u8)] = &[
@@ -30,6 +31,7 @@ const LETTERS: &[(Kind, u8)] = &[
     (Kind::KeyResult, b'k'),
     (Kind::Import, b'i'),
     (Kind::Document, b'p'),
+    (Kind::Job, b'j'),
 ];
 
 impl fmt::Display for Kind {
@@ -43,6 +45,7 @@ impl fmt::Display for Kind {
             Kind::KeyResult => "key result",
             Kind::Import => "import",
             Kind::Document => "published document",
+            Kind::Job => "job",
         })
     }
 }

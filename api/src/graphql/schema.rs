@@ -17,6 +17,8 @@ use super::metrics::{MetricMutations, MetricQueries};
 use super::node::NodeQueries;
 use super::objectives::{ObjectiveMutations, ObjectiveQueries};
 use super::performance::PerformanceQueries;
+use super::queues::{QueueMutations, QueueQueries};
+use super::schedules::{ScheduleMutations, ScheduleQueries};
 use super::sessions::{SessionMutations, SessionQueries};
 use super::stats::StatsQueries;
 use super::users::{UserMutations, UserQueries};
@@ -37,6 +39,8 @@ pub struct Query(
     ImportQueries,
     DocumentQueries,
     PerformanceQueries,
+    QueueQueries,
+    ScheduleQueries,
 );
 
 /// What can be changed. The fields of one request run one after the other, each in a transaction of its own.
@@ -51,6 +55,8 @@ pub struct Mutation(
     ImportMutations,
     DocumentMutations,
     CacheMutations,
+    QueueMutations,
+    ScheduleMutations,
 );
 
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;

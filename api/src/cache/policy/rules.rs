@@ -112,6 +112,16 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("ImportChangeConnection", NEVER),
     ("ImportChangeEdge", NEVER),
     ("ImportFieldChange", NEVER),
+    // Neither do queues stand still.
+    ("Queue", NEVER),
+    ("Job", NEVER),
+    ("JobConnection", NEVER),
+    ("JobEdge", NEVER),
+    ("JobProgress", NEVER),
+    ("JobAttempt", NEVER),
+    ("Worker", NEVER),
+    ("Schedule", NEVER),
+    ("ScheduleRun", NEVER),
     // They count their uses.
     ("PublishedDocument", NEVER),
     ("PublishedDocumentConnection", NEVER),
@@ -147,6 +157,11 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Query", "performanceStats", NEVER),
     ("Query", "import", NEVER),
     ("Query", "imports", NEVER),
+    ("Query", "queues", NEVER),
+    ("Query", "jobs", NEVER),
+    ("Query", "job", NEVER),
+    ("Query", "workers", NEVER),
+    ("Query", "schedules", NEVER),
     ("BusinessDomain", "metricCount", METRIC),
     ("Objective", "unresolvedMetricKeys", METRIC),
     // Against the share of the timeframe that has passed today.
