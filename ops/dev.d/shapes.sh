@@ -80,7 +80,7 @@ bodies_of() { # shape
 ask_api() {
   local answer
   answer="$(curl -fsS -m 30 -H 'content-type: application/json' -H 'accept: application/graphql-response+json' \
-    -H "authorization: Bearer $SHAPE_TOKEN" --data-binary @- "http://$MDL_HTTP_ADDR/graphql")" || die "A request of the measurement failed: see $LOGS/measure-api.log."
+    ${SHAPE_TOKEN:+-H "authorization: Bearer $SHAPE_TOKEN"} --data-binary @- "http://$MDL_HTTP_ADDR/graphql")" || die "A request of the measurement failed: see $LOGS/measure-api.log."
   case "$answer" in
     *'"errors":'*) die "A request of the measurement was answered with errors: $answer" ;;
     *'"userErrors":[{'*) die "A mutation of the measurement was refused: $answer" ;;
