@@ -7,11 +7,13 @@ SHAPES="q1 q2 q3 q4 q5"
 SHAPE_SEARCHES="revenue:active churn:user checkout:session latency:active fraud:user backup:active"
 SHAPE_CONNECTIONS=64
 SHAPE_TOKEN=""
-SHAPE_RESULTS=""   # file with lines: what shape requests seconds [ticks of the API's processor time]
+SHAPE_FOLDER="$DEV/measure"   # what was sent, and what came of it, to be looked at afterwards
+SHAPE_RESULTS="$SHAPE_FOLDER/results"   # lines: what shape requests seconds ticks-of-the-API
 
 measure_shapes() {
   local shape
-  SHAPE_RESULTS="$INSTANCE/results"
+  rm -rf "$SHAPE_FOLDER"
+  mkdir -p "$SHAPE_FOLDER"
   make_bodies
   say "==> taking the statements of the shapes"
   capture_scripts
@@ -73,7 +75,7 @@ bodies_of() { # shape
   document="$(grep -v '^#' "$ROOT/loadtests/shapes/$1.graphql" | tr -s ' \n' '  ')"
   while IFS= read -r variables; do
     printf '{"query":"%s","variables":%s}\n' "$document" "$variables"
-  done >"$INSTANCE/$1.bodies"
+  done >"$SHAPE_FOLDER/$1.bodies"
 }
 
 # Sends a body from standard input, which must be answered without errors, and prints the answer.
@@ -105,21 +107,21 @@ capture_scripts() {
   sign_in_for_shapes
 
   for shape in q2 q3; do
-    capture <"$INSTANCE/$shape.bodies" "$shape"
-    floor_script "$shape" "$INSTANCE/$shape.log"
+    capture <"$SHAPE_FOLDER/$shape.bodies" "$shape"
+    floor_script "$shape" "$SHAPE_FOLDER/$shape.log"
   done
   while IFS= read -r body; do
     number=$((number + 1))
     printf '%s' "$body" | capture "q4-$number"
-    floor_script "q4-$number" "$INSTANCE/q4-$number.log"
-  done <"$INSTANCE/q4.bodies"
-  sed -n 1p "$INSTANCE/q1.bodies" | capture q1
-  sed -n 2p "$INSTANCE/q1.bodies" | capture q1-again
-  floor_script q1 "$INSTANCE/q1.log" "$INSTANCE/q1-again.log" --key METRIC-0000001 \
+    floor_script "q4-$number" "$SHAPE_FOLDER/q4-$number.log"
+  done <"$SHAPE_FOLDER/q4.bodies"
+  sed -n 1p "$SHAPE_FOLDER/q1.bodies" | capture q1
+  sed -n 2p "$SHAPE_FOLDER/q1.bodies" | capture q1-again
+  floor_script q1 "$SHAPE_FOLDER/q1.log" "$SHAPE_FOLDER/q1-again.log" --key METRIC-0000001 \
     --key-expression "'METRIC-' || lpad((:n::bigint % $MEASURE_COUNT + 1)::text, 7, '0')"
-  sed 's/@UNIQUE@/FIRST/' "$INSTANCE/q5.bodies" | capture q5
-  sed 's/@UNIQUE@/SECOND/' "$INSTANCE/q5.bodies" | capture q5-again
-  floor_script q5 "$INSTANCE/q5.log" "$INSTANCE/q5-again.log" --key LOAD-FIRST --key-expression "'FLOOR-' || :n"
+  sed 's/@UNIQUE@/FIRST/' "$SHAPE_FOLDER/q5.bodies" | capture q5
+  sed 's/@UNIQUE@/SECOND/' "$SHAPE_FOLDER/q5.bodies" | capture q5-again
+  floor_script q5 "$SHAPE_FOLDER/q5.log" "$SHAPE_FOLDER/q5-again.log" --key LOAD-FIRST --key-expression "'FLOOR-' || :n"
 
   psql_as_superuser mdl -q -c 'ALTER ROLE mdl_app RESET log_statement' -c 'ALTER SYSTEM RESET log_line_prefix' -c 'SELECT pg_reload_conf()' >/dev/null
 }
@@ -128,17 +130,17 @@ capture_scripts() {
 capture() { # name
   local body from
   body="$(cat)"
-  for _ in 1 2 3; do sed -n '$p' "$INSTANCE/q1.bodies" | ask_api >/dev/null; done
+  for _ in 1 2 3; do sed -n '$p' "$SHAPE_FOLDER/q1.bodies" | ask_api >/dev/null; done
   case "$1" in q5*) ;; *) printf '%s' "$body" | ask_api >/dev/null ;; esac
   from="$(wc -c <"$LOGS/postgres.log")"
   printf '%s' "$body" | ask_api >/dev/null
-  tail -c "+$((from + 1))" "$LOGS/postgres.log" >"$INSTANCE/$1.log"
+  tail -c "+$((from + 1))" "$LOGS/postgres.log" >"$SHAPE_FOLDER/$1.log"
 }
 
 floor_script() { # name arguments
   local name="$1"
   shift
-  "$BIN_DIR/mdl-floor" pgbench "$@" >"$INSTANCE/$name.sql" || die "The statements of $name could not be taken: see above."
+  "$BIN_DIR/mdl-floor" pgbench "$@" >"$SHAPE_FOLDER/$name.sql" || die "The statements of $name could not be taken: see above."
 }
 
 # In turns, so that whatever else the machine does falls on both.
@@ -164,8 +166,8 @@ measure_cached() { # shape
   local address
   say "==> $1, from the response cache"
   address="127.0.0.1:$(port_for floor)"
-  head -n 1 "$INSTANCE/$1.bodies" | ask_api >"$INSTANCE/$1.answer"
-  "$BIN_DIR/mdl-floor" serve --address "$address" --body "$INSTANCE/$1.answer" >"$LOGS/measure-floor.log" 2>&1 &
+  head -n 1 "$SHAPE_FOLDER/$1.bodies" | ask_api >"$SHAPE_FOLDER/$1.answer"
+  "$BIN_DIR/mdl-floor" serve --address "$address" --body "$SHAPE_FOLDER/$1.answer" >"$LOGS/measure-floor.log" 2>&1 &
   MEASURE_FLOOR=$!
   wait_for_answer "http://$address/" "$MEASURE_FLOOR" "mdl-floor does not start: see $LOGS/measure-floor.log."
   # Until nothing is left to be kept: 10,000 keys in random order.
@@ -181,7 +183,7 @@ measure_cached() { # shape
 run_wrk() { # shape address seconds [name-of-results]
   local log="$LOGS/measure-wrk.log" before after
   before="$(api_ticks)"
-  wrk -t2 -c"$SHAPE_CONNECTIONS" -d"${3}s" --timeout 10s -s "$ROOT/loadtests/wrk.lua" "$2" -- "$INSTANCE/$1.bodies" "$SHAPE_TOKEN" >"$log" 2>&1 ||
+  wrk -t2 -c"$SHAPE_CONNECTIONS" -d"${3}s" --timeout 10s -s "$ROOT/loadtests/wrk.lua" "$2" -- "$SHAPE_FOLDER/$1.bodies" "$SHAPE_TOKEN" >"$log" 2>&1 ||
     die "wrk failed: see $log."
   after="$(api_ticks)"
   ! grep -qE 'Non-2xx|Socket errors' "$log" || die "Some requests failed: see $log."
@@ -192,7 +194,7 @@ run_wrk() { # shape address seconds [name-of-results]
 
 run_pgbench() { # shape
   local log="$LOGS/measure-pgbench.log" files="" file
-  for file in "$INSTANCE/$1.sql" "$INSTANCE/$1"-[0-9].sql; do
+  for file in "$SHAPE_FOLDER/$1.sql" "$SHAPE_FOLDER/$1"-[0-9].sql; do
     [ ! -f "$file" ] || files="$files -f $file"
   done
   # shellcheck disable=SC2086  # several arguments, without spaces in them
