@@ -4,19 +4,25 @@
 mod auth;
 mod cache;
 mod documents;
+mod events;
 mod http;
 mod imports;
+mod schedules;
 mod servers;
 mod telemetry;
+mod warming;
 mod worker;
 
 pub use auth::AuthConfig;
 pub use cache::CacheConfig;
 pub use documents::{DocumentsConfig, DocumentsMode};
+pub use events::EventsConfig;
 pub use http::{GraphqlConfig, HttpConfig};
 pub use imports::ImportConfig;
+pub use schedules::{ScheduleConfig, ScheduleOverride};
 pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
 pub use telemetry::{LogFormat, TelemetryConfig};
+pub use warming::WarmingConfig;
 pub use worker::WorkerConfig;
 
 /// All settings, by topic.
@@ -39,9 +45,15 @@ pub struct Config {
     #[command(flatten)]
     pub cache: CacheConfig,
     #[command(flatten)]
+    pub events: EventsConfig,
+    #[command(flatten)]
+    pub warming: WarmingConfig,
+    #[command(flatten)]
     pub imports: ImportConfig,
     #[command(flatten)]
     pub worker: WorkerConfig,
+    #[command(flatten)]
+    pub schedules: ScheduleConfig,
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 }

@@ -203,6 +203,8 @@ run_pgbench() { # shape
     PGUSER=mdl_app exec "$PG_BIN/pgbench" -n -M prepared -c "$SHAPE_CONNECTIONS" -j 2 -T "$MEASURE_SECONDS" $files
   ) >"$log" 2>&1 || die "pgbench failed: see $log."
   ! grep -q 'aborted' "$log" || die "pgbench failed: see $log."
+  # Its connections are made within this time.
+  ! grep -q '^tps = 0\.0' "$log" || die "pgbench did nothing in $MEASURE_SECONDS s: --seconds is to be longer."
   awk -v shape="$1" -v seconds="$MEASURE_SECONDS" '/^tps = / { print "pgbench", shape, $3 * seconds, seconds, 0 }' "$log" >>"$SHAPE_RESULTS"
 }
 

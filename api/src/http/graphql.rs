@@ -228,9 +228,13 @@ async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Out
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
         _ => match question(server, caller, &prepared) {
             Some((cache, question)) => {
-                let found = cache.answer(question, || execute(server, caller, prepared)).await;
+                if let (Some(used), Some(actor)) = (&server.used, &caller.actor) {
+                    used.count(actor, &prepared, &question);
+                }
+                let (found, source) = cache.answer(question, || execute(server, caller, prepared)).await;
+                source.count();
                 match found.map_err(|unkept| Unkept::clone(&unkept)) {
-                    Ok((entry, source)) => Ok(Outgoing::Kept(entry, source)),
+                    Ok(entry) => Ok(Outgoing::Kept(entry, source)),
                     Err(Unkept::Executed(body)) => Ok(Outgoing::Executed(body)),
                     Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
                     Err(Unkept::TimedOut) => Err(Refusal::timed_out(server.executor.timeout().as_secs())),

@@ -1,7 +1,7 @@
 //! What users ask for: documents and variables as unevenly popular as they are in life, and some writes.
 //!
 //! Popularity follows Zipf's law: the second most popular is asked for half as often as the first, the third a third as often. That holds for
-//! documents, and for the metrics, domains, words and tags that they are asked for with.
+//! documents, and for the metrics, domains and searches that they are asked for with.
 
 use rand::Rng;
 use rand::distr::Distribution;
@@ -31,13 +31,16 @@ const QUERIES: [Document; 8] = [
     Document {
         name: "metric",
         text: include_str!("../../shapes/q1.graphql"),
-        variables: |popular, rng| json!({ "key": popular.metric(rng) }),
+        variables: |popular, rng| json!({ "key": popular.metric_keys.draw(rng) }),
     },
     Document { name: "metrics", text: include_str!("../../shapes/q2.graphql"), variables: |_, _| json!({}) },
     Document {
         name: "search",
         text: include_str!("../../shapes/q4.graphql"),
-        variables: |popular, rng| json!({ "search": popular.words.draw(rng), "tag": popular.tags.draw(rng) }),
+        variables: |popular, rng| {
+            let (word, tag) = popular.searches.draw(rng);
+            json!({ "search": word, "tag": tag })
+        },
     },
     Document { name: "objectives", text: include_str!("../../shapes/q3.graphql"), variables: |_, _| json!({}) },
     Document {
@@ -48,12 +51,12 @@ const QUERIES: [Document; 8] = [
     Document {
         name: "lineage",
         text: include_str!("../../mix/lineage.graphql"),
-        variables: |popular, rng| json!({ "key": popular.metric(rng) }),
+        variables: |popular, rng| json!({ "key": popular.metric_keys.draw(rng) }),
     },
     Document {
         name: "history",
         text: include_str!("../../mix/history.graphql"),
-        variables: |popular, rng| json!({ "key": popular.metric(rng) }),
+        variables: |popular, rng| json!({ "key": popular.metric_keys.draw(rng) }),
     },
     Document { name: "stats", text: include_str!("../../mix/stats.graphql"), variables: |_, _| json!({}) },
 ];
@@ -125,42 +128,38 @@ impl Mix {
 struct Popular {
     metric_keys: Ranked,
     metric_ids: Ranked,
-    tags: Ranked,
-    words: Ranked,
+    /// A word, and a tag that it is looked for with.
+    searches: Ranked<(String, String)>,
     domains: Ranked,
     key_results: Ranked,
 }
 
 impl Popular {
     fn new(catalog: Catalog) -> Self {
+        let searches = catalog.words.into_iter().zip(catalog.tags.into_iter().cycle()).collect();
         Self {
             metric_keys: Ranked::new(catalog.metric_keys),
             metric_ids: Ranked::new(catalog.metric_ids),
-            tags: Ranked::new(catalog.tags),
-            words: Ranked::new(catalog.words),
+            searches: Ranked::new(searches),
             domains: Ranked::new(catalog.domain_keys),
             key_results: Ranked::new(catalog.key_result_ids),
         }
     }
-
-    fn metric(&self, rng: &mut StdRng) -> &str {
-        self.metric_keys.draw(rng)
-    }
 }
 
 /// Things in the order of their popularity; at least one.
-struct Ranked {
-    things: Vec<String>,
+struct Ranked<T = String> {
+    things: Vec<T>,
     rank: WeightedIndex<f64>,
 }
 
-impl Ranked {
-    fn new(things: Vec<String>) -> Self {
+impl<T> Ranked<T> {
+    fn new(things: Vec<T>) -> Self {
         let rank = zipf(things.len());
         Self { things, rank }
     }
 
-    fn draw(&self, rng: &mut StdRng) -> &str {
+    fn draw(&self, rng: &mut StdRng) -> &T {
         &self.things[self.rank.sample(rng)]
     }
 }

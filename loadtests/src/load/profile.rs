@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn tally(milliseconds: u64, unsent: u64) -> Tally {
-        let mut tally = Tally::new();
+        let mut tally = Tally::default();
         (0..100).for_each(|_| tally.answered(Duration::from_millis(milliseconds), true));
         (0..unsent).for_each(|_| tally.not_sent());
         tally
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(Profile::Steady.problems(&steady, &[tally(20, 0)]), [""; 0]);
         assert_eq!(Profile::Steady.problems(&steady, &[tally(20, 1)]), ["steady: 1 requests failed"]);
         assert_eq!(Profile::Steady.problems(&steady, &[tally(60, 0)]).len(), 1);
-        assert_eq!(Profile::Steady.problems(&steady, &[Tally::new()]).len(), 1, "nothing was sent");
+        assert_eq!(Profile::Steady.problems(&steady, &[Tally::default()]).len(), 1, "nothing was sent");
         let spike = Profile::Spike.stages(10.0, 10.0);
         let run = |during, after| [tally(1, 0), during, tally(300, 0), after];
         assert_eq!(Profile::Spike.problems(&spike, &run(tally(900, 0), tally(1, 0))), [""; 0]);

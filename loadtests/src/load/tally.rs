@@ -40,13 +40,14 @@ impl Cache {
     }
 }
 
-impl Tally {
-    #[expect(clippy::new_without_default, reason = "nothing asks for a default")]
-    pub fn new() -> Self {
+impl Default for Tally {
+    fn default() -> Self {
         let latencies = Histogram::new_with_bounds(1, LONGEST_MICROSECONDS, 3).expect("bounds that a histogram can have");
         Self { latencies, errors: 0, unsent: 0 }
     }
+}
 
+impl Tally {
     pub fn answered(&mut self, latency: Duration, well: bool) {
         let microseconds = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.latencies.saturating_record(microseconds);
@@ -60,10 +61,6 @@ impl Tally {
 
     pub fn sent(&self) -> u64 {
         self.latencies.len()
-    }
-
-    pub fn unsent(&self) -> u64 {
-        self.unsent
     }
 
     /// Errors, and what was not even sent.
@@ -108,13 +105,14 @@ pub struct Outcome {
 
 impl Tallies {
     pub fn new(stages: usize) -> Self {
-        let stages = (0..stages).map(|_| Tally::new()).collect();
+        let stages = (0..stages).map(|_| Tally::default()).collect();
         Self { stages, documents: BTreeMap::new(), errors: BTreeMap::new(), hits: 0, misses: 0, bypassed: 0 }
     }
 
     pub fn record(&mut self, outcome: Outcome) {
         let well = outcome.error.is_none();
-        let document = self.documents.entry(outcome.document).or_insert_with(|| DocumentTally { answers: Tally::new(), hits: 0 });
+        let document =
+            self.documents.entry(outcome.document).or_insert_with(|| DocumentTally { answers: Tally::default(), hits: 0 });
         document.answers.answered(outcome.latency, well);
         self.stages[outcome.stage].answered(outcome.latency, well);
         match outcome.cache {
@@ -159,6 +157,10 @@ impl Tallies {
             self.misses,
             self.bypassed
         ));
+        let unsent: u64 = self.stages.iter().map(|tally| tally.unsent).sum();
+        if unsent > 0 {
+            out.push_str(&format!("left out, {unsent} times: a request that would have been sent far too late\n"));
+        }
         for (error, count) in &self.errors {
             out.push_str(&format!("error, {count} times: {error}\n"));
         }
@@ -195,7 +197,7 @@ mod tests {
         tallies.record(outcome(1, None, Some("500")));
         tallies.not_sent(1);
         assert_eq!((tallies.stages[0].sent(), tallies.stages[0].failed()), (1, 0));
-        assert_eq!((tallies.stages[1].sent(), tallies.stages[1].failed(), tallies.stages[1].unsent()), (2, 2, 1));
+        assert_eq!((tallies.stages[1].sent(), tallies.stages[1].failed(), tallies.stages[1].unsent), (2, 2, 1));
         assert_eq!((tallies.hits, tallies.misses, tallies.documents["metric"].hits), (1, 1, 1));
         let p95 = tallies.stages[1].percentile(0.95).unwrap();
         assert!((9_990..=10_010).contains(&p95.as_micros()), "{p95:?}");
