@@ -25,6 +25,7 @@ mod imports;
 mod jobs_bench;
 mod jobs_outages;
 mod jobs_outcomes;
+mod load;
 mod metric_lineage;
 mod metric_lists;
 mod metrics;
