@@ -4,6 +4,7 @@ mod cached;
 mod graphql;
 mod health;
 mod listen;
+mod live;
 mod negotiate;
 mod observe;
 mod ops;
@@ -23,6 +24,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use mdl::App;
 use mdl::tokens::Keys;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
@@ -33,6 +35,7 @@ use crate::cache::ResponseCache;
 use crate::documents::Documents;
 use crate::graphql::executor::Executor;
 use crate::graphql::schema::schema;
+use crate::live::LiveConnections;
 use crate::rate_limit::RateLimits;
 use observe::peer;
 
@@ -53,12 +56,19 @@ struct Server {
     executor: Executor,
     /// `None` when it is turned off.
     cache: Option<ResponseCache>,
+    live: LiveConnections,
     readiness: health::Readiness,
     behind_tls: bool,
 }
 
 /// Everything on the public port. `keys` sign and check access tokens.
 pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
+    let live = LiveConnections::new(app.clone(), CancellationToken::new());
+    router_with(app, keys, live)
+}
+
+/// As [`router`], with connections that somebody else ends.
+pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) -> Router {
     let keys = keys.into();
     let config = app.config.clone();
     let timeout = Duration::from_secs(config.http.request_timeout_seconds);
@@ -68,6 +78,7 @@ pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
         documents: Documents::new(app.clone()),
         executor: Executor::new(schema(&config.graphql, keys), config.graphql.clone(), timeout),
         cache: ResponseCache::start(&app),
+        live,
         readiness: health::Readiness::default(),
         behind_tls: config.http.public_url.as_ref().is_some_and(|url| url.scheme() == "https"),
         app,
@@ -120,6 +131,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             "x-api-key",
             "idempotency-key",
             "if-none-match",
+            "last-event-id",
             "x-request-id",
             "traceparent",
             "tracestate",

@@ -7,6 +7,7 @@ mod documents;
 mod events;
 mod http;
 mod imports;
+mod live;
 mod servers;
 mod telemetry;
 mod worker;
@@ -17,6 +18,7 @@ pub use documents::{DocumentsConfig, DocumentsMode};
 pub use events::EventsConfig;
 pub use http::{GraphqlConfig, HttpConfig};
 pub use imports::ImportConfig;
+pub use live::LiveConfig;
 pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
 pub use telemetry::{LogFormat, TelemetryConfig};
 pub use worker::WorkerConfig;
@@ -42,6 +44,8 @@ pub struct Config {
     pub cache: CacheConfig,
     #[command(flatten)]
     pub events: EventsConfig,
+    #[command(flatten)]
+    pub live: LiveConfig,
     #[command(flatten)]
     pub imports: ImportConfig,
     #[command(flatten)]

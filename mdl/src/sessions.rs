@@ -30,6 +30,7 @@ use crate::users::User;
 use crate::{audit, instruments, tenants, users};
 
 pub(crate) use store::end_all;
+pub use store::roles_of;
 
 const ENDED: Error = Error::Unauthenticated("The session has ended; sign in again");
 const REFRESH_REFUSED: Error = Error::Unauthenticated("The refresh token is not valid, or no longer; sign in again");

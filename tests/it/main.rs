@@ -34,6 +34,8 @@ mod root_fields;
 mod sign_in;
 mod snapshots;
 mod statements;
+mod subscription_outages;
+mod subscriptions;
 mod tenancy;
 mod two_tenants;
 mod users;

@@ -9,6 +9,7 @@ pub mod clients;
 pub mod database;
 mod direct;
 pub mod servers;
+pub mod socket;
 
 pub use app::{PASSWORD, TestApp, email};
 pub use client::{Answer, Client};

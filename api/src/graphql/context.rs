@@ -1,6 +1,6 @@
 //! What a resolver is given: the operation it is part of.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_graphql::Context;
 use mdl::db::Snapshot;
@@ -16,6 +16,10 @@ pub struct Operation {
     pub actor: Option<Actor>,
     /// Of the HTTP request; sign-in keeps it with the session.
     pub user_agent: Option<String>,
+    /// Where a subscription goes on that broke off: the cursor of the last event that the caller has got.
+    pub resume_after: Option<String>,
+    /// The cursor of the event that a subscription gives next.
+    cursor: Mutex<Option<String>>,
     view: RwLock<Option<Arc<View>>>,
 }
 
@@ -28,7 +32,22 @@ pub struct View {
 
 impl Operation {
     pub fn new(app: App, actor: Option<Actor>, user_agent: Option<String>) -> Arc<Self> {
-        Arc::new(Self { app, actor, user_agent, view: RwLock::new(None) })
+        Arc::new(Self { app, actor, user_agent, resume_after: None, cursor: Mutex::default(), view: RwLock::new(None) })
+    }
+
+    /// A subscription.
+    pub fn listening(app: App, actor: Option<Actor>, resume_after: Option<String>) -> Arc<Self> {
+        Arc::new(Self { app, actor, user_agent: None, resume_after, cursor: Mutex::default(), view: RwLock::new(None) })
+    }
+
+    /// Notes the cursor of the event that is given next.
+    pub fn note_cursor(&self, cursor: String) {
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor);
+    }
+
+    /// The cursor of the event that was given.
+    pub fn take_cursor(&self) -> Option<String> {
+        self.cursor.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The view of this moment; made when it is first asked for.

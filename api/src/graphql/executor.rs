@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_graphql::parser::types::{BaseType, OperationDefinition, OperationType};
 use async_graphql::{Name, Request, Response, ServerError, Value, Variables};
+use futures::stream::{BoxStream, StreamExt};
 use mdl::config::GraphqlConfig;
 use mdl::instruments;
 use metrics::{counter, histogram};
@@ -58,6 +59,11 @@ impl Prepared {
     /// SHA-256 of the document's text. With the operation's name and the variables, it says what is asked for.
     pub fn document_hash(&self) -> [u8; 32] {
         self.document.hash
+    }
+
+    /// As the request has it.
+    pub fn operation_name(&self) -> Option<&str> {
+        self.request.operation_name.as_deref()
     }
 
     /// As they were sent.
@@ -145,6 +151,31 @@ impl Executor {
         self.count(&name, Some(kind), if response.errors.is_empty() { "ok" } else { "error" });
         histogram!(instruments::GRAPHQL_OPERATION_SECONDS, "operation" => name).record(start.elapsed().as_secs_f64());
         Answer::Executed(response)
+    }
+
+    /// Validates a prepared subscription and begins it. An answer without data at the beginning means that it could not begin.
+    pub async fn subscribe(
+        &self,
+        prepared: Prepared,
+        operation: Arc<Operation>,
+    ) -> Result<BoxStream<'static, Response>, Vec<ServerError>> {
+        let (kind, name) = (prepared.operation().kind, prepared.operation().name.clone());
+        let signed_in = operation.actor.is_some();
+        let rejected = |mut errors: Vec<ServerError>| {
+            self.count("none", Some(kind), "rejected");
+            errors.truncate(MAX_ERRORS);
+            errors.into_iter().map(|error| rejection(error, signed_in)).collect()
+        };
+        if prepared.operation().root_fields != 1 {
+            return Err(rejected(vec![ServerError::new("A subscription has one root field", None)]));
+        }
+        let request = self.validate(prepared).await.map_err(rejected)?.data(operation);
+        self.count(&self.known_name(name), Some(kind), "ok");
+        let responses = self.schema.execute_stream(request).map(|mut response| {
+            response.errors = response.errors.into_iter().map(|error| coded(error, "BAD_USER_INPUT")).collect();
+            response
+        });
+        Ok(responses.boxed())
     }
 
     /// The request to execute, if the operation and its variables fit the schema.
