@@ -8,6 +8,7 @@ pub mod documents;
 pub mod domains;
 pub mod eager;
 pub mod error;
+pub mod events;
 pub mod executor;
 pub mod filter;
 pub mod global_id;

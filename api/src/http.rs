@@ -4,6 +4,7 @@ mod cached;
 mod graphql;
 mod health;
 mod listen;
+mod live;
 mod negotiate;
 mod observe;
 mod ops;
@@ -24,6 +25,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use mdl::App;
 use mdl::tokens::Keys;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -36,6 +38,7 @@ use crate::cache::used::Used;
 use crate::documents::Documents;
 use crate::graphql::executor::Executor;
 use crate::graphql::schema::schema;
+use crate::live::LiveConnections;
 use crate::performance::Performance;
 use crate::rate_limit::RateLimits;
 use observe::peer;
@@ -61,12 +64,19 @@ struct Server {
     performance: Arc<Performance>,
     /// Without a cache nobody else hears of changes, and the read replica must be up to date.
     _following: Option<AbortOnDropHandle<()>>,
+    live: LiveConnections,
     readiness: health::Readiness,
     behind_tls: bool,
 }
 
 /// Everything on the public port. `keys` sign and check access tokens.
 pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
+    let live = LiveConnections::new(app.clone(), CancellationToken::new());
+    router_with(app, keys, live)
+}
+
+/// As [`router`], with connections that somebody else ends.
+pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) -> Router {
     let keys = keys.into();
     let config = app.config.clone();
     let timeout = Duration::from_secs(config.http.request_timeout_seconds);
@@ -81,6 +91,7 @@ pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
         performance,
         used: cache.as_ref().and_then(|_| Used::start(&app)),
         cache,
+        live,
         readiness: health::Readiness::default(),
         behind_tls: config.http.public_url.as_ref().is_some_and(|url| url.scheme() == "https"),
         app,
@@ -137,6 +148,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             "x-api-key",
             "idempotency-key",
             "if-none-match",
+            "last-event-id",
             "x-request-id",
             "traceparent",
             "tracestate",

@@ -286,6 +286,26 @@ async fn usable(mut conn: &AsyncPgConnection, tenant: TenantId, id: ApiKeyId) ->
     Ok(query.first(&mut conn).await.optional()?)
 }
 
+/// What each of these keys may do now, of those that still work.
+pub async fn permissions_of(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    keys: &[ApiKeyId],
+) -> Result<Vec<(ApiKeyId, Permissions)>> {
+    let query = api_keys::table
+        .inner_join(
+            memberships::table.on(memberships::tenant_id.eq(api_keys::tenant_id).and(memberships::user_id.eq(api_keys::user_id))),
+        )
+        .filter(api_keys::tenant_id.eq(tenant))
+        .filter(api_keys::id.eq_any(keys))
+        .filter(api_keys::revoked_at.is_null())
+        .filter(api_keys::expires_at.is_null().or(api_keys::expires_at.gt(now)))
+        .filter(memberships::suspended_at.is_null())
+        .select((api_keys::id, api_keys::scopes, memberships::role));
+    let found: Vec<(ApiKeyId, Vec<String>, Role)> = query.load(&mut conn).await?;
+    Ok(found.into_iter().map(|(id, scopes, role)| (id, permissions(&scopes).and(role.permissions()))).collect())
+}
+
 /// Writes `last_used_at` without keeping the request waiting. Of many at once one writes.
 fn note_use(app: &App, tenant: TenantId, id: ApiKeyId) {
     let db = app.db.clone();

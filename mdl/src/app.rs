@@ -8,6 +8,7 @@ use bb8_redis::RedisConnectionManager;
 use crate::config::Config;
 use crate::db::{Db, PoolUse};
 use crate::error::{Error, Result};
+use crate::events::live::Live;
 use crate::passwords;
 use crate::storage::Storage;
 use crate::versions::Versions;
@@ -22,6 +23,8 @@ pub struct App {
     pub redis: RedisPool,
     /// What caches go by. Every commit bumps them.
     pub versions: Versions,
+    /// Who listens to events in this process.
+    pub live: Live,
     pub storage: Storage,
     /// Hashes and checks passwords, a bounded number at once.
     pub passwords: passwords::Hasher,
@@ -38,8 +41,10 @@ impl App {
             .test_on_check_out(true)
             .build_unchecked(manager);
         let versions = Versions::new(&config.redis)?;
+        let db = Db::new(&config.database, versions.clone());
         Ok(Self {
-            db: Db::new(&config.database, versions.clone()),
+            live: Live::new(db.clone(), &config.redis)?,
+            db,
             versions,
             redis,
             storage: Storage::new(&config.storage)?,

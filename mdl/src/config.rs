@@ -7,6 +7,7 @@ mod documents;
 mod events;
 mod http;
 mod imports;
+mod live;
 mod schedules;
 mod servers;
 mod telemetry;
@@ -19,6 +20,7 @@ pub use documents::{DocumentsConfig, DocumentsMode};
 pub use events::EventsConfig;
 pub use http::{GraphqlConfig, HttpConfig};
 pub use imports::ImportConfig;
+pub use live::LiveConfig;
 pub use schedules::{ScheduleConfig, ScheduleOverride};
 pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
 pub use telemetry::{LogFormat, TelemetryConfig};
@@ -48,6 +50,8 @@ pub struct Config {
     pub events: EventsConfig,
     #[command(flatten)]
     pub warming: WarmingConfig,
+    #[command(flatten)]
+    pub live: LiveConfig,
     #[command(flatten)]
     pub imports: ImportConfig,
     #[command(flatten)]

@@ -24,6 +24,10 @@ pub const OUTBOX_OLDEST_SECONDS: &str = "mdl_outbox_oldest_seconds";
 pub const EVENTS_PUBLISHED: &str = "mdl_events_published_total";
 pub const EVENTS_LEADER: &str = "mdl_events_leader";
 pub const SCHEDULE_TIMES: &str = "mdl_schedule_times_total";
+pub const LIVE_CONNECTIONS: &str = "mdl_live_connections";
+pub const LIVE_SUBSCRIPTIONS: &str = "mdl_live_subscriptions";
+pub const LIVE_EVENTS: &str = "mdl_live_events_total";
+pub const LIVE_SLOW: &str = "mdl_live_slow_total";
 pub const IMPORT_ROWS: &str = "mdl_import_rows_total";
 pub const SIGN_INS: &str = "mdl_sign_ins_total";
 pub const RATE_LIMITED: &str = "mdl_rate_limited_total";
@@ -68,6 +72,10 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (EVENTS_PUBLISHED, Kind::Counter, "Events published by this worker"),
     (EVENTS_LEADER, Kind::Gauge, "1 in the one worker that publishes events"),
     (SCHEDULE_TIMES, Kind::Counter, "Times of schedules by schedule and outcome (fired, skipped, missed)"),
+    (LIVE_CONNECTIONS, Kind::Gauge, "Open connections of subscribers by transport (websocket, sse)"),
+    (LIVE_SUBSCRIPTIONS, Kind::Gauge, "Running subscriptions"),
+    (LIVE_EVENTS, Kind::Counter, "Answers sent to subscribers by transport (websocket, sse)"),
+    (LIVE_SLOW, Kind::Counter, "Subscribers let go because they did not take their events in time"),
     (IMPORT_ROWS, Kind::Counter, "Imported entries by outcome (created, updated, unchanged, failed)"),
     (SIGN_INS, Kind::Counter, "Sign-in attempts by outcome (ok, refused)"),
     (RATE_LIMITED, Kind::Counter, "Requests refused by a rate limit, by limit"),

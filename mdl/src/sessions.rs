@@ -30,6 +30,7 @@ use crate::users::User;
 use crate::{audit, instruments, tenants, users};
 
 pub(crate) use store::end_all;
+pub use store::roles_of;
 
 /// Deletes the sessions of all tenants that ended more than thirty days ago, with their refresh tokens. Answers how many.
 pub async fn prune(app: &App) -> Result<u64> {

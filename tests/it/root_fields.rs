@@ -258,6 +258,13 @@ pub const QUERIES: &[RootField] = &[
         variables: |_| json!({}),
     },
     RootField {
+        name: "eventTypes",
+        needs: Needs::SignedIn,
+        operation: "{ eventTypes { name version description fields { name description } example } }",
+        variables: |_| json!({}),
+    },
+    RootField { name: "eventCursor", needs: Needs::Viewer, operation: "{ eventCursor }", variables: |_| json!({}) },
+    RootField {
         name: "documents",
         needs: Needs::Admin,
         operation: "{ documents(first: 100) { totalCount nodes { id documentId name text publishedBy { name } } } }",

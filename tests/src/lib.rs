@@ -10,6 +10,7 @@ pub mod database;
 mod direct;
 pub mod postgres;
 pub mod servers;
+pub mod socket;
 
 pub use app::{PASSWORD, TestApp, email};
 pub use client::{Answer, Client};

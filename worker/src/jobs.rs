@@ -189,12 +189,15 @@ impl Registry {
 /// Whether the same attempt may succeed later.
 fn may_pass(error: &Error) -> bool {
     match error {
-        Error::Unavailable { .. } | Error::Internal(_) | Error::VersionConflict { .. } => true,
+        Error::Unavailable { .. } | Error::Internal(_) | Error::VersionConflict { .. } | Error::TooSlow | Error::TooMany(_) => {
+            true
+        }
         Error::Invalid(_)
         | Error::NotFound { .. }
         | Error::Unauthenticated(_)
         | Error::Forbidden(_)
-        | Error::IdempotencyConflict(_) => false,
+        | Error::IdempotencyConflict(_)
+        | Error::CursorTooOld => false,
     }
 }
 

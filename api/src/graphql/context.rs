@@ -1,6 +1,6 @@
 //! What a resolver is given: the operation it is part of.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_graphql::Context;
 use mdl::db::Snapshot;
@@ -22,6 +22,10 @@ pub struct Operation {
     name: Option<Arc<str>>,
     /// Whether it may read from the read replica.
     elsewhere: bool,
+    /// Where a subscription goes on that broke off: the cursor of the last event that the caller has got.
+    pub resume_after: Option<String>,
+    /// The cursor of the event that a subscription gives next.
+    cursor: Mutex<Option<String>>,
     view: RwLock<Option<Arc<View>>>,
 }
 
@@ -35,7 +39,7 @@ pub struct View {
 impl Operation {
     /// One without a name, that reads from the primary.
     pub fn new(app: App, actor: Option<Actor>, user_agent: Option<String>) -> Arc<Self> {
-        Arc::new(Self { app, actor, user_agent, name: None, elsewhere: false, view: RwLock::new(None) })
+        Arc::new(Self::reading_here(app, actor, user_agent))
     }
 
     /// The one that is about to be executed. Where its answer would be kept, and so is made of what has versions, it reads from
@@ -43,7 +47,27 @@ impl Operation {
     pub fn of(prepared: &Prepared, app: App, actor: Option<Actor>, user_agent: Option<String>) -> Arc<Self> {
         let name = prepared.operation().name.as_deref().map(Arc::from);
         let elsewhere = app.db.has_replica() && policy_of(prepared).is_some();
-        Arc::new(Self { app, actor, user_agent, name, elsewhere, view: RwLock::new(None) })
+        Arc::new(Self { name, elsewhere, ..Self::reading_here(app, actor, user_agent) })
+    }
+
+    /// A subscription.
+    pub fn listening(app: App, actor: Option<Actor>, resume_after: Option<String>) -> Arc<Self> {
+        Arc::new(Self { resume_after, ..Self::reading_here(app, actor, None) })
+    }
+
+    fn reading_here(app: App, actor: Option<Actor>, user_agent: Option<String>) -> Self {
+        let (name, elsewhere, resume_after) = (None, false, None);
+        Self { app, actor, user_agent, name, elsewhere, resume_after, cursor: Mutex::default(), view: RwLock::new(None) }
+    }
+
+    /// Notes the cursor of the event that is given next.
+    pub fn note_cursor(&self, cursor: String) {
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor);
+    }
+
+    /// The cursor of the event that was given.
+    pub fn take_cursor(&self) -> Option<String> {
+        self.cursor.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The view of this moment; made when it is first asked for.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_graphql::extensions::ExtensionFactory;
-use async_graphql::{EmptySubscription, MergedObject, SchemaBuilder, ValidationMode};
+use async_graphql::{MergedObject, MergedSubscription, SchemaBuilder, ValidationMode};
 use mdl::config::GraphqlConfig;
 use mdl::tokens::Keys;
 
@@ -11,6 +11,7 @@ use super::api_keys::{ApiKeyMutations, ApiKeyQueries};
 use super::cache::CacheMutations;
 use super::documents::{DocumentMutations, DocumentQueries};
 use super::domains::{DomainMutations, DomainQueries};
+use super::events::{EventQueries, EventSubscriptions};
 use super::imports::{ImportMutations, ImportQueries};
 use super::limits::MAX_SELECTION_SETS;
 use super::metrics::{MetricMutations, MetricQueries};
@@ -41,6 +42,7 @@ pub struct Query(
     PerformanceQueries,
     QueueQueries,
     ScheduleQueries,
+    EventQueries,
 );
 
 /// What can be changed. The fields of one request run one after the other, each in a transaction of its own.
@@ -59,7 +61,11 @@ pub struct Mutation(
     ScheduleMutations,
 );
 
-pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
+/// What can be listened to.
+#[derive(MergedSubscription, Default)]
+pub struct Subscription(EventSubscriptions);
+
+pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
 
 /// The schema that executes. Depth and aliases are limited before it sees a document: see `limits`. It is told only of
 /// documents that its [`Validator`], which it has as data, found to fit: so it computes their cost and no more.
@@ -83,11 +89,11 @@ pub fn sdl() -> String {
     builder().finish().sdl_with_options(options)
 }
 
-fn limited(limits: &GraphqlConfig) -> SchemaBuilder<Query, Mutation, EmptySubscription> {
+fn limited(limits: &GraphqlConfig) -> SchemaBuilder<Query, Mutation, Subscription> {
     builder().limit_complexity(limits.max_complexity).limit_recursive_depth(MAX_SELECTION_SETS)
 }
 
-fn builder() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
+fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
     // No extensions for executing: with one, async-graphql wraps every field of every answer.
-    async_graphql::Schema::build(Query::default(), Mutation::default(), EmptySubscription)
+    async_graphql::Schema::build(Query::default(), Mutation::default(), Subscription::default())
 }

@@ -149,3 +149,18 @@ pub async fn role_of(mut conn: &AsyncPgConnection, tenant: TenantId, session: Se
         .select(memberships::role);
     Ok(query.first(&mut conn).await.optional()?)
 }
+
+/// The role of each of these sessions' users now, of those that [`role_of`] would find one for.
+pub async fn roles_of(mut conn: &AsyncPgConnection, tenant: TenantId, sessions: &[SessionId]) -> Result<Vec<(SessionId, Role)>> {
+    let query = sessions::table
+        .inner_join(
+            memberships::table.on(memberships::tenant_id.eq(sessions::tenant_id).and(memberships::user_id.eq(sessions::user_id))),
+        )
+        .filter(sessions::tenant_id.eq(tenant))
+        .filter(sessions::id.eq_any(sessions))
+        .filter(sessions::revoked_at.is_null())
+        .filter(sessions::expires_at.gt(now))
+        .filter(memberships::suspended_at.is_null())
+        .select((sessions::id, memberships::role));
+    Ok(query.load(&mut conn).await?)
+}

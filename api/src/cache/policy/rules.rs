@@ -122,6 +122,9 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("Worker", NEVER),
     ("Schedule", NEVER),
     ("ScheduleRun", NEVER),
+    // The same for everybody until the next release.
+    ("EventType", Rule::NOTHING),
+    ("EventTypeField", Rule::NOTHING),
     // They count their uses.
     ("PublishedDocument", NEVER),
     ("PublishedDocumentConnection", NEVER),
@@ -162,6 +165,9 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Query", "job", NEVER),
     ("Query", "workers", NEVER),
     ("Query", "schedules", NEVER),
+    ("Query", "eventTypes", Rule::NOTHING),
+    // Moves with every event.
+    ("Query", "eventCursor", NEVER),
     ("BusinessDomain", "metricCount", METRIC),
     ("Objective", "unresolvedMetricKeys", METRIC),
     // Against the share of the timeframe that has passed today.
