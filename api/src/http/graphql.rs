@@ -13,13 +13,14 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mdl::documents::Caching;
 use mdl::idempotency::{self, Outcome};
 use mdl::{Actor, App, instruments};
 use metrics::counter;
 use sha2::{Digest, Sha256};
 use tracing::{Span, error};
 
-use super::cached::{self, Wishes};
+use super::cached::{self, Sharing, Wishes};
 use super::negotiate::{self, BodyKind, Media};
 use super::observe::RequestId;
 use super::parse::{self, Asked, Requests, malformed};
@@ -143,7 +144,7 @@ enum Outgoing {
     /// The stored answer of an earlier request.
     Replayed(String),
     /// An answer that the cache keeps, perhaps since now.
-    Kept(Arc<Entry>, Source),
+    Kept(Arc<Entry>, Source, Sharing),
     Rejected(Vec<ServerError>),
 }
 
@@ -153,14 +154,14 @@ impl Outgoing {
         match self {
             Outgoing::Executed(_) | Outgoing::Replayed(_) => Ending { failed: false, source: None },
             Outgoing::Failed(_) | Outgoing::Rejected(_) => Ending { failed: true, source: None },
-            Outgoing::Kept(_, source) => Ending { failed: false, source: Some(*source) },
+            Outgoing::Kept(_, source, _) => Ending { failed: false, source: Some(*source) },
         }
     }
 
     fn body(self) -> String {
         match self {
             Outgoing::Executed(body) | Outgoing::Failed(body) | Outgoing::Replayed(body) => body,
-            Outgoing::Kept(entry, _) => String::from_utf8_lossy(&entry.body).into_owned(),
+            Outgoing::Kept(entry, ..) => String::from_utf8_lossy(&entry.body).into_owned(),
             Outgoing::Rejected(errors) => errors_json(&errors),
         }
     }
@@ -174,8 +175,8 @@ async fn answer_one(
     wishes: &Wishes,
 ) -> Result<Response, Refusal> {
     let outgoing = run(server, caller, incoming).await?;
-    if let Outgoing::Kept(entry, source) = &outgoing {
-        return Ok(cached::respond(entry, *source, media, wishes).await);
+    if let Outgoing::Kept(entry, source, sharing) = &outgoing {
+        return Ok(cached::respond(entry, *source, *sharing, media, wishes).await);
     }
     let replayed = matches!(outgoing, Outgoing::Replayed(_));
     let status = match (&outgoing, media) {
@@ -212,8 +213,8 @@ async fn answer_many(server: &Server, caller: &Caller, requests: Vec<Asked>, med
 async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Outgoing, Refusal> {
     let start = Instant::now();
     let Incoming { asked, file, idempotency_key, may_write } = incoming;
-    let document = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
-        Ok(document) => document,
+    let (document, caching) = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
+        Ok(named) => named,
         Err(errors) => {
             server.executor.count_rejected();
             return Ok(Outgoing::Rejected(errors));
@@ -240,7 +241,7 @@ async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Out
     let outgoing = match (idempotency_key, hash, &caller.actor) {
         (Some(key), Some(hash), Some(actor)) if mutates => run_once(server, caller, actor, prepared, &key, &hash).await,
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
-        _ => answer(server, caller, prepared).await,
+        _ => answer(server, caller, prepared, caching).await,
     };
     if let Some(measured) = measured {
         let ending = outgoing.as_ref().map_or(Ending { failed: true, source: None }, Outgoing::ending);
@@ -250,9 +251,9 @@ async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Out
 }
 
 /// Answers from the cache, if that keeps answers like this.
-async fn answer(server: &Server, caller: &Caller, prepared: Prepared) -> Result<Outgoing, Refusal> {
+async fn answer(server: &Server, caller: &Caller, prepared: Prepared, caching: Caching) -> Result<Outgoing, Refusal> {
     let timed_out = || Err(Refusal::timed_out(server.executor.timeout().as_secs()));
-    let Some((cache, question)) = question(server, caller, &prepared) else {
+    let Some((cache, question)) = question(server, caller, &prepared, caching) else {
         return match execute(server, caller, prepared).await {
             Answer::Executed(executed) if executed.failed() => Ok(Outgoing::Failed(executed.to_json())),
             Answer::Executed(executed) => Ok(Outgoing::Executed(executed.to_json())),
@@ -263,10 +264,12 @@ async fn answer(server: &Server, caller: &Caller, prepared: Prepared) -> Result<
     if let (Some(used), Some(actor)) = (&server.used, &caller.actor) {
         used.count(actor, &prepared, &question);
     }
+    let ttl = question.policy.ttl;
+    let sharing = if caching.public { Sharing::Public(ttl) } else { Sharing::Private };
     let (found, source) = cache.answer(question, || execute(server, caller, prepared)).await;
     source.count();
     match found.map_err(|unkept| Unkept::clone(&unkept)) {
-        Ok(entry) => Ok(Outgoing::Kept(entry, source)),
+        Ok(entry) => Ok(Outgoing::Kept(entry, source, sharing)),
         Err(Unkept::TooLong(body)) => Ok(Outgoing::Executed(body)),
         Err(Unkept::Failed(body)) => Ok(Outgoing::Failed(body)),
         Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
@@ -275,9 +278,14 @@ async fn answer(server: &Server, caller: &Caller, prepared: Prepared) -> Result<
 }
 
 /// What to ask the cache, if the answer can be there. Those without a credential see nothing that is worth keeping.
-fn question<'a>(server: &'a Server, caller: &Caller, prepared: &Prepared) -> Option<(&'a ResponseCache, Question)> {
+fn question<'a>(
+    server: &'a Server,
+    caller: &Caller,
+    prepared: &Prepared,
+    caching: Caching,
+) -> Option<(&'a ResponseCache, Question)> {
     let cache = server.cache.as_ref()?;
-    let question = caller.actor.as_ref().and_then(|actor| ResponseCache::question(actor, prepared));
+    let question = caller.actor.as_ref().and_then(|actor| ResponseCache::question(actor, prepared)?.within(caching));
     if question.is_none() {
         counter!(instruments::CACHE_REQUESTS, "source" => "bypass").increment(1);
     }

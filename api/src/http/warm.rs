@@ -53,7 +53,8 @@ async fn run(server: &Server, parts: &Parts, body: &[u8]) -> Result<WarmOutcome,
     let actor = Actor { tenant, subject: Subject::System, permissions: asked.permissions, request_id: None };
 
     let found = server.documents.find(Some(&actor), documents::Source::Text(asked.query)).await;
-    let document = found.map_err(|_| busy)?.map_err(|_| (StatusCode::UNPROCESSABLE_ENTITY, "This document cannot be run"))?;
+    let (document, _) =
+        found.map_err(|_| busy)?.map_err(|_| (StatusCode::UNPROCESSABLE_ENTITY, "This document cannot be run"))?;
     let mut request = Request::new("").variables(Variables::from_json(asked.variables));
     request.operation_name = asked.operation_name;
     let prepared = server.executor.prepare(request, document, true).map_err(|_| unfit)?;
