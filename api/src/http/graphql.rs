@@ -261,7 +261,8 @@ async fn answer(server: &Server, caller: &Caller, prepared: Prepared, caching: C
             Answer::TimedOut => timed_out(),
         };
     };
-    if let (Some(used), Some(actor)) = (&server.used, &caller.actor) {
+    // What is kept for a time of its publisher's own is not warmed: it is asked for by its text there, which says nothing of that.
+    if let (Some(used), Some(actor), None) = (&server.used, &caller.actor, caching.seconds) {
         used.count(actor, &prepared, &question);
     }
     let ttl = question.policy.ttl;
