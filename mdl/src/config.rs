@@ -2,6 +2,7 @@
 //! variables or as flags of the same meaning; `--help` and docs/configuration.md list them.
 
 mod auth;
+mod backup;
 mod cache;
 mod documents;
 mod http;
@@ -11,6 +12,7 @@ mod telemetry;
 mod worker;
 
 pub use auth::AuthConfig;
+pub use backup::BackupConfig;
 pub use cache::CacheConfig;
 pub use documents::{DocumentsConfig, DocumentsMode};
 pub use http::{GraphqlConfig, HttpConfig};
@@ -42,6 +44,8 @@ pub struct Config {
     pub imports: ImportConfig,
     #[command(flatten)]
     pub worker: WorkerConfig,
+    #[command(flatten)]
+    pub backup: BackupConfig,
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 }

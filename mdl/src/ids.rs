@@ -74,4 +74,6 @@ typed_ids! {
     JobId,
     EventId,
     AuditId,
+    BackupId,
+    DrillId,
 }

@@ -6,8 +6,9 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::json;
+use uuid::Uuid;
 
-use crate::actor::Actor;
+use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::audit;
 use crate::error::{Code, Error, Problem, Result};
@@ -23,6 +24,16 @@ pub struct Tenant {
     pub slug: String,
     pub name: String,
     pub created_at: DateTime<Utc>,
+}
+
+/// The tenant of what belongs to no company: the jobs that look after the deployment, its schedules, its workers. Who is a
+/// member of it operates the deployment. Its slug is `mdl-system`; a migration makes it.
+pub const SYSTEM: TenantId = TenantId(Uuid::from_u128(1));
+
+/// Fails unless this actor may, in [`SYSTEM`].
+pub fn require_system(actor: &Actor, permission: Permission) -> Result<()> {
+    actor.require(permission)?;
+    if actor.tenant == SYSTEM { Ok(()) } else { Err(Error::Forbidden("operate, of a member of the tenant mdl-system")) }
 }
 
 /// Makes a tenant, for the operator at the command line. Its first admin is made by `users::create` with

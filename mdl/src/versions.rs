@@ -132,7 +132,7 @@ impl Entities {
             "import" => Self::of(&[Entity::Imports, Entity::Metrics, Entity::Domains, Entity::Objectives]),
             "user" => Self::of(&[Entity::People]),
             // No answer that is kept holds any of these.
-            "session" | "api_key" | "tenant" | "cache" | "document" => Self::NONE,
+            "session" | "api_key" | "tenant" | "cache" | "document" | "backup" => Self::NONE,
             _ => Self::ALL,
         }
     }

@@ -15,6 +15,7 @@
 //! thought dead cannot overwrite what its successor does.
 
 pub mod attempt;
+pub mod cli;
 pub mod jobs;
 pub mod leases;
 pub mod link;

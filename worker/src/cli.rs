@@ -1,0 +1,68 @@
+//! The command line: the worker itself, and what an operator does beside it.
+
+mod backup;
+mod line;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use mdl::config::Config;
+use mdl::{App, Error};
+
+/// Does MDL's background work: takes jobs from the ledger in PostgreSQL and does them.
+///
+/// Without a command it works. Every setting is an environment variable or a flag; `mdl-worker run --help` lists them all.
+#[derive(Debug, Parser)]
+#[command(name = "mdl-worker", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub run: Run,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Work until told to stop
+    Run(Box<Run>),
+    /// Make backups, prove them, and bring them back. Settings come from the environment
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub config: Config,
+}
+
+impl Command {
+    /// Does what an operator asked for. `Run` is not for here: it has its own way of ending.
+    pub async fn ask(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Command::Run(_) => anyhow::bail!("`run` is not a command beside the worker"),
+            Command::Backup(command) => told(async |app| command.run(app).await).await,
+        }
+    }
+}
+
+/// Runs a command that may write, and waits until other processes know of it.
+async fn told<T>(command: impl AsyncFnOnce(&App) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    // Commands for people are short, so they take no settings as flags.
+    let config = Config::from_arguments(["mdl-worker"]).unwrap_or_else(|error| error.exit());
+    let app = App::new(config).map_err(explain)?;
+    let result = command(&app).await;
+    app.versions.settle(Duration::from_secs(2)).await;
+    result
+}
+
+/// An error with what it keeps from callers: at the command line stands the operator.
+fn explain(error: Error) -> anyhow::Error {
+    let message = error.to_string();
+    match error {
+        Error::Internal(source) => anyhow::Error::from_boxed(source),
+        Error::Unavailable { source, .. } => anyhow::Error::from_boxed(source).context(message),
+        _ => anyhow::Error::msg(message),
+    }
+}
