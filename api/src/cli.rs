@@ -36,6 +36,8 @@ enum Command {
     Schema,
     /// Print every setting with its default as Markdown; needs no servers
     Settings,
+    /// Print every kind of event with an example as Markdown; needs no servers
+    EventTypes,
     /// Manage tenants. Settings come from the environment (DATABASE_URL)
     #[command(subcommand)]
     Tenant(accounts::TenantCommand),
@@ -74,6 +76,7 @@ impl Cli {
             Some(Command::Keygen) => print!("{}", tokens::generate_key_pem()),
             Some(Command::Schema) => print!("{}", crate::graphql::schema::sdl()),
             Some(Command::Settings) => print!("{}", mdl::config::reference()),
+            Some(Command::EventTypes) => print!("{}", mdl::events::kinds::reference()),
             Some(Command::Tenant(command)) => told(async |app| command.run(app).await).await?,
             Some(Command::User(command)) => told(async |app| command.run(app).await).await?,
             Some(Command::Import(import)) => return told(async |app| import.run(app).await).await,

@@ -7,6 +7,7 @@
 
 mod parsed;
 pub mod publish;
+mod repeats;
 mod trusted;
 mod usage;
 mod validate;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_graphql::ServerError;
-use mdl::actor::Permission;
+use mdl::actor::{Permission, Subject};
 use mdl::config::DocumentsMode;
 use mdl::documents::{ALL_TENANTS, automatic, from_hex, sha256, to_hex};
 use mdl::ids::TenantId;
@@ -29,6 +30,7 @@ use crate::graphql::error::coded;
 use trusted::TrustedDocuments;
 
 pub use parsed::{ParsedDocument, ParsedDocuments, ParsedOperation};
+pub use repeats::repeats;
 pub use validate::Validator;
 
 /// What Redis may take before a request goes on without it.
@@ -85,14 +87,13 @@ impl Documents {
 
     /// The document that a caller asks for.
     pub async fn find(&self, actor: Option<&Actor>, source: Source) -> mdl::Result<Found> {
-        let tenant = audience(actor);
         let kind = match &source {
             Source::Text(_) => "inline",
             Source::Hash { .. } => "automatic",
             Source::Id(_) => "trusted",
         };
         let found = match source {
-            Source::Id(id) => self.by_name(tenant, &id).await.and_then(|found| {
+            Source::Id(id) => self.by_name(actor, &id).await.and_then(|found| {
                 found.ok_or_else(|| refusal("DOCUMENT_NOT_FOUND", "No document is published under this documentId"))
             }),
             Source::Text(text) => self.by_text(actor, &text).await,
@@ -119,8 +120,7 @@ impl Documents {
             return self.parse(hash, text);
         }
         // The text of a published document is as good as its name.
-        let tenant = audience(actor);
-        if let Some(document) = self.by_name(tenant, &to_hex(&hash)).await? {
+        if let Some(document) = self.by_name(actor, &to_hex(&hash)).await? {
             return Ok(document);
         }
         if self.app.config.documents.mode == DocumentsMode::PreferTrusted {
@@ -162,7 +162,7 @@ impl Documents {
         {
             return Ok(document);
         }
-        if let Some(document) = self.by_name(tenant, name).await? {
+        if let Some(document) = self.by_name(actor, name).await? {
             return Ok(document);
         }
         if !explores {
@@ -178,12 +178,14 @@ impl Documents {
         Err(refusal(NOT_FOUND_BY_HASH, "PersistedQueryNotFound"))
     }
 
-    /// A published document, whose use is counted.
-    async fn by_name(&self, tenant: TenantId, name: &str) -> Result<Option<Arc<ParsedDocument>>, NoDocument> {
-        match self.trusted.find(tenant, name).await.map_err(NoDocument::Failed)? {
+    /// A published document. Its use is counted, unless it is the system that asks.
+    async fn by_name(&self, actor: Option<&Actor>, name: &str) -> Result<Option<Arc<ParsedDocument>>, NoDocument> {
+        match self.trusted.find(audience(actor), name).await.map_err(NoDocument::Failed)? {
             Some(trusted) => {
                 let document = self.parse(trusted.sha256, &trusted.text)?;
-                self.trusted.count_use(&trusted);
+                if actor.is_none_or(|actor| actor.subject != Subject::System) {
+                    self.trusted.count_use(&trusted);
+                }
                 Ok(Some(document))
             }
             None => Ok(None),

@@ -11,6 +11,7 @@ mod parse;
 mod refusal;
 mod serve;
 mod upload;
+mod warm;
 mod web;
 
 use std::sync::Arc;
@@ -30,13 +31,13 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::auth::Authenticator;
 use crate::cache::ResponseCache;
+use crate::cache::used::Used;
 use crate::documents::Documents;
 use crate::graphql::executor::Executor;
 use crate::graphql::schema::schema;
 use crate::rate_limit::RateLimits;
 use observe::peer;
 
-pub(crate) use refusal::to_json;
 pub use serve::serve;
 
 /// Shorter answers gain nothing from compression.
@@ -53,6 +54,8 @@ struct Server {
     executor: Executor,
     /// `None` when it is turned off.
     cache: Option<ResponseCache>,
+    /// `None` when nobody warms.
+    used: Option<Arc<Used>>,
     readiness: health::Readiness,
     behind_tls: bool,
 }
@@ -62,12 +65,14 @@ pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
     let keys = keys.into();
     let config = app.config.clone();
     let timeout = Duration::from_secs(config.http.request_timeout_seconds);
+    let cache = ResponseCache::start(&app);
     let server = Arc::new(Server {
         auth: Authenticator::new(app.clone(), keys.clone()),
         limits: RateLimits::new(&config.http),
         documents: Documents::new(app.clone()),
         executor: Executor::new(schema(&config.graphql, keys), config.graphql.clone(), timeout),
-        cache: ResponseCache::start(&app),
+        used: cache.as_ref().and_then(|_| Used::start(&app)),
+        cache,
         readiness: health::Readiness::default(),
         behind_tls: config.http.public_url.as_ref().is_some_and(|url| url.scheme() == "https"),
         app,
@@ -81,7 +86,11 @@ pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
     let graphql = if config.http.cors_origins.is_empty() { graphql } else { graphql.layer(cors(&config.http.cors_origins)) };
     let assets = config.http.web_dir.join("assets");
 
-    Router::new()
+    let routes = match &server.used {
+        Some(_) => Router::new().route(mdl::warming::PATH, warm::route()),
+        None => Router::new(),
+    };
+    routes
         .route("/graphql", graphql)
         .route("/health", get(health::alive))
         .route("/health/ready", get(health::ready))

@@ -24,9 +24,12 @@ mod make;
 pub mod manifest;
 mod operations;
 mod progress;
+mod restore;
+mod retention;
 mod scratch;
 pub mod seal;
 pub mod store;
+mod tenant;
 mod tools;
 pub mod vault;
 mod verify;
@@ -42,14 +45,19 @@ use crate::schema::{backups, restore_drills};
 
 pub use make::back_up;
 pub use manifest::Manifest;
-pub use operations::{Listed, list};
+pub use operations::{BackUp, Listed, PruneBackups, RestoreDrillJob, WatchBackups, back_up_and_verify, drill, list, request};
 pub use progress::{Phase, Progress, Step};
+pub use restore::{Restored, restore, switch};
+pub use retention::{Pruned, prune};
+pub use tenant::{TenantChange, restore_tenant};
 pub use vault::Vault;
 pub use verify::{Verified, verify};
 
 /// How far a backup has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BackupState {
+    /// For the worker.
+    Queued,
     Running,
     /// Complete, and never restored yet.
     Published,
@@ -59,6 +67,7 @@ pub enum BackupState {
 }
 
 crate::text::text_enum!(BackupState {
+    Queued = "queued",
     Running = "running",
     Published = "published",
     Verified = "verified",

@@ -35,6 +35,8 @@ type PooledConnection = bb8::PooledConnection<'static, AsyncDieselConnectionMana
 #[derive(Clone)]
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
+    /// Most connections of the pool.
+    pool_size: u32,
     statements: Arc<AtomicU64>,
     url: Arc<str>,
     statement_timeout: Duration,
@@ -64,6 +66,7 @@ impl Db {
             .build_unchecked(manager);
         Self {
             pool,
+            pool_size: config.pool_size,
             statements,
             url: config.url.as_str().into(),
             statement_timeout,
@@ -108,6 +111,12 @@ impl Db {
         Ok(DedicatedConnection { client, connection })
     }
 
+    /// A connection outside the pool for the caller alone, for what is to end with it: the lock of a session.
+    pub async fn alone(&self) -> Result<AsyncPgConnection> {
+        let connected = establish(&self.url, self.statement_timeout, self.statements.clone()).await;
+        connected.map_err(|error| Error::unavailable("PostgreSQL", error))
+    }
+
     /// Whether PostgreSQL answers.
     pub async fn ping(&self) -> Result<()> {
         self.get().await?.batch_execute("SELECT 1").await.map_err(Error::from)
@@ -121,6 +130,12 @@ impl Db {
     /// Connections open and idle.
     pub fn pool_state(&self) -> bb8::State {
         self.pool.state()
+    }
+
+    /// Whether all connections that there may be are in use.
+    pub fn is_busy(&self) -> bool {
+        let state = self.pool.state();
+        state.idle_connections == 0 && state.connections >= self.pool_size
     }
 
     async fn get(&self) -> Result<PooledConnection> {

@@ -13,7 +13,9 @@ use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::db::Transaction;
 use crate::error::{Code, Error, Problem, Result};
-use crate::events::Event;
+use crate::events::Kind;
+use crate::events::kinds::{DOMAIN_ARCHIVED, DOMAIN_CREATED, DOMAIN_UPDATED};
+use crate::events::payloads::{DomainPayload, Reference};
 use crate::extra::Extra;
 use crate::ids::{DomainId, TenantId};
 use crate::metrics::definition::check_key;
@@ -128,7 +130,7 @@ pub async fn create(app: &App, actor: &Actor, key: &str, content: &Content) -> R
         .get_result(&mut &*tx)
         .await
         .map_err(|error| taken(error.into(), key, &content.name))?;
-    record(&tx, actor, "domain.created", &domain).await?;
+    record(&tx, actor, DOMAIN_CREATED, &domain).await?;
     tx.commit().await?;
     Ok(domain)
 }
@@ -153,7 +155,7 @@ pub async fn update(
         return Ok(domain);
     }
     let domain = write(&tx, actor, Domain { content, implied: false, ..domain }).await?;
-    record(&tx, actor, "domain.updated", &domain).await?;
+    record(&tx, actor, DOMAIN_UPDATED, &domain).await?;
     tx.commit().await?;
     Ok(domain)
 }
@@ -167,7 +169,7 @@ pub async fn archive(app: &App, actor: &Actor, id: DomainId, expected_revision: 
         return Ok(domain);
     }
     let domain = write(&tx, actor, Domain { archived_at: Some(Utc::now()), ..domain }).await?;
-    record(&tx, actor, "domain.archived", &domain).await?;
+    record(&tx, actor, DOMAIN_ARCHIVED, &domain).await?;
     tx.commit().await?;
     Ok(domain)
 }
@@ -211,8 +213,20 @@ fn taken(error: Error, key: &str, name: &str) -> Error {
         })
 }
 
-async fn record(tx: &Transaction, actor: &Actor, kind: &'static str, domain: &Domain) -> Result<()> {
-    let payload = json!({ "key": domain.key, "name": domain.content.name });
-    audit::record(tx, actor, kind, ("business_domain", domain.id.0), &payload).await?;
-    events::push(tx, actor, &Event { kind, subject: domain.id.0, payload }).await
+async fn record(tx: &Transaction, actor: &Actor, kind: Kind<DomainPayload>, domain: &Domain) -> Result<()> {
+    let details = json!({ "key": domain.key, "name": domain.content.name });
+    audit::record(tx, actor, kind.name, ("business_domain", domain.id.0), &details).await?;
+    events::push(tx, actor, kind, domain.id.0, &payload(domain.id, &domain.key, &domain.content)).await
+}
+
+/// A domain as it is told of.
+pub(crate) fn payload(id: DomainId, key: &str, content: &Content) -> DomainPayload {
+    DomainPayload { id: id.0, key: key.to_owned(), name: content.name.clone(), owner_team: content.owner_team.clone() }
+}
+
+/// The domain of an entry that is told of.
+pub(crate) async fn reference(conn: &AsyncPgConnection, tenant: TenantId, id: Option<DomainId>) -> Result<Option<Reference>> {
+    let Some(id) = id else { return Ok(None) };
+    let found = store::by_ids(conn, tenant, &[id]).await?.pop();
+    Ok(found.map(|domain| Reference { id: id.0, key: domain.key, name: domain.content.name }))
 }

@@ -1,11 +1,26 @@
-//! Events owed to subscribers: the outbox.
+//! Events: what is told of a change, to whoever listens.
 //!
-//! A change pushes its event in its own transaction; what is rolled back was never owed.
+//! | who | does |
+//! |---|---|
+//! | [`kinds`], [`payloads`] | what can be told |
+//! | [`push`] | owes an event, in the transaction of the change: what is rolled back was never owed |
+//! | [`stamping`] | gives committed events their place in the stream of their tenant: the relay calls it |
+//! | [`history`] | reads the stream, and removes what is too old |
+//! | [`live`] | how it is told to those who listen |
+//!
+//! The stream of a tenant is numbered from 1 without a gap, in the order in which the transactions were committed.
 
+pub mod history;
+pub mod kinds;
+pub mod live;
+pub mod payloads;
+pub mod stamping;
+
+use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_query;
-use diesel::sql_types::{Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -15,14 +30,10 @@ use crate::ids::{EventId, TenantId};
 use crate::schema::outbox;
 use crate::telemetry;
 
-/// Something that happened in the catalog: `metric.created`, `import.completed`, …
-#[derive(Debug, Clone)]
-pub struct Event {
-    pub kind: &'static str,
-    /// The entity it happened to.
-    pub subject: Uuid,
-    pub payload: Value,
-}
+pub use history::{Bounds, after, bounds};
+pub use kinds::{Kind, sample};
+pub use payloads::Payload;
+pub use stamping::stamp;
 
 #[derive(Insertable)]
 #[diesel(table_name = outbox)]
@@ -30,20 +41,28 @@ struct NewEvent<'a> {
     tenant_id: TenantId,
     id: EventId,
     kind: &'a str,
+    version: i16,
     subject_id: Uuid,
-    payload: &'a Value,
+    payload: Value,
     actor_id: Option<Uuid>,
     trace_context: Value,
 }
 
-/// Owes this event to the tenant's subscribers.
-pub async fn push(mut conn: &AsyncPgConnection, actor: &Actor, event: &Event) -> Result<()> {
+/// Owes an event to the tenant's subscribers, in the caller's transaction. `subject` is what it happened to.
+pub async fn push<P: Payload>(
+    mut conn: &AsyncPgConnection,
+    actor: &Actor,
+    kind: Kind<P>,
+    subject: Uuid,
+    payload: &P,
+) -> Result<()> {
     let row = NewEvent {
         tenant_id: actor.tenant,
         id: EventId::new(),
-        kind: event.kind,
-        subject_id: event.subject,
-        payload: &event.payload,
+        kind: kind.name,
+        version: kind.version,
+        subject_id: subject,
+        payload: serde_json::to_value(payload)?,
         actor_id: Some(actor.id()).filter(|id| !id.is_nil()),
         trace_context: telemetry::trace_context(),
     };
@@ -51,41 +70,37 @@ pub async fn push(mut conn: &AsyncPgConnection, actor: &Actor, event: &Event) ->
     Ok(())
 }
 
-/// What kinds of things (`metric`, `objective`, …) unpublished events tell of, tenant by tenant, that have been committed since a
-/// snapshot of PostgreSQL, and the snapshot of now. With events younger than `oldest`; all of those without a snapshot. Needs
-/// a transaction of [`dispatch`](crate::db::Db::dispatch).
-pub async fn committed_since(
-    mut conn: &AsyncPgConnection,
-    since: Option<&str>,
-    oldest: EventId,
-) -> Result<(String, Vec<(TenantId, String)>)> {
-    #[derive(QueryableByName)]
-    struct Now {
-        #[diesel(sql_type = Text)]
-        snapshot: String,
-    }
-    #[derive(QueryableByName)]
-    struct Changed {
-        #[diesel(sql_type = SqlUuid)]
-        tenant_id: TenantId,
-        #[diesel(sql_type = Text)]
-        kind: String,
-    }
-    // Taken before the events are read: what is committed in between is found now and again the next time.
-    let now: Now = sql_query("SELECT pg_current_snapshot()::text AS snapshot").get_result(&mut conn).await?;
-    // xmin has 32 of a transaction id's 64 bits; the others are those of the newest id, or one less.
-    let changed: Vec<Changed> = sql_query(
-        "SELECT DISTINCT tenant_id, split_part(kind, '.', 1) AS kind
-         FROM outbox, LATERAL (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS newest) AS clock
-         WHERE published_at IS NULL AND id > $1
-           AND ($2 IS NULL OR NOT pg_visible_in_snapshot(
-               (outbox.xmin::text::bigint + (newest >> 32 << 32)
-                   - CASE WHEN outbox.xmin::text::bigint > (newest & 4294967295) THEN 4294967296 ELSE 0 END)::text::xid8,
-               $2::pg_snapshot))",
-    )
-    .bind::<SqlUuid, _>(oldest)
-    .bind::<Nullable<Text>, _>(since)
-    .load(&mut conn)
-    .await?;
-    Ok((now.snapshot, changed.into_iter().map(|changed| (changed.tenant_id, changed.kind)).collect()))
+/// An event with its place in the stream of its tenant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, QueryableByName)]
+pub struct Stamped {
+    #[diesel(sql_type = sql_types::Uuid)]
+    pub tenant: TenantId,
+    /// From 1, without a gap.
+    #[diesel(sql_type = sql_types::BigInt)]
+    pub sequence: i64,
+    #[diesel(sql_type = sql_types::Uuid)]
+    pub id: EventId,
+    #[diesel(sql_type = sql_types::Text)]
+    pub kind: String,
+    /// Of the payload, for the kind.
+    #[diesel(sql_type = sql_types::SmallInt)]
+    pub version: i16,
+    /// What it happened to.
+    #[diesel(sql_type = sql_types::Nullable<sql_types::Uuid>)]
+    pub subject: Option<Uuid>,
+    #[diesel(sql_type = sql_types::Jsonb)]
+    pub payload: Value,
+    /// The user or API key that did it; `None` for the system.
+    #[diesel(sql_type = sql_types::Nullable<sql_types::Uuid>)]
+    pub actor: Option<Uuid>,
+    /// When the transaction of the change began.
+    #[diesel(sql_type = sql_types::Timestamptz)]
+    pub occurred_at: DateTime<Utc>,
+    /// W3C trace context of the change.
+    #[diesel(sql_type = sql_types::Jsonb)]
+    pub trace_context: Value,
 }
+
+/// The columns of the outbox as [`Stamped`] names them.
+const STAMPED: &str = "outbox.tenant_id AS tenant, outbox.sequence, outbox.id, outbox.kind, outbox.version, \
+     outbox.subject_id AS subject, outbox.payload, outbox.actor_id AS actor, outbox.created_at AS occurred_at, outbox.trace_context";

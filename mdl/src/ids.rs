@@ -72,6 +72,7 @@ typed_ids! {
     ImportId,
     DocumentId,
     JobId,
+    BatchId,
     EventId,
     AuditId,
     BackupId,

@@ -18,6 +18,11 @@ pub const JOB_RUN_SECONDS: &str = "mdl_job_run_seconds";
 pub const JOB_WAIT_SECONDS: &str = "mdl_job_wait_seconds";
 pub const JOBS_RESCUED: &str = "mdl_jobs_rescued_total";
 pub const JOBS_RUNNING: &str = "mdl_jobs_running";
+pub const OUTBOX_EVENTS: &str = "mdl_outbox_events";
+pub const OUTBOX_OLDEST_SECONDS: &str = "mdl_outbox_oldest_seconds";
+pub const EVENTS_PUBLISHED: &str = "mdl_events_published_total";
+pub const EVENTS_LEADER: &str = "mdl_events_leader";
+pub const SCHEDULE_TIMES: &str = "mdl_schedule_times_total";
 pub const IMPORT_ROWS: &str = "mdl_import_rows_total";
 pub const SIGN_INS: &str = "mdl_sign_ins_total";
 pub const RATE_LIMITED: &str = "mdl_rate_limited_total";
@@ -33,6 +38,8 @@ pub const BACKUP_BYTES: &str = "mdl_backup_bytes";
 pub const BACKUP_DEVIATION: &str = "mdl_backup_size_deviation_ratio";
 pub const BACKUP_VERIFIED_AT: &str = "mdl_backup_last_verified_timestamp";
 pub const BACKUP_OVERDUE: &str = "mdl_backup_overdue";
+pub const WARMED: &str = "mdl_warmed_answers_total";
+pub const WARM_SECONDS: &str = "mdl_warm_seconds";
 
 /// Name, kind and meaning of each instrument, as `/metrics` and docs/operations/instruments.md show it.
 pub const ALL: &[(&str, Kind, &str)] = &[
@@ -56,6 +63,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (JOB_WAIT_SECONDS, Kind::Seconds, "Time from when a job was due to its start, by queue"),
     (JOBS_RESCUED, Kind::Counter, "Jobs whose lease ended or that Redis forgot, taken up again"),
     (JOBS_RUNNING, Kind::Gauge, "Jobs that this worker runs now, by queue"),
+    (OUTBOX_EVENTS, Kind::Gauge, "Events that are committed and not yet published, as the leading worker sees them"),
+    (OUTBOX_OLDEST_SECONDS, Kind::Gauge, "Age of the oldest event that is not yet published, as the leading worker sees it"),
+    (EVENTS_PUBLISHED, Kind::Counter, "Events published by this worker"),
+    (EVENTS_LEADER, Kind::Gauge, "1 in the one worker that publishes events"),
+    (SCHEDULE_TIMES, Kind::Counter, "Times of schedules by schedule and outcome (fired, skipped, missed)"),
     (IMPORT_ROWS, Kind::Counter, "Imported entries by outcome (created, updated, unchanged, failed)"),
     (SIGN_INS, Kind::Counter, "Sign-in attempts by outcome (ok, refused)"),
     (RATE_LIMITED, Kind::Counter, "Requests refused by a rate limit, by limit"),
@@ -75,6 +87,8 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     ),
     (BACKUP_VERIFIED_AT, Kind::Gauge, "When the newest verified backup was made, in seconds since 1970; 0 when there is none"),
     (BACKUP_OVERDUE, Kind::Gauge, "1 when no backup has been verified for longer than MDL_BACKUP_MAX_AGE_HOURS"),
+    (WARMED, Kind::Counter, "Operations that were to be warmed, by outcome (made, kept, refused, or left to a busy api)"),
+    (WARM_SECONDS, Kind::Seconds, "Time to warm one api for one tenant"),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

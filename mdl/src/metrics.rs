@@ -7,6 +7,7 @@ pub mod changes;
 pub mod definition;
 pub mod filter;
 pub mod lineage;
+pub(crate) mod news;
 mod operations;
 pub mod related;
 pub mod search;

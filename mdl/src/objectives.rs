@@ -8,6 +8,7 @@ pub mod progress;
 pub mod store;
 
 pub use key_results::{KeyResult, KeyResultContent, KeyResultDirection};
+pub(crate) use operations::payload;
 pub use operations::{NewObjective, archive, create, update};
 pub use progress::KeyResultStatus;
 

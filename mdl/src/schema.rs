@@ -122,6 +122,17 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
+    event_streams (tenant_id) {
+        tenant_id -> Uuid,
+        last_sequence -> Int8,
+        kept_from -> Int8,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
     idempotency_keys (tenant_id, actor_id, key) {
         tenant_id -> Uuid,
         actor_id -> Uuid,
@@ -204,6 +215,22 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
+    job_attempts (tenant_id, job_id, lease_token) {
+        tenant_id -> Uuid,
+        job_id -> Uuid,
+        lease_token -> Int8,
+        number -> Int4,
+        worker -> Nullable<Text>,
+        started_at -> Nullable<Timestamptz>,
+        finished_at -> Timestamptz,
+        outcome -> Text,
+        error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
     jobs (tenant_id, id) {
         tenant_id -> Uuid,
         id -> Uuid,
@@ -227,6 +254,13 @@ diesel::table! {
         dispatched_at -> Nullable<Timestamptz>,
         started_at -> Nullable<Timestamptz>,
         finished_at -> Nullable<Timestamptz>,
+        turn -> Int8,
+        unique_until -> Nullable<Timestamptz>,
+        batch_id -> Nullable<Uuid>,
+        waits_for -> Nullable<Uuid>,
+        progress_done -> Nullable<Int8>,
+        progress_total -> Nullable<Int8>,
+        progress_message -> Nullable<Text>,
     }
 }
 
@@ -392,6 +426,30 @@ diesel::table! {
         created_at -> Timestamptz,
         sequence -> Nullable<Int8>,
         published_at -> Nullable<Timestamptz>,
+        version -> Int2,
+        transaction_id -> Int8,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    outbox_commits (tenant_id, transaction_id) {
+        tenant_id -> Uuid,
+        transaction_id -> Int8,
+        position -> Nullable<Int8>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    queue_settings (tenant_id, queue) {
+        tenant_id -> Uuid,
+        queue -> Text,
+        paused_at -> Nullable<Timestamptz>,
+        concurrency -> Nullable<Int4>,
+        updated_at -> Timestamptz,
     }
 }
 
@@ -427,6 +485,40 @@ diesel::table! {
         restore_seconds -> Nullable<Float8>,
         differences -> Array<Text>,
         error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    schedule_slots (tenant_id, schedule, slot) {
+        tenant_id -> Uuid,
+        schedule -> Text,
+        slot -> Timestamptz,
+        outcome -> Text,
+        job_id -> Nullable<Uuid>,
+        fired_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    schedules (tenant_id, name) {
+        tenant_id -> Uuid,
+        name -> Text,
+        description -> Text,
+        expression -> Text,
+        time_zone -> Text,
+        overlap -> Text,
+        catch_up -> Text,
+        enabled -> Bool,
+        queue -> Text,
+        kind -> Text,
+        payload -> Jsonb,
+        max_attempts -> Int4,
+        since -> Timestamptz,
+        paused_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -471,16 +563,36 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+
+    workers (tenant_id, name) {
+        tenant_id -> Uuid,
+        name -> Text,
+        host -> Text,
+        pid -> Int8,
+        version -> Text,
+        queues -> Array<Text>,
+        running -> Int4,
+        memory_bytes -> Nullable<Int8>,
+        started_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+        stopped_at -> Nullable<Timestamptz>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     api_keys,
     audit_log,
     backups,
     business_domains,
     documents,
+    event_streams,
     idempotency_keys,
     import_changes,
     import_issues,
     imports,
+    job_attempts,
     jobs,
     key_result_metrics,
     key_results,
@@ -490,9 +602,14 @@ diesel::allow_tables_to_appear_in_same_query!(
     metrics,
     objectives,
     outbox,
+    outbox_commits,
+    queue_settings,
     refresh_tokens,
     restore_drills,
+    schedule_slots,
+    schedules,
     sessions,
     tenants,
     users,
+    workers,
 );

@@ -80,6 +80,20 @@ pub async fn by_slug(app: &App, slug: &str) -> Result<Option<Tenant>> {
     Ok(tenant)
 }
 
+/// All tenants but [`SYSTEM`], in the order of their ids. Needs a transaction of [`dispatch`](crate::db::Db::dispatch).
+pub async fn all(mut conn: &AsyncPgConnection) -> Result<Vec<Tenant>> {
+    let query = tenants::table.filter(tenants::id.ne(SYSTEM)).order(tenants::id).select(Tenant::as_select());
+    Ok(query.load(&mut conn).await?)
+}
+
+/// The ids of all tenants but [`SYSTEM`], for work that sees to each of them.
+pub async fn all_ids(app: &App) -> Result<Vec<TenantId>> {
+    let tx = app.db.dispatch().await?;
+    let tenants = all(&tx).await?;
+    tx.commit().await?;
+    Ok(tenants.into_iter().map(|tenant| tenant.id).collect())
+}
+
 /// The tenant itself, on a connection that acts in it.
 pub async fn by_id(mut conn: &AsyncPgConnection, tenant: TenantId) -> Result<Option<Tenant>> {
     Ok(tenants::table.find(tenant).select(Tenant::as_select()).first(&mut conn).await.optional()?)

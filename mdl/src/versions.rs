@@ -127,12 +127,14 @@ impl Entities {
         match kind {
             "metric" => Self::of(&[Entity::Metrics]),
             "business_domain" | "domain" => Self::of(&[Entity::Domains]),
-            "objective" | "key_result" => Self::of(&[Entity::Objectives]),
+            "objective" | "key_result" | "keyResult" => Self::of(&[Entity::Objectives]),
             // An import that is stopped may have committed more than whoever stops it can know.
             "import" => Self::of(&[Entity::Imports, Entity::Metrics, Entity::Domains, Entity::Objectives]),
             "user" => Self::of(&[Entity::People]),
             // No answer that is kept holds any of these.
-            "session" | "api_key" | "tenant" | "cache" | "document" | "backup" => Self::NONE,
+            "session" | "api_key" | "apiKey" | "tenant" | "cache" | "document" | "job" | "backup" | "queue" | "schedule" => {
+                Self::NONE
+            }
             _ => Self::ALL,
         }
     }

@@ -3,10 +3,6 @@
 --
 -- They belong to no company, and so to the tenant mdl-system.
 
-SELECT set_config('app.tenant_id', '00000000-0000-0000-0000-000000000001', true);
-INSERT INTO tenants (id, slug, name) VALUES ('00000000-0000-0000-0000-000000000001', 'mdl-system', 'MDL itself') ON CONFLICT DO NOTHING;
-SELECT set_config('app.tenant_id', '', true);
-
 CREATE TABLE backups (
     tenant_id uuid NOT NULL REFERENCES tenants (id),
     id uuid NOT NULL,
@@ -34,11 +30,11 @@ CREATE TABLE backups (
     places text[] NOT NULL DEFAULT '{}',
     error text,
     CONSTRAINT backups_pkey PRIMARY KEY (tenant_id, id),
-    CONSTRAINT backups_state_known CHECK (state IN ('running', 'published', 'verified', 'failed'))
+    CONSTRAINT backups_state_known CHECK (state IN ('queued', 'running', 'published', 'verified', 'failed'))
 );
 CREATE INDEX backups_verified_idx ON backups (tenant_id, started_at) WHERE verified_at IS NOT NULL;
 COMMENT ON TABLE backups IS 'One run of a backup and what became of it.';
-COMMENT ON COLUMN backups.state IS 'running -> published (complete, and never restored yet) -> verified (restored, and found to be the same); or failed.';
+COMMENT ON COLUMN backups.state IS 'queued -> running -> published (complete, and never restored yet) -> verified (restored, and found to be the same); or failed.';
 COMMENT ON COLUMN backups.expected_bytes IS 'Of the dump, as the last one was; for progress.';
 COMMENT ON COLUMN backups.error IS 'Why it failed, or what was wrong when it was restored on trial.';
 

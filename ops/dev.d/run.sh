@@ -80,6 +80,8 @@ export_environment() {
   export MDL_SHUTDOWN_GRACE_SECONDS="${MDL_SHUTDOWN_GRACE_SECONDS:-10}"
   export MDL_WORKER_GRACE_SECONDS="${MDL_WORKER_GRACE_SECONDS:-10}"
   export MDL_WEB_DIR="${MDL_WEB_DIR:-$ROOT/web/dist}"
+  export MDL_WARM_SECRET="${MDL_WARM_SECRET:-$(random_password)}"
+  export MDL_WARM_API_URLS="${MDL_WARM_API_URLS:-http://$MDL_HTTP_ADDR}"
   export_files
 }
 

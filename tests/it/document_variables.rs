@@ -234,7 +234,7 @@ impl<'a> Paths<'a> {
         let prepared =
             self.executor.prepare(request(document.operations().len(), variables), document.clone(), true).ok().unwrap();
         match self.executor.execute(prepared, self.operation()).await {
-            Answer::Executed(response) => serde_json::to_value(response).unwrap(),
+            Answer::Executed(executed) => serde_json::from_str(&executed.to_json()).unwrap(),
             Answer::Rejected(errors) => json!({ "errors": errors }),
             Answer::TimedOut => panic!("timed out"),
         }

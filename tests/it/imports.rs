@@ -240,7 +240,11 @@ async fn only_what_differs_is_written_and_a_dry_run_writes_nothing() {
     assert_eq!(metric(&test, "METRIC-1").await.version, Semver { major: 1, minor: 5, patch: 0 });
     assert_eq!(count(&client, "metric_versions").await, 6);
     assert_eq!(count(&client, "metric_edges").await, 4);
-    assert_eq!(count(&client, "outbox WHERE kind = 'metric.updated'").await, 2);
+    assert_eq!(count(&client, "outbox WHERE kind IN ('metric.updated', 'metric.definition.changed')").await, 2);
+    assert_eq!(
+        count(&client, "outbox WHERE (payload ->> 'breaking')::boolean AND payload #>> '{domain,name}' = 'Growth'").await,
+        1
+    );
     assert_eq!(count(&client, "outbox WHERE kind = 'import.completed'").await, 3);
 }
 

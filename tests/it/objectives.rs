@@ -175,7 +175,7 @@ async fn key_results_are_changed_and_archived() {
     let changed = json!({ "id": id, "currentValue": 5.0, "expectedVersion": 1 });
     let changed = editor.mutate("updateKeyResult", changed, "keyResult { progress currentValue revision }").await;
     assert_eq!(changed.payload()["keyResult"], json!({ "progress": 0.5, "currentValue": 5.0, "revision": 2 }));
-    let told = app.database.text("SELECT payload->>'currentValue' FROM outbox WHERE kind = 'key_result.progress_changed'").await;
+    let told = app.database.text("SELECT payload->>'currentValue' FROM outbox WHERE kind = 'keyResult.progress.changed'").await;
     assert_eq!(told.as_deref(), Some("5.0"));
 
     editor.write("archiveKeyResult", json!({ "id": id, "expectedVersion": 2 })).await;

@@ -71,14 +71,18 @@ impl TestApp {
     /// Starts another API on the same servers, with these settings changed, and gives its app and its address. A client of
     /// the first is one of this, too, at this address.
     pub async fn another_api(&self, settings: &[(&str, &str)]) -> (App, String) {
+        let app = self.app_with(settings);
+        let base = serve(&app, &self.keys, &self.stop).await;
+        (app, base)
+    }
+
+    fn app_with(&self, settings: &[(&str, &str)]) -> App {
         let mut environment = self.environment.clone();
         for (name, value) in settings {
             environment.retain(|(known, _)| known != name);
             environment.push(((*name).to_owned(), (*value).to_owned()));
         }
-        let app = App::new(config(&environment)).expect("an app");
-        let base = serve(&app, &self.keys, &self.stop).await;
-        (app, base)
+        App::new(config(&environment)).expect("an app")
     }
 
     /// The command line's actor in the first tenant: may everything.
@@ -114,8 +118,16 @@ impl TestApp {
 
     /// Runs a worker in this process until the test ends.
     pub fn start_worker(&self) {
+        self.run_worker(self.app.clone());
+    }
+
+    /// The same with these settings changed.
+    pub fn start_worker_with(&self, settings: &[(&str, &str)]) {
+        self.run_worker(self.app_with(settings));
+    }
+
+    fn run_worker(&self, app: App) {
         let stop = mdl_worker::Stop { gently: self.stop.clone(), now: self.stop.clone() };
-        let app = self.app.clone();
         tokio::spawn(async move { mdl_worker::run(app, mdl_worker::jobs::registry(), stop).await.expect("the worker runs") });
     }
 

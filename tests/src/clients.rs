@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::root;
 
 /// One that was added last: a folder without it is of an earlier version.
-const NEWEST: &str = "node_modules/@graphql-codegen/client-preset";
+const NEWEST: &str = "node_modules/s3rver";
 
 /// The folder with its packages installed; `None` where that cannot be, which the test then says and passes.
 pub fn folder() -> Option<PathBuf> {

@@ -88,38 +88,55 @@ impl Drop for PrivateRedis {
 }
 
 /// The real worker program, as an operator runs it.
-pub struct WorkerProcess(Child);
+pub struct WorkerProcess {
+    process: Child,
+    ops_port: u16,
+}
 
 impl WorkerProcess {
     pub fn start(app: &TestApp) -> Self {
+        let ops_port = free_port();
         let process = Command::new(binary("mdl-worker"))
             .arg("run")
             .envs(app.environment())
-            .env("MDL_WORKER_OPS_ADDR", format!("127.0.0.1:{}", free_port()))
+            .env("MDL_WORKER_OPS_ADDR", format!("127.0.0.1:{ops_port}"))
             .stdout(Stdio::null())
             .spawn()
             .expect("mdl-worker, which cargo build --workspace --bins makes");
-        Self(process)
+        Self { process, ops_port }
+    }
+
+    /// Whether it is the one that publishes events, as its instruments say.
+    pub async fn publishes(&self) -> bool {
+        let page = reqwest::get(format!("http://127.0.0.1:{}/metrics", self.ops_port)).await;
+        let page = page.expect("the instruments of a worker").text().await.expect("text");
+        page.lines().any(|line| line == "mdl_events_leader 1")
+    }
+
+    /// SIGSTOP: its connections stay open, and it does nothing.
+    pub fn pause(&self) {
+        let told = Command::new("kill").args(["-STOP", &self.process.id().to_string()]).status().expect("kill");
+        assert!(told.success());
     }
 
     /// SIGKILL: no goodbye.
     pub fn kill(&mut self) {
-        self.0.kill().expect("the worker ends");
-        self.0.wait().expect("the worker has ended");
+        self.process.kill().expect("the worker ends");
+        self.process.wait().expect("the worker has ended");
     }
 
     /// SIGTERM, and the exit code.
     pub fn terminate(mut self) -> Option<i32> {
-        let told = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().expect("kill");
+        let told = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().expect("kill");
         assert!(told.success());
-        let status = self.0.wait().expect("the worker has ended");
+        let status = self.process.wait().expect("the worker has ended");
         status.code()
     }
 }
 
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
-        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+        if self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
             self.kill();
         }
     }

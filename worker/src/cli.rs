@@ -42,6 +42,7 @@ impl Command {
     pub async fn ask(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Run(_) => anyhow::bail!("`run` is not a command beside the worker"),
+            Command::Backup(backup::BackupCommand::Keygen) => backup::keygen(),
             Command::Backup(command) => told(async |app| command.run(app).await).await,
         }
     }

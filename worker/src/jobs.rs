@@ -7,11 +7,21 @@
 //! |---|---|
 //! | `Ok(Done::Finished)` | succeeded |
 //! | `Ok(Done::Cancelled)` | cancelled |
+//! | `Ok(Done::Snooze(duration))` | run again after that long; the attempt does not count |
 //! | `Err` that repeating may mend ([`mdl::Error::Unavailable`], `Internal`, `VersionConflict`) | tried again after the kind's backoff, until its attempts are used up |
 //! | any other `Err` | dead at once |
 //! | a panic, or more time than the kind's timeout | as an `Err` that repeating may mend |
 
+mod announce_expiring_keys;
+mod back_up;
 mod import_catalog;
+mod prune_backups;
+mod prune_credentials;
+mod prune_jobs;
+mod restore_drill;
+mod tidy_imports;
+mod warm_cache;
+mod watch_backups;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +31,7 @@ use futures::future::BoxFuture;
 use mdl::db::Transaction;
 use mdl::ids::{JobId, TenantId};
 use mdl::jobs::Job;
-use mdl::jobs::ledger::{self, Claimed, Outcome};
+use mdl::jobs::ledger::{self, Claimed, Outcome, Progress};
 use mdl::{App, Error, telemetry};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +41,17 @@ use crate::link::with_sources;
 
 /// Every kind of job that `mdl-worker` does: one line for each.
 pub fn registry() -> Registry {
-    Registry::default().with(import_catalog::run)
+    Registry::default()
+        .with(import_catalog::run)
+        .with(tidy_imports::run)
+        .with(announce_expiring_keys::run)
+        .with(prune_jobs::run)
+        .with(prune_credentials::run)
+        .with(warm_cache::run)
+        .with(back_up::run)
+        .with(restore_drill::run)
+        .with(prune_backups::run)
+        .with(watch_backups::run)
 }
 
 /// What a handler came to.
@@ -40,6 +60,8 @@ pub enum Done {
     Finished,
     /// It stopped because [`JobContext::cancelled`] asked it to.
     Cancelled,
+    /// It cannot be done yet: run it again after this long. Not an attempt.
+    Snooze(Duration),
 }
 
 /// What a handler is given besides its payload. Cheap to clone.
@@ -59,6 +81,13 @@ impl JobContext {
     /// Fires when somebody asked for this job to be stopped. A handler that does not end within ten seconds is dropped.
     pub fn cancelled(&self) -> &CancellationToken {
         &self.cancelled
+    }
+
+    /// Tells operators how far it has come: at most about once a second, since each call writes.
+    pub async fn progress(&self, progress: &Progress) -> mdl::Result<()> {
+        let tx = self.app.db.begin(self.tenant).await?;
+        ledger::report_progress(&tx, self.tenant, (self.id, self.lease_token), progress).await?;
+        tx.commit().await
     }
 
     /// Commits what the handler did, unless another worker has taken the job over in the meantime: then nothing is written,
@@ -144,6 +173,7 @@ impl Registry {
         match (kind.run)(job.payload, ctx).instrument(span).await {
             Ok(Ok(Done::Finished)) => Outcome::Succeeded,
             Ok(Ok(Done::Cancelled)) => Outcome::Cancelled,
+            Ok(Ok(Done::Snooze(run_in))) => Outcome::Snoozed { run_in },
             Ok(Err(error)) if may_pass(&error) => self.failed(&job.kind, attempt, with_sources(&error)),
             Ok(Err(error)) => Outcome::Dead { error: with_sources(&error) },
             Err(error) => Outcome::Dead { error: format!("The payload cannot be read: {error}") },

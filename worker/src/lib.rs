@@ -4,10 +4,13 @@
 //! |---|---|
 //! | [`relay`] | moves due jobs from the ledger to Redis; rescues what was lost on the way |
 //! | [`queue`] | an apalis backend: takes ids from Redis, claims their rows with a lease |
+//! | [`publish`] | numbers the events that changes owe, and tells of them |
 //! | [`repair`] | tells caches of changes whose writer died before it could |
+//! | [`warming`] | finds when it is time to warm the apis' caches |
 //! | [`leases`] | keeps the leases, hears of cancellations and losses |
 //! | [`jobs`] | which handlers there are, and what they are given |
 //! | [`attempt`] | makes one outcome of whatever happens to a job, and writes it to the ledger |
+//! | [`schedule`] | what runs by the clock |
 //! | [`listen`] | PostgreSQL's notifications, which wake the relay and the leases |
 //! | [`ops`] | health and instruments |
 //!
@@ -21,10 +24,13 @@ pub mod leases;
 pub mod link;
 pub mod listen;
 pub mod ops;
+pub mod publish;
 pub mod queue;
 pub mod relay;
 pub mod repair;
+pub mod schedule;
 pub mod start;
+pub mod warming;
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -82,8 +88,8 @@ impl Shared {
         let lease = app.config.worker.lease_seconds;
         let db = Db::new(
             &DatabaseConfig {
-                // Relay, reconciler, repair, leases, ends, and one for each queue.
-                pool_size: 5 + registry.queues().len() as u32,
+                // Relay, reconciler, repair, schedules, leases, ends, and one for each queue.
+                pool_size: 6 + registry.queues().len() as u32,
                 // A statement that takes as long as a lease has come too late.
                 statement_timeout_seconds: settings.statement_timeout_seconds.min((lease / 3).max(1)),
                 ..settings.clone()
@@ -113,7 +119,7 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
     let shared = Shared::new(app, registry, stop.gently.clone());
     let all_done = CancellationToken::new();
     let (ends, ended) = unbounded_channel();
-    let mut recorder = tokio::spawn(attempt::record(ended, shared.db.clone(), shared.leases.clone()));
+    let mut recorder = tokio::spawn(attempt::record(ended, shared.db.clone(), shared.leases.clone(), shared.wake.clone()));
     let mut parts = start_parts(&shared, &all_done)?;
 
     let failed = CancellationToken::new();
@@ -221,10 +227,26 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
         reconcile.await;
         "reconciler"
     });
+    let publish = publish::publish(shared.clone())?;
+    parts.spawn(async move {
+        publish.await;
+        "publisher"
+    });
+    let table = schedule::definitions(schedule::TABLE, &shared.app.config.schedules)?;
+    let schedule = schedule::keep(shared.clone(), table);
+    parts.spawn(async move {
+        schedule.await;
+        "schedule"
+    });
     let repair = repair::repair(shared.clone());
     parts.spawn(async move {
         repair.await;
         "repair"
+    });
+    let warming = warming::schedule(shared.clone());
+    parts.spawn(async move {
+        warming.await;
+        "warming"
     });
     let listen = listen::listen(shared.clone(), all_done.clone());
     parts.spawn(async move {

@@ -6,6 +6,7 @@ use mdl::Actor;
 use mdl::documents::DocumentHash;
 use mdl::ids::TenantId;
 use mdl::versions::Stamp;
+use mdl::warming::used::UseId;
 use sha2::{Digest, Sha256};
 
 use super::policy::Policy;
@@ -59,6 +60,20 @@ impl Question {
     pub fn key(&self, stamp: &Stamp) -> Key {
         self.asked.clone().chain_update(stamp.bytes).finalize().into()
     }
+}
+
+/// Names what was asked within a tenant, whatever the day and the version of this program: by it is counted how often it is.
+pub fn use_id(actor: &Actor, document: &DocumentHash, operation: Option<&str>, variables: &Variables) -> UseId {
+    let mut asked = Sha256::new();
+    for permission in actor.permissions.iter() {
+        part(&mut asked, permission.as_str().as_bytes());
+    }
+    asked.update(b";");
+    asked.update(document);
+    part(&mut asked, operation.unwrap_or_default().as_bytes());
+    canonical_map(&mut asked, variables.iter().map(|(name, value)| (name.as_str(), value)).collect());
+    let hash: [u8; 32] = asked.finalize().into();
+    std::array::from_fn(|at| hash[at])
 }
 
 /// A value so that equal ones are hashed alike: the order of an object's fields means nothing.

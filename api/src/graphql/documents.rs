@@ -12,6 +12,7 @@ use mdl::page::{Page, PageArgs};
 
 use super::connection::{Connection, connection};
 use super::context::ContextExt;
+use super::eager::Plain;
 use super::error::{UserError, split, top_level};
 use super::global_id::{self, Kind};
 use super::guard::Needs;
@@ -21,6 +22,8 @@ use crate::documents::{Validator, publish};
 
 /// A document that clients may run by its id.
 pub struct PublishedDocument(pub documents::Document);
+
+impl Plain for PublishedDocument {}
 
 /// A document that clients may run by its id.
 #[Object]

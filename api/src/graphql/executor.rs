@@ -16,6 +16,7 @@ use mdl::instruments;
 use metrics::{counter, histogram};
 
 use super::context::Operation;
+use super::eager::{AsJson, answer_json};
 use super::error::coded;
 use super::limits;
 use super::schema::Schema;
@@ -69,11 +70,26 @@ impl Prepared {
 /// How an operation ended.
 pub enum Answer {
     /// It ran, perhaps with errors.
-    Executed(Response),
+    Executed(Executed),
     /// Nothing was executed: the document, its operation's name or its variables are wrong.
     Rejected(Vec<ServerError>),
     /// It took longer than a request may.
     TimedOut,
+}
+
+/// The answer of an operation that ran.
+pub struct Executed(Response);
+
+impl Executed {
+    /// Whether some of it failed.
+    pub fn failed(&self) -> bool {
+        !self.0.errors.is_empty()
+    }
+
+    /// As the caller gets it: `data`, `errors`.
+    pub fn to_json(&self) -> String {
+        answer_json(&self.0)
+    }
 }
 
 impl Executor {
@@ -144,7 +160,7 @@ impl Executor {
         let name = self.known_name(name);
         self.count(&name, Some(kind), if response.errors.is_empty() { "ok" } else { "error" });
         histogram!(instruments::GRAPHQL_OPERATION_SECONDS, "operation" => name).record(start.elapsed().as_secs_f64());
-        Answer::Executed(response)
+        Answer::Executed(Executed(response))
     }
 
     /// The request to execute, if the operation and its variables fit the schema.
@@ -162,7 +178,7 @@ impl Executor {
             }
         }
         request.set_parsed_query(document.document.clone());
-        Ok(request)
+        Ok(if document.repeats { request } else { request.data(AsJson) })
     }
 
     /// Whether an operation with these variables is executed without asking the validation again.

@@ -19,6 +19,8 @@ pub enum Kind {
     KeyResult,
     Import,
     Document,
+    Backup,
+    RestoreDrill,
 }
 
 const LETTERS: &[(Kind, u8)] = &[
@@ -30,6 +32,8 @@ const LETTERS: &[(Kind, u8)] = &[
     (Kind::KeyResult, b'k'),
     (Kind::Import, b'i'),
     (Kind::Document, b'p'),
+    (Kind::Backup, b'b'),
+    (Kind::RestoreDrill, b'r'),
 ];
 
 impl fmt::Display for Kind {
@@ -43,6 +47,8 @@ impl fmt::Display for Kind {
             Kind::KeyResult => "key result",
             Kind::Import => "import",
             Kind::Document => "published document",
+            Kind::Backup => "backup",
+            Kind::RestoreDrill => "trial restore",
         })
     }
 }

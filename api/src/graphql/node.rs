@@ -80,8 +80,8 @@ async fn by_id(ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
         Kind::Import if ctx.actor().map_err(top_level)?.permissions.contains(Permission::CatalogImport) => {
             imports::find(ctx, &id).await?.map(Node::from)
         }
-        // API keys are listed by `apiKeys`, published documents by `documents`.
-        Kind::User | Kind::ApiKey | Kind::Import | Kind::Document => None,
+        // API keys are listed by `apiKeys`, published documents by `documents`, backups by `backups`.
+        Kind::User | Kind::ApiKey | Kind::Import | Kind::Document | Kind::Backup | Kind::RestoreDrill => None,
     })
 }
 

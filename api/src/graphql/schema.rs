@@ -8,6 +8,7 @@ use mdl::config::GraphqlConfig;
 use mdl::tokens::Keys;
 
 use super::api_keys::{ApiKeyMutations, ApiKeyQueries};
+use super::backups::{BackupMutations, BackupQueries};
 use super::cache::CacheMutations;
 use super::documents::{DocumentMutations, DocumentQueries};
 use super::domains::{DomainMutations, DomainQueries};
@@ -34,6 +35,7 @@ pub struct Query(
     StatsQueries,
     ImportQueries,
     DocumentQueries,
+    BackupQueries,
 );
 
 /// What can be changed. The fields of one request run one after the other, each in a transaction of its own.
@@ -48,6 +50,7 @@ pub struct Mutation(
     ImportMutations,
     DocumentMutations,
     CacheMutations,
+    BackupMutations,
 );
 
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;

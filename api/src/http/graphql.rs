@@ -228,16 +228,20 @@ async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Out
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
         _ => match question(server, caller, &prepared) {
             Some((cache, question)) => {
-                let found = cache.answer(question, || execute(server, caller, prepared)).await;
+                if let (Some(used), Some(actor)) = (&server.used, &caller.actor) {
+                    used.count(actor, &prepared, &question);
+                }
+                let (found, source) = cache.answer(question, || execute(server, caller, prepared)).await;
+                source.count();
                 match found.map_err(|unkept| Unkept::clone(&unkept)) {
-                    Ok((entry, source)) => Ok(Outgoing::Kept(entry, source)),
+                    Ok(entry) => Ok(Outgoing::Kept(entry, source)),
                     Err(Unkept::Executed(body)) => Ok(Outgoing::Executed(body)),
                     Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
                     Err(Unkept::TimedOut) => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
                 }
             }
             None => match execute(server, caller, prepared).await {
-                Answer::Executed(response) => Ok(Outgoing::Executed(to_json(&response))),
+                Answer::Executed(executed) => Ok(Outgoing::Executed(executed.to_json())),
                 Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
                 Answer::TimedOut => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
             },
@@ -277,16 +281,16 @@ async fn run_once(
     // With several fields, one may have written before another failed: that is not repeated.
     let several = prepared.operation().root_fields > 1;
     match execute(server, caller, prepared).await {
-        Answer::Executed(response) if response.errors.is_empty() || several => {
-            let body = to_json(&response);
+        Answer::Executed(executed) if !executed.failed() || several => {
+            let body = executed.to_json();
             if let Err(error) = guard.finish(&serde_json::Value::String(body.clone())).await {
                 error!(%error, "Could not store the answer of a mutation under its idempotency key");
             }
             Ok(Outgoing::Executed(body))
         }
-        Answer::Executed(response) => {
+        Answer::Executed(executed) => {
             release(guard).await;
-            Ok(Outgoing::Executed(to_json(&response)))
+            Ok(Outgoing::Executed(executed.to_json()))
         }
         Answer::Rejected(errors) => {
             release(guard).await;

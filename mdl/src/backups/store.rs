@@ -17,7 +17,7 @@ use super::vault::Vault;
 use super::{Backup, BackupState, DrillState, RestoreDrill};
 use crate::app::App;
 use crate::error::Result;
-use crate::ids::{BackupId, DrillId};
+use crate::ids::{BackupId, DrillId, TenantId};
 use crate::page::{Page, PageArgs};
 use crate::schema::{backups, restore_drills};
 use crate::tenants::SYSTEM;
@@ -55,6 +55,7 @@ pub async fn start(app: &App, id: BackupId, requested_by: Option<Uuid>, encrypte
         .do_update()
         .set((
             backups::state.eq(BackupState::Running),
+            backups::started_at.eq(diesel::dsl::now),
             backups::error.eq(None::<String>),
             backups::finished_at.eq(None::<DateTime<Utc>>),
         ))
@@ -62,6 +63,27 @@ pub async fn start(app: &App, id: BackupId, requested_by: Option<Uuid>, encrypte
         .await?;
     tx.commit().await?;
     Ok(expected.and_then(|bytes| u64::try_from(bytes).ok()))
+}
+
+/// Notes that somebody asked for a backup, which the worker will make.
+pub async fn requested(
+    mut conn: &AsyncPgConnection,
+    id: BackupId,
+    requested_by: Option<Uuid>,
+    encrypted: bool,
+) -> Result<Backup> {
+    Ok(diesel::insert_into(backups::table)
+        .values((
+            backups::tenant_id.eq(SYSTEM),
+            backups::id.eq(id),
+            backups::state.eq(BackupState::Queued),
+            backups::requested_by.eq(requested_by),
+            backups::encrypted.eq(encrypted),
+            backups::program_version.eq(env!("CARGO_PKG_VERSION")),
+        ))
+        .returning(Backup::as_returning())
+        .get_result(&mut conn)
+        .await?)
 }
 
 /// Marks the backups failed whose makers died: called by the one that holds the lock.
@@ -238,24 +260,24 @@ pub async fn sizes_before(mut conn: &AsyncPgConnection, id: BackupId, limit: i64
 }
 
 /// When the newest of the verified backups that are still there was made.
-pub async fn newest_verified(mut conn: &AsyncPgConnection) -> Result<Option<Backup>> {
+pub async fn newest_verified(mut conn: &AsyncPgConnection, tenant: TenantId) -> Result<Option<Backup>> {
     Ok(backups::table
         .select(Backup::as_select())
-        .filter(backups::tenant_id.eq(SYSTEM).and(backups::verified_at.is_not_null()).and(backups::pruned_at.is_null()))
+        .filter(backups::tenant_id.eq(tenant).and(backups::verified_at.is_not_null()).and(backups::pruned_at.is_null()))
         .order(backups::started_at.desc())
         .first(&mut conn)
         .await
         .optional()?)
 }
 
-pub async fn by_id(mut conn: &AsyncPgConnection, id: BackupId) -> Result<Option<Backup>> {
-    Ok(backups::table.find((SYSTEM, id)).select(Backup::as_select()).first(&mut conn).await.optional()?)
+pub async fn by_id(mut conn: &AsyncPgConnection, tenant: TenantId, id: BackupId) -> Result<Option<Backup>> {
+    Ok(backups::table.find((tenant, id)).select(Backup::as_select()).first(&mut conn).await.optional()?)
 }
 
-/// Backups, newest first.
-pub async fn page(mut conn: &AsyncPgConnection, args: &PageArgs<ById>) -> Result<Page<Backup>> {
+/// Backups, newest first. Those who are not members of [`SYSTEM`] have none.
+pub async fn page(mut conn: &AsyncPgConnection, tenant: TenantId, args: &PageArgs<ById>) -> Result<Page<Backup>> {
     let mut query =
-        backups::table.filter(backups::tenant_id.eq(SYSTEM)).select(Backup::as_select()).limit(args.fetch()).into_boxed();
+        backups::table.filter(backups::tenant_id.eq(tenant)).select(Backup::as_select()).limit(args.fetch()).into_boxed();
     if let Some(ById(after)) = args.after {
         query = query.filter(backups::id.lt(BackupId(after)));
     }
@@ -267,7 +289,12 @@ pub async fn page(mut conn: &AsyncPgConnection, args: &PageArgs<ById>) -> Result
 }
 
 /// Trial restores, newest first; of one backup, or of all.
-pub async fn drills(mut conn: &AsyncPgConnection, backup: Option<BackupId>, args: &PageArgs<ById>) -> Result<Page<RestoreDrill>> {
+pub async fn drills(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    backup: Option<BackupId>,
+    args: &PageArgs<ById>,
+) -> Result<Page<RestoreDrill>> {
     let mut query = restore_drills::table
         .filter(restore_drills::tenant_id.eq(SYSTEM))
         .select(RestoreDrill::as_select())

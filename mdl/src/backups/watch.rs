@@ -1,22 +1,12 @@
-//! What operators are told of backups: rows to look at, instruments to alarm by, events to be sent.
-//!
-//! | event | when |
-//! |---|---|
-//! | `backup.completed` | a backup was restored on trial and is good |
-//! | `backup.failed` | none was made |
-//! | `backup.copy_failed` | it is not in the second place |
-//! | `backup.verification_failed` | it was not restored, or to something else |
-//! | `backup.size_deviated` | it is much smaller or larger than the last ones |
-//! | `backup.overdue` | none was verified for too long; once, until one is |
+//! What operators are told of backups: rows to look at, instruments to alarm by, events (`backup.…`) to be
+//! sent on.
 //!
 //! The events are those of the tenant [`SYSTEM`], whose members operate the deployment.
 
 use chrono::{TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use serde_json::{Value, json};
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use super::manifest::{Manifest, Proof};
 use super::store;
@@ -24,7 +14,8 @@ use super::vault::Vault;
 use crate::actor::Actor;
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::events::{self, Event};
+use crate::events::payloads::BackupPayload;
+use crate::events::{self, Kind, kinds};
 use crate::ids::{BackupId, DrillId};
 use crate::instruments;
 use crate::schema::outbox;
@@ -43,8 +34,8 @@ pub async fn published(app: &App, manifest: &Manifest, places: &[String]) -> Res
         metrics::gauge!(instruments::BACKUP_DEVIATION).set(deviation);
         if deviation.abs() * 100.0 > f64::from(app.config.backup.size_deviation_percent) {
             warn!(backup.id = %manifest.id, "A backup is {:+.0} % of the size of the last ones", deviation * 100.0);
-            let payload = json!({ "storedBytes": size, "deviation": deviation });
-            push(&tx, "backup.size_deviated", manifest.id.0, payload).await?;
+            let payload = BackupPayload { deviation: Some(deviation), ..about(manifest) };
+            push(&tx, kinds::BACKUP_SIZE_DEVIATED, &payload).await?;
         }
     }
     tx.commit().await?;
@@ -63,7 +54,7 @@ pub async fn backup_failed(app: &App, id: BackupId, why: &Error) -> Result<()> {
     error!(backup.id = %id, error = why, "A backup failed");
     let tx = app.db.begin(SYSTEM).await?;
     store::failed(&tx, id, &why).await?;
-    push(&tx, "backup.failed", id.0, json!({ "error": why })).await?;
+    push(&tx, kinds::BACKUP_FAILED, &failure(id, why)).await?;
     tx.commit().await
 }
 
@@ -72,7 +63,7 @@ pub async fn copy_failed(app: &App, id: BackupId, place: &Vault, why: &Error) ->
     error!(backup.id = %id, place = place.name(), error = why, "A backup could not be copied to the second place");
     metrics::counter!(instruments::BACKUPS, "outcome" => "copy_failed").increment(1);
     let tx = app.db.begin(SYSTEM).await?;
-    push(&tx, "backup.copy_failed", id.0, json!({ "place": place.name(), "error": why })).await?;
+    push(&tx, kinds::BACKUP_COPY_FAILED, &BackupPayload { place: Some(place.name().to_owned()), ..failure(id, why) }).await?;
     tx.commit().await
 }
 
@@ -80,14 +71,8 @@ pub async fn copy_failed(app: &App, id: BackupId, place: &Vault, why: &Error) ->
 pub async fn verified(app: &App, drill: DrillId, manifest: &Manifest, proof: &Proof) -> Result<()> {
     let tx = app.db.begin(SYSTEM).await?;
     store::drill_succeeded(&tx, drill, manifest.id, proof).await?;
-    let payload = json!({
-        "startedAt": manifest.started_at,
-        "storedBytes": manifest.database.stored.bytes,
-        "rows": manifest.rows(),
-        "files": manifest.files.count,
-        "verifiedAt": proof.verified_at,
-    });
-    push(&tx, "backup.completed", manifest.id.0, payload).await?;
+    let payload = BackupPayload { verified_at: Some(proof.verified_at), ..about(manifest) };
+    push(&tx, kinds::BACKUP_COMPLETED, &payload).await?;
     tx.commit().await?;
     overdue(app).await
 }
@@ -98,14 +83,14 @@ pub async fn verify_failed(app: &App, drill: DrillId, id: BackupId, why: &Error,
     error!(backup.id = %id, error = why, "A backup did not pass its trial restore");
     let tx = app.db.begin(SYSTEM).await?;
     store::drill_failed(&tx, drill, id, &why, &differences, is_bad).await?;
-    push(&tx, "backup.verification_failed", id.0, json!({ "error": why })).await?;
+    push(&tx, kinds::BACKUP_VERIFICATION_FAILED, &failure(id, why)).await?;
     tx.commit().await
 }
 
 /// Looks how old the newest verified backup is. Says so by instruments, and once by an event when it is too old.
 pub async fn overdue(app: &App) -> Result<()> {
     let tx = app.db.begin(SYSTEM).await?;
-    let newest = store::newest_verified(&tx).await?.map(|backup| backup.started_at);
+    let newest = store::newest_verified(&tx, SYSTEM).await?.map(|backup| backup.started_at);
     let allowed = TimeDelta::hours(i64::from(app.config.backup.max_age_hours));
     let is_overdue = newest.is_none_or(|made| Utc::now() - made > allowed);
     metrics::gauge!(instruments::BACKUP_VERIFIED_AT).set(newest.map_or(0.0, |made| made.timestamp() as f64));
@@ -113,21 +98,36 @@ pub async fn overdue(app: &App) -> Result<()> {
     // Where backups are not set up, it is for the instrument to say so.
     if is_overdue && app.config.backup.database_url.is_some() {
         let mut conn: &AsyncPgConnection = &tx;
-        let mut told = outbox::table.filter(outbox::tenant_id.eq(SYSTEM).and(outbox::kind.eq("backup.overdue"))).into_boxed();
+        let mut told =
+            outbox::table.filter(outbox::tenant_id.eq(SYSTEM).and(outbox::kind.eq(kinds::BACKUP_OVERDUE.name))).into_boxed();
         if let Some(made) = newest {
             told = told.filter(outbox::created_at.gt(made));
         }
         let told: i64 = told.count().get_result(&mut conn).await?;
         if told == 0 {
             warn!(newest = ?newest, "No backup was verified for more than {} h", allowed.num_hours());
-            push(&tx, "backup.overdue", Uuid::nil(), json!({ "newestVerified": newest })).await?;
+            push(&tx, kinds::BACKUP_OVERDUE, &BackupPayload::default()).await?;
         }
     }
     tx.commit().await
 }
 
-async fn push(conn: &AsyncPgConnection, kind: &'static str, subject: Uuid, payload: Value) -> Result<()> {
-    events::push(conn, &Actor::system(SYSTEM), &Event { kind, subject, payload }).await
+async fn push(conn: &AsyncPgConnection, kind: Kind<BackupPayload>, payload: &BackupPayload) -> Result<()> {
+    events::push(conn, &Actor::system(SYSTEM), kind, payload.id.unwrap_or_default(), payload).await
+}
+
+fn about(manifest: &Manifest) -> BackupPayload {
+    BackupPayload {
+        id: Some(manifest.id.0),
+        stored_bytes: Some(manifest.database.stored.bytes),
+        rows: Some(manifest.rows()),
+        files: Some(manifest.files.count),
+        ..BackupPayload::default()
+    }
+}
+
+fn failure(id: BackupId, why: String) -> BackupPayload {
+    BackupPayload { id: Some(id.0), error: Some(why), ..BackupPayload::default() }
 }
 
 /// An error with what it keeps from callers: operators look at backups.

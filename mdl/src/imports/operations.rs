@@ -11,13 +11,14 @@ use uuid::Uuid;
 use super::{Format, Import, ImportCatalog, ImportState, Mode, formats, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
-use crate::audit;
 use crate::error::{BoxError, Code, Error, Result};
+use crate::events::kinds::IMPORT_CANCELLED;
 use crate::ids::{ImportId, JobId, TenantId};
 use crate::jobs::{self, Enqueue};
 use crate::schema::{imports, jobs as ledger};
 use crate::storage::Stored;
 use crate::text::Problems;
+use crate::{audit, events};
 
 /// Longest text that is given inline, in bytes.
 const MAX_INLINE: usize = 1024 * 1024;
@@ -131,6 +132,9 @@ pub async fn cancel(app: &App, actor: &Actor, id: ImportId) -> Result<Import> {
         audit::record(&tx, actor, "import.cancel_requested", ("import", id.0), &json!({})).await?;
     }
     let import = store::by_id(&tx, actor.tenant, id).await?.ok_or_else(|| Error::not_found("import", id))?;
+    if state == ImportState::Queued {
+        events::push(&tx, actor, IMPORT_CANCELLED, id.0, &super::run::payload(&import)).await?;
+    }
     tx.commit().await?;
     if state == ImportState::Queued {
         app.storage.delete(&import.storage_key).await?;

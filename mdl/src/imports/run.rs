@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use chrono::Utc;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -20,7 +19,9 @@ use crate::actor::Actor;
 use crate::app::App;
 use crate::audit;
 use crate::error::{Error, Result};
-use crate::events::{self, Event};
+use crate::events;
+use crate::events::kinds::{IMPORT_CANCELLED, IMPORT_FAILED};
+use crate::events::payloads::ImportPayload;
 use crate::ids::{ImportId, TenantId};
 use crate::schema::imports;
 
@@ -272,17 +273,29 @@ async fn end(app: &App, tenant: TenantId, id: ImportId, state: ImportState, erro
         .await
         .optional()?;
     let Some(import) = ended else { return Ok(false) };
-    let kind = if state == ImportState::Cancelled { "import.cancelled" } else { "import.failed" };
-    let payload = json!({
-        "state": state, "fileName": import.file_name, "dryRun": import.dry_run, "error": error,
-        "created": import.created_count, "updated": import.updated_count, "unchanged": import.unchanged_count,
-        "failed": import.failed_count, "warnings": import.warning_count,
-    });
+    let kind = if state == ImportState::Cancelled { IMPORT_CANCELLED } else { IMPORT_FAILED };
+    let payload = payload(&import);
     let actor = Actor::system(tenant);
-    audit::record(&tx, &actor, kind, ("import", id.0), &payload).await?;
-    events::push(&tx, &actor, &Event { kind, subject: id.0, payload }).await?;
+    audit::record(&tx, &actor, kind.name, ("import", id.0), &serde_json::to_value(&payload)?).await?;
+    events::push(&tx, &actor, kind, id.0, &payload).await?;
     tx.commit().await?;
     Ok(true)
+}
+
+/// An import that has ended, as it is told of.
+pub(super) fn payload(import: &Import) -> ImportPayload {
+    ImportPayload {
+        id: import.id.0,
+        state: import.state.as_str().to_owned(),
+        file_name: import.file_name.clone(),
+        dry_run: import.dry_run,
+        error: import.error.clone(),
+        created: import.created_count,
+        updated: import.updated_count,
+        unchanged: import.unchanged_count,
+        failed: import.failed_count,
+        warnings: import.warning_count,
+    }
 }
 
 /// The file of an import that has ended is of no more use. One that cannot be removed now does no harm.

@@ -9,12 +9,14 @@ use uuid::Uuid;
 use super::changes::{self, ChangeTier, FieldChange};
 use super::definition::{Definition, Details, Status, check_key};
 use super::versions::{self, Semver};
-use super::{Metric, lineage, store};
+use super::{Metric, lineage, news, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::db::Transaction;
 use crate::error::{Code, Error, Problem, Result};
-use crate::events::Event;
+use crate::events::Kind;
+use crate::events::kinds::{METRIC_ARCHIVED, METRIC_CREATED};
+use crate::events::payloads::MetricPayload;
 use crate::ids::{MetricId, TenantId};
 use crate::schema::metrics;
 use crate::text::Problems;
@@ -74,7 +76,7 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewMetric) -> Result<(Met
         changes::between(&Definition::default(), &new.definition).into_iter().map(|change| change.field).collect();
     versions::insert(&tx, &metric, &new.definition, ChangeTier::Initial, &fields, new.message.as_deref()).await?;
     lineage::declare(&tx, actor.tenant, metric.id, &metric.key, &new.definition.details.relationships).await?;
-    record(&tx, actor, "metric.created", &metric, &fields).await?;
+    record(&tx, actor, "metric.created", METRIC_CREATED, &metric, ChangeTier::Initial, &fields).await?;
     tx.commit().await?;
     Ok((metric, new.definition.details))
 }
@@ -107,7 +109,7 @@ pub async fn update(
     if changed.is_empty() {
         return Ok((metric, before.details));
     }
-    let metric = write(&tx, actor, "metric.updated", metric, &after, &changed, update.message.as_deref()).await?;
+    let metric = write(&tx, actor, Written::Updated, metric, &after, &changed, update.message.as_deref()).await?;
     lineage::declare(&tx, actor.tenant, metric.id, &metric.key, &after.details.relationships).await?;
     tx.commit().await?;
     Ok((metric, after.details))
@@ -126,7 +128,7 @@ pub async fn archive(app: &App, actor: &Actor, id: MetricId, expected_revision: 
     after.summary.status = Status::Removed;
     metric.archived_at = Some(Utc::now());
     let changed = changes::between(&before, &after);
-    let metric = write(&tx, actor, "metric.archived", metric, &after, &changed, Some("Archived")).await?;
+    let metric = write(&tx, actor, Written::Archived, metric, &after, &changed, Some("Archived")).await?;
     tx.commit().await?;
     Ok((metric, after.details))
 }
@@ -154,17 +156,28 @@ async fn insert(mut conn: &AsyncPgConnection, actor: &Actor, new: &NewMetric) ->
         })
 }
 
-/// Writes the next revision: row, version, and an audit entry and an event of this kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Updated,
+    Archived,
+}
+
+/// Writes the next revision: row, version, audit entry and event.
 async fn write(
     tx: &Transaction,
     actor: &Actor,
-    kind: &'static str,
+    written: Written,
     metric: Metric,
     after: &Definition,
     changed: &[FieldChange],
     message: Option<&str>,
 ) -> Result<Metric> {
     let tier = ChangeTier::of(changed.iter().map(|change| change.field.as_str()));
+    let fields: Vec<String> = changed.iter().map(|change| change.field.clone()).collect();
+    let (action, kind) = match written {
+        Written::Updated => ("metric.updated", news::kind_of_update(&metric.summary, &after.summary, &fields)),
+        Written::Archived => ("metric.archived", METRIC_ARCHIVED),
+    };
     let row = metrics::table.filter(metrics::tenant_id.eq(metric.tenant_id).and(metrics::id.eq(metric.id)));
     let metric: Metric = diesel::update(row)
         .set((
@@ -179,9 +192,8 @@ async fn write(
         .returning(Metric::as_returning())
         .get_result(&mut &**tx)
         .await?;
-    let fields: Vec<String> = changed.iter().map(|change| change.field.clone()).collect();
     versions::insert(tx, &metric, after, tier, &fields, message).await?;
-    record(tx, actor, kind, &metric, &fields).await?;
+    record(tx, actor, action, kind, &metric, tier, &fields).await?;
     Ok(metric)
 }
 
@@ -201,8 +213,18 @@ fn check_message(problems: &mut Problems, message: Option<&str>) {
     }
 }
 
-async fn record(tx: &Transaction, actor: &Actor, kind: &'static str, metric: &Metric, fields: &[String]) -> Result<()> {
-    let payload = json!({ "key": metric.key, "version": metric.version.to_string(), "changedFields": fields });
-    audit::record(tx, actor, kind, ("metric", metric.id.0), &payload).await?;
-    events::push(tx, actor, &Event { kind, subject: metric.id.0, payload }).await
+async fn record(
+    tx: &Transaction,
+    actor: &Actor,
+    action: &str,
+    kind: Kind<MetricPayload>,
+    metric: &Metric,
+    tier: ChangeTier,
+    fields: &[String],
+) -> Result<()> {
+    let details = json!({ "key": metric.key, "version": metric.version.to_string(), "changedFields": fields });
+    audit::record(tx, actor, action, ("metric", metric.id.0), &details).await?;
+    let domain = domains::reference(tx, actor.tenant, metric.summary.domain_id).await?;
+    let payload = news::payload((metric.id, &metric.key), &metric.summary, metric.version, domain, tier, fields);
+    events::push(tx, actor, kind, metric.id.0, &payload).await
 }

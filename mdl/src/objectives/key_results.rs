@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::store;
+use super::{progress, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::db::Transaction;
 use crate::error::{Code, Error, Problem, Result};
-use crate::events::Event;
+use crate::events::Kind;
+use crate::events::kinds::{KEY_RESULT_ARCHIVED, KEY_RESULT_CREATED, KEY_RESULT_PROGRESS_CHANGED, KEY_RESULT_UPDATED};
+use crate::events::payloads::{KeyResultPayload, Reference};
 use crate::extra::Extra;
 use crate::ids::{KeyResultId, ObjectiveId, TenantId};
 use crate::metrics::definition::check_key;
@@ -124,7 +126,7 @@ pub async fn create(
     let position = store::next_position(&tx, actor.tenant, objective).await?;
     let key_result = insert(&tx, actor, objective, key, content, position).await?;
     link(&tx, actor.tenant, key_result.id, &metric_keys).await?;
-    record(&tx, actor, "key_result.created", &key_result).await?;
+    record(&tx, actor, KEY_RESULT_CREATED, &key_result).await?;
     tx.commit().await?;
     Ok(key_result)
 }
@@ -151,11 +153,8 @@ pub async fn update(
     if content == key_result.content && metric_keys == linked {
         return Ok(key_result);
     }
-    let kind = if content.current_value == key_result.content.current_value {
-        "key_result.updated"
-    } else {
-        "key_result.progress_changed"
-    };
+    let kind =
+        if content.current_value == key_result.content.current_value { KEY_RESULT_UPDATED } else { KEY_RESULT_PROGRESS_CHANGED };
     let key_result = write(&tx, actor, KeyResult { content, ..key_result }).await?;
     if metric_keys != linked {
         link(&tx, actor.tenant, id, &metric_keys).await?;
@@ -174,7 +173,7 @@ pub async fn archive(app: &App, actor: &Actor, id: KeyResultId, expected_revisio
         return Ok(key_result);
     }
     let key_result = write(&tx, actor, KeyResult { archived_at: Some(Utc::now()), ..key_result }).await?;
-    record(&tx, actor, "key_result.archived", &key_result).await?;
+    record(&tx, actor, KEY_RESULT_ARCHIVED, &key_result).await?;
     tx.commit().await?;
     Ok(key_result)
 }
@@ -265,8 +264,27 @@ fn distinct(keys: Vec<String>) -> Vec<String> {
     keys.into_iter().filter(|key| seen.insert(key.clone())).collect()
 }
 
-async fn record(tx: &Transaction, actor: &Actor, kind: &'static str, key_result: &KeyResult) -> Result<()> {
-    let payload = json!({ "key": key_result.key, "currentValue": key_result.content.current_value });
-    audit::record(tx, actor, kind, ("key_result", key_result.id.0), &payload).await?;
-    events::push(tx, actor, &Event { kind, subject: key_result.id.0, payload }).await
+async fn record(tx: &Transaction, actor: &Actor, kind: Kind<KeyResultPayload>, key_result: &KeyResult) -> Result<()> {
+    let details = json!({ "key": key_result.key, "currentValue": key_result.content.current_value });
+    audit::record(tx, actor, kind.name, ("key_result", key_result.id.0), &details).await?;
+    let objective = store::by_ids(tx, actor.tenant, &[key_result.objective_id]).await?.pop();
+    let objective = objective.ok_or_else(|| Error::internal("a key result has no objective"))?;
+    let objective = Reference { id: objective.id.0, key: objective.key, name: objective.content.name };
+    let payload = payload(key_result.id, &key_result.key, &key_result.content, objective);
+    events::push(tx, actor, kind, key_result.id.0, &payload).await
+}
+
+/// A key result as it is told of.
+pub(crate) fn payload(id: KeyResultId, key: &str, content: &KeyResultContent, objective: Reference) -> KeyResultPayload {
+    KeyResultPayload {
+        id: id.0,
+        key: key.to_owned(),
+        name: content.name.clone(),
+        objective,
+        unit: content.unit.clone(),
+        baseline_value: content.baseline_value,
+        target_value: content.target_value,
+        current_value: content.current_value,
+        progress: progress::progress(content),
+    }
 }

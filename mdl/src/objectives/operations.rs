@@ -11,7 +11,9 @@ use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::db::Transaction;
 use crate::error::{Code, Error, Problem, Result};
-use crate::events::Event;
+use crate::events::Kind;
+use crate::events::kinds::{OBJECTIVE_ARCHIVED, OBJECTIVE_CREATED, OBJECTIVE_UPDATED};
+use crate::events::payloads::{ObjectivePayload, Reference};
 use crate::ids::{ObjectiveId, TenantId};
 use crate::metrics::definition::check_key;
 use crate::schema::objectives;
@@ -64,7 +66,7 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewObjective) -> Result<O
                 Problem::new("key", Code::Taken, format!("There is an objective {:?} already", new.key))
             })
         })?;
-    record(&tx, actor, "objective.created", &objective).await?;
+    record(&tx, actor, OBJECTIVE_CREATED, &objective).await?;
     tx.commit().await?;
     Ok(objective)
 }
@@ -96,7 +98,7 @@ pub async fn update(
         return Ok(objective);
     }
     let objective = write(&tx, actor, Objective { content, ..objective }).await?;
-    record(&tx, actor, "objective.updated", &objective).await?;
+    record(&tx, actor, OBJECTIVE_UPDATED, &objective).await?;
     tx.commit().await?;
     Ok(objective)
 }
@@ -110,7 +112,7 @@ pub async fn archive(app: &App, actor: &Actor, id: ObjectiveId, expected_revisio
         return Ok(objective);
     }
     let objective = write(&tx, actor, Objective { archived_at: Some(Utc::now()), ..objective }).await?;
-    record(&tx, actor, "objective.archived", &objective).await?;
+    record(&tx, actor, OBJECTIVE_ARCHIVED, &objective).await?;
     tx.commit().await?;
     Ok(objective)
 }
@@ -140,8 +142,22 @@ async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: ObjectiveId, expec
     }
 }
 
-async fn record(tx: &Transaction, actor: &Actor, kind: &'static str, objective: &Objective) -> Result<()> {
-    let payload = json!({ "key": objective.key, "name": objective.content.name });
-    audit::record(tx, actor, kind, ("objective", objective.id.0), &payload).await?;
-    events::push(tx, actor, &Event { kind, subject: objective.id.0, payload }).await
+async fn record(tx: &Transaction, actor: &Actor, kind: Kind<ObjectivePayload>, objective: &Objective) -> Result<()> {
+    let details = json!({ "key": objective.key, "name": objective.content.name });
+    audit::record(tx, actor, kind.name, ("objective", objective.id.0), &details).await?;
+    let domain = domains::reference(tx, actor.tenant, objective.content.domain_id).await?;
+    let payload = payload(objective.id, &objective.key, &objective.content, domain);
+    events::push(tx, actor, kind, objective.id.0, &payload).await
+}
+
+/// An objective as it is told of. `domain` is the one that the content names.
+pub(crate) fn payload(id: ObjectiveId, key: &str, content: &Content, domain: Option<Reference>) -> ObjectivePayload {
+    ObjectivePayload {
+        id: id.0,
+        key: key.to_owned(),
+        name: content.name.clone(),
+        status: content.status.as_str().to_owned(),
+        owner: content.owner.clone(),
+        domain,
+    }
 }

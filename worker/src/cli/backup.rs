@@ -1,5 +1,6 @@
 //! `mdl-worker backup`: making, proving, listing and bringing back backups.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -19,6 +20,12 @@ pub enum BackupCommand {
     List(List),
     /// Restore a backup on trial, with all its files, into a scratch database that is dropped again
     Verify(Verify),
+    /// Bring a backup back: into a new database, in place of the one in use, or one tenant's rows of it
+    Restore(Restore),
+    /// Put a restored database in the place of the one in use, which is kept under another name
+    Switch(Switch),
+    /// Remove backups that are older than their place keeps them; the newest verified ones stay
+    Prune(Prune),
     /// Print a new pair of keys: a file for MDL_BACKUP_IDENTITY_FILE, and in it what to set MDL_BACKUP_RECIPIENTS to
     Keygen,
 }
@@ -46,16 +53,56 @@ pub struct Verify {
     from: Option<String>,
 }
 
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// As `backup list` names it
+    id: BackupId,
+    /// The place to read it from; the first that has it when not given
+    #[arg(long, value_name = "URL")]
+    from: Option<String>,
+    /// Name of the new database; without it the name tells when the backup was made
+    #[arg(long, value_name = "DATABASE", conflicts_with = "tenant")]
+    into: Option<String>,
+    /// Put it in the place of the database in use, when it is restored and compared. Asks first
+    #[arg(long, conflicts_with = "tenant")]
+    in_place: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Only the rows of the tenant with this slug, in the database in use
+    #[arg(long, value_name = "SLUG")]
+    tenant: Option<String>,
+    /// Count what would change, and change nothing
+    #[arg(long, requires = "tenant")]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Switch {
+    /// The restored database
+    database: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
 impl BackupCommand {
     pub async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
         match self {
             Self::Now(now) => now.run(app).await,
             Self::List(list) => list.run(app).await,
             Self::Verify(verify) => verify.run(app).await,
-            Self::Keygen => {
-                print!("{}", seal::generate_identity());
-                Ok(ExitCode::SUCCESS)
-            }
+            Self::Restore(restore) => restore.run(app).await,
+            Self::Switch(switch) => switch.run(app).await,
+            Self::Prune(prune) => prune.run(app).await,
+            Self::Keygen => keygen(),
         }
     }
 }
@@ -150,4 +197,114 @@ impl List {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Needs no settings: it makes what one of them is to be set to.
+pub fn keygen() -> anyhow::Result<ExitCode> {
+    print!("{}", seal::generate_identity());
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Restore {
+    async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
+        if let Some(slug) = &self.tenant {
+            return self.tenant(app, slug).await;
+        }
+        if self.in_place && !self.yes {
+            confirm(
+                app,
+                &format!("The database in use will be replaced by the backup {}, and kept under another name.", self.id),
+            )?;
+        }
+        let progress = Progress::default();
+        let line = follow(&progress);
+        let restored = backups::restore(app, self.id, self.from.as_deref(), self.into.as_deref(), &progress).await;
+        drop(line);
+        let restored = restored.map_err(explain)?;
+        println!(
+            "Restored the backup {} of {} into the database {}: {} rows of {} tables, as they were",
+            self.id,
+            restored.manifest.started_at.format("%Y-%m-%d %H:%M:%S UTC"),
+            restored.database,
+            restored.manifest.rows(),
+            restored.manifest.inventory.tables.len()
+        );
+        if restored.files > 0 {
+            println!("Brought back {} files that were missing", restored.files);
+        }
+        if self.in_place {
+            switch(app, &restored.database).await?;
+        } else {
+            println!("To use it: mdl-worker backup switch {}", restored.database);
+        }
+        if restored.lacks_migrations {
+            println!("It is of an older version: run mdl-api migrate when it is in use");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn tenant(&self, app: &App, slug: &str) -> anyhow::Result<ExitCode> {
+        if !self.dry_run && !self.yes {
+            confirm(app, &format!("The catalog, people and imports of the tenant {slug} will be as in the backup {}.", self.id))?;
+        }
+        let progress = Progress::default();
+        let line = follow(&progress);
+        let changes = backups::restore_tenant(app, self.id, self.from.as_deref(), slug, self.dry_run, &progress).await;
+        drop(line);
+        println!("{:<22}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}", "table", "now", "backup", "added", "changed", "removed");
+        for change in changes.map_err(explain)? {
+            println!(
+                "{:<22}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}",
+                change.table, change.now, change.backed_up, change.added, change.changed, change.removed
+            );
+        }
+        println!("{}", if self.dry_run { "Nothing was changed" } else { "Restored" });
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Switch {
+    async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
+        if !self.yes {
+            confirm(app, &format!("The database in use will be replaced by {}, and kept under another name.", self.database))?;
+        }
+        switch(app, &self.database).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn switch(app: &App, database: &str) -> anyhow::Result<()> {
+    match backups::switch(app, database).await.map_err(explain)? {
+        Some(kept) => {
+            println!("{database} is in use now. What was in use before is kept as {kept}: drop it when it is not needed any more")
+        }
+        None => println!("{database} is in use already; kept answers are forgotten"),
+    }
+    Ok(())
+}
+
+impl Prune {
+    async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
+        let verb = if self.dry_run { "Would remove" } else { "Removed" };
+        for pruned in backups::prune(app, self.dry_run).await.map_err(explain)? {
+            println!("{verb} {} backups and {} files from {}", pruned.backups.len(), pruned.files, pruned.place);
+            for id in pruned.backups {
+                println!("  {id}");
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Goes on only if somebody types the name of the database in use.
+fn confirm(app: &App, consequence: &str) -> anyhow::Result<()> {
+    if !std::io::stdin().is_terminal() {
+        anyhow::bail!("{consequence} Say --yes to do that without a terminal");
+    }
+    let in_use = app.config.database.url.parse::<tokio_postgres::Config>()?.get_dbname().unwrap_or_default().to_owned();
+    eprint!("{consequence}\nType the name of the database in use ({in_use}) to go on: ");
+    let mut typed = String::new();
+    std::io::stdin().read_line(&mut typed)?;
+    anyhow::ensure!(typed.trim() == in_use, "Nothing was done");
+    Ok(())
 }

@@ -116,6 +116,13 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("PublishedDocument", NEVER),
     ("PublishedDocumentConnection", NEVER),
     ("PublishedDocumentEdge", NEVER),
+    // Whoever looks at a backup wants to see it move.
+    ("Backup", NEVER),
+    ("BackupConnection", NEVER),
+    ("BackupEdge", NEVER),
+    ("RestoreDrill", NEVER),
+    ("RestoreDrillConnection", NEVER),
+    ("RestoreDrillEdge", NEVER),
     // The caller's own.
     ("Me", NEVER),
     ("Tenant", NEVER),
@@ -139,6 +146,8 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Query", "me", NEVER),
     ("Query", "apiKeys", NEVER),
     ("Query", "documents", NEVER),
+    ("Query", "backups", NEVER),
+    ("Query", "restoreDrills", NEVER),
     ("Query", "import", NEVER),
     ("Query", "imports", NEVER),
     ("BusinessDomain", "metricCount", METRIC),

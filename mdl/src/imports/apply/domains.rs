@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
@@ -10,8 +10,10 @@ use super::super::entry::{DomainDraft, Entry, Kind, MetricDraft, ObjectiveDraft,
 use super::super::{ChangeAction, Severity};
 use super::record::Change;
 use super::{Applied, Item, Outcome, Session, differences};
-use crate::domains::{Content, key_of_name};
+use crate::domains::{Content, key_of_name, payload};
 use crate::error::{Code, Error, Result};
+use crate::events::kinds::{DOMAIN_CREATED, DOMAIN_UPDATED};
+use crate::events::payloads::Reference;
 use crate::extra::Extra;
 use crate::ids::DomainId;
 use crate::metrics::changes::FieldChange;
@@ -24,20 +26,26 @@ const MAX_KNOWN: usize = 20_000;
 pub struct Domains {
     /// By key and by name, as entries have named them.
     known: HashMap<String, DomainId>,
-    names: HashMap<DomainId, String>,
+    names: HashMap<DomainId, (String, String)>,
 }
 
 impl Domains {
     /// The name of a domain that has been seen.
     pub fn label(&self, id: DomainId) -> Option<&str> {
-        self.names.get(&id).map(String::as_str)
+        self.names.get(&id).map(|(_, name)| name.as_str())
+    }
+
+    /// A domain that has been seen, as entries in it are told of.
+    pub fn reference(&self, id: Option<DomainId>) -> Option<Reference> {
+        let id = id?;
+        self.names.get(&id).map(|(key, name)| Reference { id: id.0, key: key.clone(), name: name.clone() })
     }
 
     fn learn(&mut self, id: DomainId, key: &str, name: &str) {
         // A key wins over an equal name.
         self.known.insert(key.to_owned(), id);
         self.known.entry(name.to_owned()).or_insert(id);
-        self.names.insert(id, name.to_owned());
+        self.names.insert(id, (key.to_owned(), name.to_owned()));
     }
 }
 
@@ -148,7 +156,7 @@ impl Session {
                 )
                 .await?;
             if inserted == 1 {
-                self.event("domain.created", id.0, &json!({ "key": key, "name": name })).await?;
+                self.event(DOMAIN_CREATED, id.0, &payload(id, &key, &Content::named(name))).await?;
                 self.domains.learn(id, &key, name);
                 return Ok(id);
             }
@@ -188,7 +196,7 @@ impl Session {
                 applied.changes.push(Change { action: ChangeAction::Create, kind: Kind::Domain, key: key.clone(), fields });
             } else {
                 self.insert_domain(id, key, content).await?;
-                self.event("domain.created", id.0, &json!({ "key": key, "name": content.name })).await?;
+                self.event(DOMAIN_CREATED, id.0, &payload(id, key, content)).await?;
             }
             self.domains.learn(id, key, &content.name);
             return Ok(Outcome::Created);
@@ -215,7 +223,7 @@ impl Session {
                 self.absorb(DomainId(implied.get(0)), id).await?;
             }
             self.update_domain(id, key, content).await?;
-            self.event("domain.updated", id.0, &json!({ "key": key, "name": content.name })).await?;
+            self.event(DOMAIN_UPDATED, id.0, &payload(id, key, content)).await?;
         }
         self.domains.learn(id, key, &content.name);
         Ok(Outcome::Updated)

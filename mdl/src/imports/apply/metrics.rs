@@ -16,10 +16,13 @@ use super::super::entry::{Kind, MetricDraft};
 use super::record::Change;
 use super::{Applied, Item, Outcome, Session, refused};
 use crate::error::{Error, Result};
+use crate::events;
+use crate::events::kinds::METRIC_CREATED;
+use crate::events::payloads::MetricPayload;
 use crate::ids::{DomainId, EventId, MetricId};
 use crate::metrics::changes::{self, ChangeTier, FieldChange};
 use crate::metrics::definition::{Definition, Details, Direction, IndicatorKind, MetricType, Status, Summary, Tier};
-use crate::metrics::{Semver, lineage};
+use crate::metrics::{Semver, lineage, news};
 
 /// The columns that hold a metric's summary, in the order in which they are read and staged.
 const SUMMARY: &str = "name, short_name, description, category, tier, domain_id, indicator_kind, metric_type, status, tags, synonyms, \
@@ -28,7 +31,8 @@ const SUMMARY: &str = "name, short_name, description, category, tier, domain_id,
 /// The temporary table: a new state of a metric on each row, with all that its version, edges and event need.
 const CREATE_STAGING: &str = "
     CREATE TEMPORARY TABLE import_staging (
-        is_new boolean NOT NULL, id uuid NOT NULL, event_id uuid NOT NULL, key text NOT NULL,
+        is_new boolean NOT NULL, id uuid NOT NULL, event_id uuid NOT NULL, event_kind text NOT NULL, event_version smallint NOT NULL,
+        event jsonb NOT NULL, key text NOT NULL,
         name text NOT NULL, short_name text, description text NOT NULL, category text, tier text, domain_id uuid, indicator_kind text,
         metric_type text NOT NULL, status text NOT NULL, tags text[] NOT NULL, synonyms text[] NOT NULL, formula text, unit text,
         expected_direction text, owner_team text, technical_owner text, business_owner text, data_classification text,
@@ -39,7 +43,7 @@ const CREATE_STAGING: &str = "
     ) ON COMMIT DELETE ROWS";
 
 static STAGED: LazyLock<Vec<Type>> = LazyLock::new(|| {
-    let mut types = vec![Type::BOOL, Type::UUID, Type::UUID, Type::TEXT];
+    let mut types = vec![Type::BOOL, Type::UUID, Type::UUID, Type::TEXT, Type::INT2, Type::JSONB, Type::TEXT];
     types.extend([Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::UUID, Type::TEXT]);
     types.extend([Type::TEXT, Type::TEXT, Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::TEXT, Type::TEXT]);
     types.extend([Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL]);
@@ -122,10 +126,8 @@ impl Statements {
                 .await?,
             events: client
                 .prepare_typed(
-                    "INSERT INTO outbox (tenant_id, id, kind, subject_id, payload, actor_id, trace_context) \
-                     SELECT $1, event_id, CASE WHEN is_new THEN 'metric.created' ELSE 'metric.updated' END, id, \
-                     jsonb_build_object('key', key, 'version', version_major || '.' || version_minor || '.' || version_patch, \
-                     'changedFields', to_jsonb(changed_fields)), $2, $3 FROM import_staging",
+                    "INSERT INTO outbox (tenant_id, id, kind, version, subject_id, payload, actor_id, trace_context) \
+                     SELECT $1, event_id, event_kind, event_version, id, event, $2, $3 FROM import_staging",
                     &[Type::UUID, Type::UUID, Type::JSONB],
                 )
                 .await?,
@@ -146,6 +148,7 @@ struct Staged<'a> {
     is_new: bool,
     id: MetricId,
     draft: &'a MetricDraft,
+    event: events::Kind<MetricPayload>,
     version: Semver,
     revision: i32,
     tier: ChangeTier,
@@ -264,10 +267,17 @@ impl Session {
                 data_classification,
                 pii_involved,
             } = &state.draft.definition.summary;
-            let row: [&(dyn ToSql + Sync); 33] = [
+            let summary = &state.draft.definition.summary;
+            let domain = self.domains.reference(summary.domain_id);
+            let key = (state.id, state.draft.key.as_str());
+            let event = news::payload(key, summary, state.version, domain, state.tier, &state.changed_fields);
+            let row: [&(dyn ToSql + Sync); 36] = [
                 &state.is_new,
                 &state.id.0,
                 &EventId::new().0,
+                &state.event.name,
+                &state.event.version,
+                &Json(&event),
                 &state.draft.key,
                 name,
                 short_name,
@@ -345,6 +355,7 @@ fn compare<'a>(draft: &'a MetricDraft, present: Option<&Present>) -> Option<(Sta
             is_new: true,
             id: MetricId::new(),
             draft,
+            event: METRIC_CREATED,
             version: draft.version,
             revision: 1,
             tier: ChangeTier::Initial,
@@ -358,6 +369,7 @@ fn compare<'a>(draft: &'a MetricDraft, present: Option<&Present>) -> Option<(Sta
                 is_new: false,
                 id: present.id,
                 draft,
+                event: news::kind_of_update(&present.definition.summary, &draft.definition.summary, &changed_fields),
                 version: present.version.bump(tier),
                 revision: present.revision + 1,
                 tier,

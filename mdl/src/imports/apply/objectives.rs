@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
@@ -12,10 +12,14 @@ use super::super::entry::{KeyResultDraft, Kind, ObjectiveDraft};
 use super::record::Change;
 use super::{Applied, Item, Outcome, Session, differences};
 use crate::error::{Error, Result};
+use crate::events::kinds::{
+    KEY_RESULT_CREATED, KEY_RESULT_PROGRESS_CHANGED, KEY_RESULT_UPDATED, OBJECTIVE_CREATED, OBJECTIVE_UPDATED,
+};
+use crate::events::payloads::Reference;
 use crate::extra::Extra;
 use crate::ids::{DomainId, KeyResultId, ObjectiveId};
 use crate::metrics::changes::FieldChange;
-use crate::objectives::{Content, KeyResultContent, KeyResultDirection, ObjectiveStatus};
+use crate::objectives::{self, Content, KeyResultContent, KeyResultDirection, ObjectiveStatus, key_results};
 
 /// A key result as it is in the database.
 struct Present {
@@ -60,12 +64,14 @@ impl Session {
         let is_new = row.is_none();
         if !self.dry_run && (is_new || !fields.is_empty()) {
             self.put_objective(id, key, content, is_new).await?;
-            let kind = if is_new { "objective.created" } else { "objective.updated" };
-            self.event(kind, id.0, &json!({ "key": key, "name": content.name })).await?;
+            let kind = if is_new { OBJECTIVE_CREATED } else { OBJECTIVE_UPDATED };
+            let domain = self.domains.reference(content.domain_id);
+            self.event(kind, id.0, &objectives::payload(id, key, content, domain)).await?;
         }
         let (present, mut position) = if is_new { (HashMap::new(), 0) } else { self.key_results_of(id).await? };
+        let objective = Reference { id: id.0, key: key.clone(), name: content.name.clone() };
         for draft in key_results {
-            for mut field in self.write_key_result(id, draft, present.get(&draft.key), &mut position).await? {
+            for mut field in self.write_key_result(&objective, draft, present.get(&draft.key), &mut position).await? {
                 field.field = format!("key_results.{}.{}", draft.key, field.field);
                 fields.push(field);
             }
@@ -122,7 +128,7 @@ impl Session {
     /// Writes a key result where it differs. Returns in which fields it did.
     async fn write_key_result(
         &self,
-        objective: ObjectiveId,
+        objective: &Reference,
         draft: &KeyResultDraft,
         present: Option<&Present>,
         position: &mut i32,
@@ -151,7 +157,7 @@ impl Session {
             return Ok(fields);
         }
         let id = present.map_or_else(KeyResultId::new, |present| present.id);
-        self.put_key_result(id, objective, draft, present.is_none().then_some(*position)).await?;
+        self.put_key_result(id, ObjectiveId(objective.id), draft, present.is_none().then_some(*position)).await?;
         if relink {
             let unlink = "DELETE FROM key_result_metrics WHERE tenant_id = $1 AND key_result_id = $2";
             self.client.execute(unlink, &[&self.tenant.0, &id.0]).await?;
@@ -166,12 +172,12 @@ impl Session {
         let kind = match present {
             None => {
                 *position += 1;
-                "key_result.created"
+                KEY_RESULT_CREATED
             }
-            Some(present) if present.content.current_value != draft.content.current_value => "key_result.progress_changed",
-            Some(_) => "key_result.updated",
+            Some(present) if present.content.current_value != draft.content.current_value => KEY_RESULT_PROGRESS_CHANGED,
+            Some(_) => KEY_RESULT_UPDATED,
         };
-        self.event(kind, id.0, &json!({ "key": draft.key, "currentValue": draft.content.current_value })).await?;
+        self.event(kind, id.0, &key_results::payload(id, &draft.key, &draft.content, objective.clone())).await?;
         Ok(fields)
     }
 

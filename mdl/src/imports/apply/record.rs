@@ -1,6 +1,6 @@
 //! What an import leaves behind about itself: counters, issues, changes, and the events and audit rows of what it did.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
@@ -8,6 +8,9 @@ use super::super::entry::{Issue, Kind, codes};
 use super::super::{ChangeAction, Format, Import, ImportState, MAX_KEPT, Mode};
 use super::{Outcome, Session};
 use crate::error::{Error, Result};
+use crate::events::kinds::{IMPORT_COMPLETED, IMPORT_FAILED};
+use crate::events::payloads::ImportPayload;
+use crate::events::{self, Payload};
 use crate::ids::{AuditId, EventId};
 use crate::instruments;
 use crate::metrics::changes::FieldChange;
@@ -191,13 +194,21 @@ impl Session {
         self.still_running(row.iter().len() as u64)?;
         let Some(row) = row else { return Ok(()) };
         let count = |i: usize| row.get::<_, i64>(i);
-        let payload = json!({
-            "state": state, "fileName": import.file_name, "dryRun": import.dry_run, "error": error,
-            "created": count(0), "updated": count(1), "unchanged": count(2), "failed": count(3), "warnings": count(4),
-        });
-        let kind = if state == ImportState::Succeeded { "import.completed" } else { "import.failed" };
+        let payload = ImportPayload {
+            id: self.import.0,
+            state: state.as_str().to_owned(),
+            file_name: import.file_name.clone(),
+            dry_run: import.dry_run,
+            error: error.map(str::to_owned),
+            created: count(0),
+            updated: count(1),
+            unchanged: count(2),
+            failed: count(3),
+            warnings: count(4),
+        };
+        let kind = if state == ImportState::Succeeded { IMPORT_COMPLETED } else { IMPORT_FAILED };
         self.event(kind, self.import.0, &payload).await?;
-        self.audit(kind, "import", self.import.0, &payload).await
+        self.audit(kind.name, "import", self.import.0, &serde_json::to_value(&payload)?).await
     }
 
     fn still_running(&self, rows: u64) -> Result<()> {
@@ -205,11 +216,17 @@ impl Session {
     }
 
     /// Owes an event to subscribers.
-    pub(super) async fn event(&self, kind: &str, subject: Uuid, payload: &Value) -> Result<()> {
+    pub(super) async fn event<P: Payload + Sync + std::fmt::Debug>(
+        &self,
+        kind: events::Kind<P>,
+        subject: Uuid,
+        payload: &P,
+    ) -> Result<()> {
         self.client
             .execute(
-                "INSERT INTO outbox (tenant_id, id, kind, subject_id, payload, actor_id, trace_context) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                &[&self.tenant.0, &EventId::new().0, &kind, &subject, payload, &self.by, &self.trace],
+                "INSERT INTO outbox (tenant_id, id, kind, version, subject_id, payload, actor_id, trace_context) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                &[&self.tenant.0, &EventId::new().0, &kind.name, &kind.version, &subject, &Json(payload), &self.by, &self.trace],
             )
             .await?;
         Ok(())
