@@ -154,7 +154,7 @@ async fn keys_that_expire_are_announced_once() {
     }
     assert_eq!(api_keys::announce_expiring(&app.app).await.unwrap(), 1);
     assert_eq!(api_keys::announce_expiring(&app.app).await.unwrap(), 0);
-    let event = "SELECT payload ->> 'name' FROM outbox WHERE kind = 'api_key.expiring'";
+    let event = "SELECT payload ->> 'name' FROM outbox WHERE kind = 'apiKey.expiring'";
     assert_eq!(app.database.text(event).await.as_deref(), Some("soon"));
 }
 
