@@ -47,7 +47,7 @@ pub use make::back_up;
 pub use manifest::Manifest;
 pub use operations::{BackUp, Listed, PruneBackups, RestoreDrillJob, WatchBackups, back_up_and_verify, drill, list, request};
 pub use progress::{Phase, Progress, Step};
-pub use restore::{Restored, restore, switch};
+pub use restore::{Restored, Switched, restore, switch};
 pub use retention::{Pruned, prune};
 pub use tenant::{TenantChange, restore_tenant};
 pub use vault::Vault;

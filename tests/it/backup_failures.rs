@@ -9,7 +9,7 @@ use mdl_tests::{TestApp, eventually};
 use sha2::{Digest, Sha256};
 
 /// Flips one bit in each of these places, and cuts the file off at each of those.
-const FLIPS: [f64; 8] = [0.0, 0.002, 0.1, 0.25, 0.5, 0.75, 0.9, 0.9999];
+const FLIPS: [f64; 8] = [0.0, 0.0009, 0.1, 0.25, 0.5, 0.75, 0.9, 0.9999];
 const CUTS: [f64; 6] = [0.0, 0.001, 0.2, 0.5, 0.9, 0.9999];
 const MANIFEST_FLIPS: [f64; 6] = [0.0, 0.01, 0.3, 0.5, 0.7, 0.95];
 
@@ -105,7 +105,7 @@ async fn a_forged_backup_runs_no_program() {
     forge_manifest(&backups.files(&id).join("manifest.json"), &before, &content);
 
     let told = backups.run(&["verify", &id]).await;
-    assert!(!told.succeeded && told.stderr.contains("permission denied to COPY to or from an external program"), "{told:?}");
+    assert!(!told.succeeded && told.stderr.contains("COPY to or from an external program"), "{told:?}");
     assert!(!marker.exists());
 }
 

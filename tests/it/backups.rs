@@ -35,7 +35,8 @@ async fn a_dropped_database_is_brought_back() {
     assert_eq!(written.user_errors(), [""; 0], "privileges and policies are there too");
     let owners = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relowner <> 'mdl_owner'::regrole";
     assert_eq!(app.database.number(owners).await, 0);
-    // What is there again can be backed up again.
+    // It knows the backup that it came from, and can be backed up again.
+    assert_eq!(app.database.text("SELECT state FROM backups").await.as_deref(), Some("verified"));
     backups.make(&[]).await;
 }
 

@@ -99,11 +99,7 @@ async fn make(
 ) -> Result<Manifest> {
     let config = &app.config.backup;
     let (vault, others) = vaults.split_first().ok_or_else(|| Error::internal("there is no place for backups"))?;
-    for vault in vaults {
-        for left in vault.tidy().await? {
-            info!(backup.id = %left, place = vault.name(), "Removed what an unfinished backup had left");
-        }
-    }
+    tidy(vault).await?;
     store::abandon_others(app, id).await?;
 
     let (started_at, start) = (Utc::now(), Instant::now());
@@ -151,6 +147,13 @@ async fn make(
     }
     watch::published(app, &manifest, &places).await?;
     Ok(manifest)
+}
+
+async fn tidy(vault: &Vault) -> Result<()> {
+    for left in vault.tidy().await? {
+        info!(backup.id = %left, place = vault.name(), "Removed what an unfinished backup had left");
+    }
+    Ok(())
 }
 
 async fn give_up(vault: &Vault, id: BackupId, error: Error) -> Error {
@@ -263,6 +266,7 @@ async fn push(upload: &mut Upload, bytes: bytes::Bytes) -> Result<()> {
 async fn copy(manifest: &Manifest, from: &Vault, to: &Vault, progress: &Progress) -> Result<()> {
     let start = Instant::now();
     let copied = async {
+        tidy(to).await?;
         let entries = manifest.file_entries(from).await?;
         let there: std::collections::HashSet<String> = to.list("files").await?.into_iter().map(|(key, _)| key).collect();
         let mut objects: Vec<&Sealed> =

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::manifest::{self, Manifest, Proof};
 use super::progress::Progress;
 use super::vault::Vault;
+use super::watch::sentence;
 use super::{Backup, back_up, refused, store, verify};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
@@ -87,7 +88,7 @@ pub async fn back_up_and_verify(app: &App, job: &BackUp, progress: &Progress) ->
     }
     let id = job.id.unwrap_or_else(BackupId::new);
     // An attempt before this one may have come as far as this.
-    if !list(app).await?.contains_key(&id) {
+    if !list(app).await?.0.contains_key(&id) {
         back_up(app, id, job.requested_by, progress).await?;
     }
     verify(app, id, None, false, job.requested_by, progress).await.map(drop)
@@ -137,22 +138,31 @@ pub struct Listed {
     pub damage: Option<String>,
 }
 
-/// The backups of all places, oldest first. Needs no database.
-pub async fn list(app: &App) -> Result<BTreeMap<BackupId, Listed>> {
-    let mut listed: BTreeMap<BackupId, Listed> = BTreeMap::new();
+/// The backups of all places that answer, oldest first, and what is wrong with those that do not. Needs no database. It is an error if no
+/// place answers.
+pub async fn list(app: &App) -> Result<(BTreeMap<BackupId, Listed>, Vec<String>)> {
+    let (mut listed, mut silent, mut answered) = (BTreeMap::new(), Vec::new(), false);
     for vault in Vault::all(&app.config.backup)? {
-        for (id, found) in manifest::all(&vault).await? {
-            let proof = Proof::read(&vault, id).await?;
-            let backup = listed.entry(id).or_insert(Listed { manifest: None, proof: None, places: Vec::new(), damage: None });
-            backup.places.push(vault.name().to_owned());
-            match found {
-                Ok(manifest) => {
-                    backup.manifest.get_or_insert(manifest);
-                    backup.proof = backup.proof.take().or(proof);
-                }
-                Err(error) => backup.damage = Some(error.to_string()),
-            }
+        match add(&vault, &mut listed).await {
+            Ok(()) => answered = true,
+            Err(error) => silent.push(format!("{}: {}", vault.name(), sentence(&error))),
         }
     }
-    Ok(listed)
+    if answered { Ok((listed, silent)) } else { Err(refused(silent.join("; "))) }
+}
+
+async fn add(vault: &Vault, listed: &mut BTreeMap<BackupId, Listed>) -> Result<()> {
+    for (id, found) in manifest::all(vault).await? {
+        let proof = Proof::read(vault, id).await?;
+        let backup = listed.entry(id).or_insert(Listed { manifest: None, proof: None, places: Vec::new(), damage: None });
+        backup.places.push(vault.name().to_owned());
+        match found {
+            Ok(manifest) => {
+                backup.manifest.get_or_insert(manifest);
+                backup.proof = backup.proof.take().or(proof);
+            }
+            Err(error) => backup.damage = Some(error.to_string()),
+        }
+    }
+    Ok(())
 }

@@ -16,13 +16,14 @@ use super::scratch::{LIKE_OURS, pour};
 use super::seal::{Identities, Opened};
 use super::tools::Ownership;
 use super::verify::find;
-use super::{files, refused};
+use super::{files, list, refused, store};
 use crate::app::App;
 use crate::config::BackupConfig;
 use crate::db;
 use crate::error::{BoxError, Error, Result};
 use crate::ids::{BackupId, TenantId};
 use crate::migrations::MIGRATIONS;
+use crate::tenants::SYSTEM;
 use crate::versions::{Change, Entities};
 
 /// A backup that is a database again.
@@ -39,6 +40,15 @@ pub struct Restored {
 
 /// Places in a stream of events that stay empty after a restore: more than a tenant can have used since the backup.
 const STREAM_GAP: u64 = 1_000_000_000;
+
+/// What a [`switch`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Switched {
+    /// The restored database is in use now; what was before, if there was one, has this name.
+    Now { kept: Option<String> },
+    /// It was in use already.
+    Before,
+}
 
 /// Most bytes of a database's name.
 const LONGEST_NAME: usize = 63;
@@ -66,7 +76,7 @@ pub async fn restore(
 
     let database = match database {
         Some(name) => name.to_owned(),
-        None => format!("mdl_restored_{}", manifest.started_at.format("%Y%m%d_%H%M%S")),
+        None => format!("mdl_restored_{}_{:06x}", manifest.started_at.format("%Y%m%d_%H%M%S"), id.0.as_u128() & 0xff_ffff),
     };
     let admin = db::connect_as(target.clone()).await?;
     create(&admin, &database).await?;
@@ -96,27 +106,32 @@ pub async fn restore(
     Ok(Restored { manifest, database, lacks_migrations, files })
 }
 
-/// Puts a restored database in the place of the one that DATABASE_URL names, which stays under another name; returns that name. Ends the
-/// connections to both; the programs connect again by themselves. If DATABASE_URL names the restored one already, nothing is renamed.
+/// Puts a restored database in the place of the one that DATABASE_URL names, which stays under another name. Ends the connections to both;
+/// the programs connect again by themselves. If DATABASE_URL names the restored one already, nothing is renamed.
 /// Then every kept answer of every tenant is forgotten.
-pub async fn switch(app: &App, restored: &str) -> Result<Option<String>> {
+pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
     let config = &app.config.backup;
     let target = restore_url(config)?;
     let in_use = parse_url("DATABASE_URL", &app.config.database.url)?;
     let in_use = in_use.get_dbname().ok_or_else(|| refused("DATABASE_URL names no database"))?.to_owned();
     let admin = db::connect_as(target.clone()).await?;
     let kept = if in_use == restored {
-        None
+        Switched::Before
     } else {
-        let kept: String = format!("{in_use}_before_{}", Utc::now().format("%Y%m%d_%H%M%S")).chars().take(LONGEST_NAME).collect();
-        swap(&admin, &in_use, restored, &kept).await?;
-        Some(kept)
+        let kept: String = format!("{in_use}_before_{}", Utc::now().format("%Y%m%d%H%M%S")).chars().take(LONGEST_NAME).collect();
+        let was_there = swap(&admin, &in_use, restored, &kept).await?;
+        Switched::Now { kept: was_there.then_some(kept) }
     };
     let mut now = target;
     now.dbname(&in_use);
     let client = db::connect_as(now).await?;
     for row in client.query("SELECT id FROM public.tenants", &[]).await? {
         app.versions.bump(TenantId(row.get(0)), Change::of(Entities::ALL)).await;
+    }
+    drop(client);
+    if let Err(error) = adopt(app).await {
+        // Of an older schema, perhaps; the vaults know them.
+        tracing::warn!(%error, "The restored database could not be told of the backups that there are");
     }
     Ok(kept)
 }
@@ -186,7 +201,7 @@ async fn hand_over(admin: &Client, target: &Config, database: &str) -> Result<()
 /// What was under way when the backup was made is under way no more.
 ///
 /// - Nobody holds a lease, and Redis knows no id: jobs wait for their turn again, with their attempts as they were.
-/// - Events that had no place in their stream yet are forgotten: they got one a moment after the backup, and were told. Each stream
+/// - Events are forgotten: those that had no place in their stream yet got one a moment after the backup, and were told. Each stream
 ///   goes on far beyond what it can have come to since, and whoever followed it is told that its cursor is too old.
 /// - Deliveries of webhooks that were due are not sent, since they were sent after the backup; they can be sent again by hand.
 async fn settle(client: &Client) -> Result<()> {
@@ -195,7 +210,7 @@ async fn settle(client: &Client) -> Result<()> {
             "BEGIN;
              UPDATE public.jobs SET state = 'waiting', lease_until = NULL, worker = NULL, dispatched_at = NULL, lease_token = lease_token + 1
                  WHERE state IN ('dispatched', 'running');
-             DELETE FROM public.outbox WHERE sequence IS NULL;
+             DELETE FROM public.outbox;
              DELETE FROM public.outbox_commits;
              UPDATE public.event_streams SET last_sequence = last_sequence + {STREAM_GAP}, kept_from = last_sequence + {STREAM_GAP} + 1;
              DO $$ BEGIN
@@ -213,8 +228,20 @@ async fn settle(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Renames both databases at once. Connections to either are ended first, and new ones refused until it is done.
-async fn swap(admin: &Client, in_use: &str, restored: &str, kept: &str) -> Result<()> {
+/// Tells the database of the backups that there are: it knows no more than it did when it was backed up itself.
+async fn adopt(app: &App) -> Result<()> {
+    let tx = app.db.begin(SYSTEM).await?;
+    for backup in list(app).await?.0.into_values() {
+        if let Some(manifest) = &backup.manifest {
+            store::published(&tx, manifest, &backup.places, backup.proof.as_ref()).await?;
+        }
+    }
+    tx.commit().await
+}
+
+/// Renames both databases at once. Connections to either are ended first, and new ones refused until it is done. Returns whether the one in
+/// use was there.
+async fn swap(admin: &Client, in_use: &str, restored: &str, kept: &str) -> Result<bool> {
     let there = "SELECT datname::text FROM pg_database WHERE datname = ANY ($1)";
     let there: Vec<String> = admin.query(there, &[&vec![in_use, restored]]).await?.iter().map(|row| row.get(0)).collect();
     if !there.iter().any(|name| name == restored) {
@@ -239,7 +266,7 @@ async fn swap(admin: &Client, in_use: &str, restored: &str, kept: &str) -> Resul
         names.push(kept.to_owned());
     }
     allow_connections(admin, &names, true).await?;
-    renamed
+    renamed.map(|()| in_use_is_there)
 }
 
 async fn allow_connections(admin: &Client, databases: &[String], allow: bool) -> Result<()> {
@@ -251,8 +278,9 @@ async fn allow_connections(admin: &Client, databases: &[String], allow: bool) ->
 
 /// Ends the connections to these databases, and waits until they are gone.
 async fn end_connections(admin: &Client, databases: &[String]) -> Result<()> {
-    let end = "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid) IS NOT NULL) FROM pg_stat_activity
-               WHERE datname = ANY ($1) AND pid <> pg_backend_pid()";
+    // Of a superuser's, only that they are there: they have to end by themselves.
+    let end = "SELECT count(*) FILTER (WHERE rolsuper OR pg_terminate_backend(pid) IS NOT NULL)
+               FROM pg_stat_activity JOIN pg_roles ON pg_roles.oid = usesysid WHERE datname = ANY ($1) AND pid <> pg_backend_pid()";
     for _ in 0..100 {
         let left: i64 = admin.query_one(end, &[&databases]).await?.get(0);
         if left == 0 {

@@ -191,6 +191,8 @@ impl Opened {
             match decryptor.decrypt_async(keys.0.iter().map(|key| key.as_ref() as &dyn age::Identity)) {
                 Ok(reader) => Box::pin(reader),
                 Err(age::DecryptError::NoMatchingKeys) => {
+                    // Or the part that says for whom it is encrypted is damaged.
+                    check_stored(vault, object).await?;
                     return Err(refused(format!(
                         "The backup is encrypted for {}, and MDL_BACKUP_IDENTITY_FILE has no key for it",
                         recipients.join(", ")
@@ -209,10 +211,7 @@ impl Opened {
             Ok(0) => {
                 let (plain, stored) = (self.plain.digest(), self.source.stored());
                 if plain != self.expected.plain || stored != self.expected.stored {
-                    return Err(refused(format!(
-                        "The backup is damaged: {} has {} bytes with the SHA-256 {}, and its manifest says {} with {}",
-                        self.name, stored.bytes, stored.sha256, self.expected.stored.bytes, self.expected.stored.sha256
-                    )));
+                    return Err(other(&self.name, &self.expected, &stored));
                 }
                 Ok(None)
             }
@@ -232,6 +231,24 @@ impl Opened {
         }
         Ok(())
     }
+}
+
+/// Whether an object of a vault has the bytes that were stored.
+async fn check_stored(vault: &Vault, object: &Sealed) -> Result<()> {
+    let mut pieces = vault.read(&object.key).await?;
+    let mut tally = Tally::default();
+    while let Some(piece) = pieces.next().await {
+        tally.add(&piece.map_err(|error| Error::unavailable("the place of the backups", error))?);
+    }
+    let stored = tally.digest();
+    if stored == object.stored { Ok(()) } else { Err(other(&format!("{} in {}", object.key, vault.name()), object, &stored)) }
+}
+
+fn other(name: &str, expected: &Sealed, stored: &Digest) -> Error {
+    refused(format!(
+        "The backup is damaged: {name} has {} bytes with the SHA-256 {}, and its manifest says {} with {}",
+        stored.bytes, stored.sha256, expected.stored.bytes, expected.stored.sha256
+    ))
 }
 
 /// The vault stopped giving, or what it gave cannot be decrypted.

@@ -270,10 +270,6 @@ pub async fn newest_verified(mut conn: &AsyncPgConnection, tenant: TenantId) -> 
         .optional()?)
 }
 
-pub async fn by_id(mut conn: &AsyncPgConnection, tenant: TenantId, id: BackupId) -> Result<Option<Backup>> {
-    Ok(backups::table.find((tenant, id)).select(Backup::as_select()).first(&mut conn).await.optional()?)
-}
-
 /// Backups, newest first. Those who are not members of [`SYSTEM`] have none.
 pub async fn page(mut conn: &AsyncPgConnection, tenant: TenantId, args: &PageArgs<ById>) -> Result<Page<Backup>> {
     let mut query =
@@ -296,7 +292,7 @@ pub async fn drills(
     args: &PageArgs<ById>,
 ) -> Result<Page<RestoreDrill>> {
     let mut query = restore_drills::table
-        .filter(restore_drills::tenant_id.eq(SYSTEM))
+        .filter(restore_drills::tenant_id.eq(tenant))
         .select(RestoreDrill::as_select())
         .limit(args.fetch())
         .into_boxed();

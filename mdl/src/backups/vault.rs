@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
+use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload, RetryConfig, WriteMultipart};
 use url::Url;
 
 use super::refused;
@@ -24,6 +26,10 @@ pub const VERIFIED: &str = "verified.json";
 const PART_BYTES: usize = 16 * 1024 * 1024;
 /// Parts that are sent while the next is filled.
 const PARTS_AT_ONCE: usize = 2;
+
+/// A request to a bucket is repeated this often, and not after this time: a backup that is not stored is to be told of.
+const RETRIES: usize = 4;
+const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -60,9 +66,18 @@ impl Vault {
             let store = LocalFileSystem::new_with_prefix(&directory).map_err(|error| cannot(&error))?.with_fsync(true);
             return Ok(Self { store: Arc::new(store), root: Path::default(), name, directory: Some(directory) });
         }
-        let (store, root) = object_store::parse_url_opts(url, config.options())
-            .map_err(|error| refused(format!("Cannot keep backups in {name}: {error}")))?;
-        Ok(Self { store: Arc::from(store), root, name, directory: None })
+        let cannot = |error: object_store::Error| refused(format!("Cannot keep backups in {name}: {error}"));
+        let (scheme, root) = ObjectStoreScheme::parse(url).map_err(|error| cannot(error.into()))?;
+        if scheme != ObjectStoreScheme::AmazonS3 {
+            return Err(refused(format!("Cannot keep backups in {name}: give file:///directory or s3://bucket/prefix")));
+        }
+        let retry = RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
+        let mut builder = AmazonS3Builder::new().with_url(url.as_str()).with_retry(retry);
+        for (option, value) in config.options() {
+            builder = builder.with_config(option.parse().map_err(cannot)?, value);
+        }
+        let store = builder.build().map_err(cannot)?;
+        Ok(Self { store: Arc::new(store), root, name, directory: None })
     }
 
     /// Its address.

@@ -1,5 +1,4 @@
-//! What operators are told of backups: rows to look at, instruments to alarm by, events (`backup.…`) to be
-//! sent on.
+//! What operators are told of backups: rows to look at, instruments to alarm by, events (`backup.…`) to be sent on.
 //!
 //! The events are those of the tenant [`SYSTEM`], whose members operate the deployment.
 
@@ -33,7 +32,7 @@ pub async fn published(app: &App, manifest: &Manifest, places: &[String]) -> Res
     if let Some(deviation) = deviation(size, &sizes) {
         metrics::gauge!(instruments::BACKUP_DEVIATION).set(deviation);
         if deviation.abs() * 100.0 > f64::from(app.config.backup.size_deviation_percent) {
-            warn!(backup.id = %manifest.id, "A backup is {:+.0} % of the size of the last ones", deviation * 100.0);
+            warn!(backup.id = %manifest.id, "The size of a backup differs by {:+.0} % from that of the last ones", deviation * 100.0);
             let payload = BackupPayload { deviation: Some(deviation), ..about(manifest) };
             push(&tx, kinds::BACKUP_SIZE_DEVIATED, &payload).await?;
         }

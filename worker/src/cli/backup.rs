@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use mdl::App;
-use mdl::backups::{self, Progress, seal};
+use mdl::backups::{self, Progress, Switched, seal};
 use mdl::ids::BackupId;
 use serde_json::json;
 
@@ -150,7 +150,10 @@ async fn verify(app: &App, id: BackupId, place: Option<&str>, thorough: bool) ->
 
 impl List {
     async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
-        let listed = backups::list(app).await.map_err(explain)?;
+        let (listed, silent) = backups::list(app).await.map_err(explain)?;
+        for place in silent {
+            eprintln!("Not listed: {place}");
+        }
         if self.json {
             let list: Vec<_> = listed
                 .iter()
@@ -275,10 +278,13 @@ impl Switch {
 
 async fn switch(app: &App, database: &str) -> anyhow::Result<()> {
     match backups::switch(app, database).await.map_err(explain)? {
-        Some(kept) => {
-            println!("{database} is in use now. What was in use before is kept as {kept}: drop it when it is not needed any more")
+        Switched::Now { kept: Some(kept) } => {
+            println!(
+                "{database} is in use now. What was in use before is kept as {kept}: drop it when it is not needed any more"
+            );
         }
-        None => println!("{database} is in use already; kept answers are forgotten"),
+        Switched::Now { kept: None } => println!("{database} is in use now"),
+        Switched::Before => println!("{database} is in use already; kept answers are forgotten"),
     }
     Ok(())
 }
