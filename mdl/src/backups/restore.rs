@@ -12,7 +12,7 @@ use super::inventory;
 use super::make::parse_url;
 use super::manifest::Manifest;
 use super::progress::{Phase, Progress};
-use super::scratch::{LIKE_OURS, pour};
+use super::scratch::{LIKE_OURS, drop_database, pour, quote};
 use super::seal::{Identities, Opened};
 use super::tools::Ownership;
 use super::verify::find;
@@ -94,8 +94,7 @@ pub async fn restore(
         settle(&client).await
     };
     if let Err(error) = filled.await {
-        let dropped = admin.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", quote(&database))).await;
-        if let Err(error) = dropped {
+        if let Err(error) = drop_database(&admin, &database).await {
             tracing::warn!(%error, database, "Could not drop the database of a restore that failed");
         }
         return Err(error);
@@ -289,8 +288,4 @@ async fn end_connections(admin: &Client, databases: &[String]) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Err(refused("The connections to the database do not end: stop the programs that use it, and try again"))
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,5 +1,6 @@
 //! A database to restore into and to look at, which is dropped afterwards.
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
 use tracing::warn;
 
@@ -75,7 +76,7 @@ impl Scratch {
 
     pub async fn remove(mut self) -> Result<()> {
         if let Some(admin) = self.admin.take() {
-            admin.batch_execute(&drop_statement(&self.name)).await?;
+            drop_database(&admin, &self.name).await?;
         }
         Ok(())
     }
@@ -91,15 +92,26 @@ impl Drop for Scratch {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let name = std::mem::take(&mut self.name);
         runtime.spawn(async move {
-            if let Err(error) = admin.batch_execute(&drop_statement(&name)).await {
+            if let Err(error) = drop_database(&admin, &name).await {
                 warn!(%error, database = name, "Could not drop a scratch database; the next trial restore will");
             }
         });
     }
 }
 
-fn drop_statement(name: &str) -> String {
-    format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+/// Drops a database that nobody needs any more, whoever is connected to it.
+pub async fn drop_database(admin: &Client, name: &str) -> Result<()> {
+    // By itself PostgreSQL waits some seconds for others to go, and ends its own autovacuum, which force may not be used on.
+    match admin.batch_execute(&format!("DROP DATABASE IF EXISTS {}", quote(name))).await {
+        Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) => {
+            Ok(admin.batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(name))).await?)
+        }
+        dropped => Ok(dropped?),
+    }
+}
+
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 async fn drop_abandoned(admin: &Client) -> Result<()> {
@@ -109,7 +121,7 @@ async fn drop_abandoned(admin: &Client) -> Result<()> {
         let Some(number) = name.strip_prefix(PREFIX).and_then(|number| i32::from_str_radix(number, 16).ok()) else { continue };
         let free: bool = admin.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCK, &number]).await?.get(0);
         if free {
-            admin.batch_execute(&drop_statement(&name)).await?;
+            drop_database(admin, &name).await?;
             admin.execute("SELECT pg_advisory_unlock($1, $2)", &[&LOCK, &number]).await?;
         }
     }
