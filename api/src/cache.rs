@@ -32,6 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::graphql::executor::{Answer, Prepared};
 use entry::Entry;
+use policy::Policy;
 use question::{Key, Question};
 use shared::Shared;
 
@@ -63,8 +64,9 @@ pub enum Source {
 /// An answer that cannot be kept. Whoever waited for it gets it, too.
 #[derive(Debug, Clone)]
 pub enum Unkept {
-    /// With errors, or too long.
-    Executed(String),
+    TooLong(String),
+    /// With errors.
+    Failed(String),
     Rejected(Vec<ServerError>),
     TimedOut,
 }
@@ -92,13 +94,9 @@ impl ResponseCache {
 
     /// What is asked, if its answer may be kept. `None` otherwise.
     pub fn question(actor: &Actor, prepared: &Prepared) -> Option<Question> {
-        let operation = prepared.operation();
-        if operation.kind != OperationType::Query {
-            return None;
-        }
-        let policy = operation.policy.get_or_init(|| policy::of(&prepared.document.document, prepared.definition()?));
-        let (document, name) = (prepared.document_hash(), operation.name.as_deref());
-        Some(Question::new(policy::schema_fingerprint(), actor, document, name, prepared.variables(), (*policy)?))
+        let policy = policy_of(prepared)?;
+        let (document, name) = (prepared.document_hash(), prepared.operation().name.as_deref());
+        Some(Question::new(policy::schema_fingerprint(), actor, document, name, prepared.variables(), policy))
     }
 
     /// The answer, and where it came from: a kept one, or the one that `execute` makes. Of many that ask the same at once, one
@@ -140,6 +138,15 @@ impl ResponseCache {
     }
 }
 
+/// How the answer to an operation is kept. `None` when it is not.
+pub fn policy_of(prepared: &Prepared) -> Option<Policy> {
+    let operation = prepared.operation();
+    if operation.kind != OperationType::Query {
+        return None;
+    }
+    *operation.policy.get_or_init(|| policy::of(&prepared.document.document, prepared.definition()?))
+}
+
 impl Source {
     /// Counts a request that was answered from here.
     pub fn count(self) {
@@ -160,8 +167,8 @@ fn keepable(answer: Answer, ttl: Duration) -> Result<Entry, Unkept> {
             let body = executed.to_json();
             match (executed.failed(), body.len() <= MAX_BYTES) {
                 (false, true) => (Ok(Entry::new(body.into(), ttl)), "kept"),
-                (false, false) => (Err(Unkept::Executed(body)), "too_large"),
-                (true, _) => (Err(Unkept::Executed(body)), "errors"),
+                (false, false) => (Err(Unkept::TooLong(body)), "too_large"),
+                (true, _) => (Err(Unkept::Failed(body)), "errors"),
             }
         }
         Answer::Rejected(errors) => (Err(Unkept::Rejected(errors)), "errors"),

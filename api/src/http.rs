@@ -24,6 +24,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use mdl::App;
 use mdl::tokens::Keys;
+use tokio_util::task::AbortOnDropHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
@@ -35,6 +36,7 @@ use crate::cache::used::Used;
 use crate::documents::Documents;
 use crate::graphql::executor::Executor;
 use crate::graphql::schema::schema;
+use crate::performance::Performance;
 use crate::rate_limit::RateLimits;
 use observe::peer;
 
@@ -56,6 +58,9 @@ struct Server {
     cache: Option<ResponseCache>,
     /// `None` when nobody warms.
     used: Option<Arc<Used>>,
+    performance: Arc<Performance>,
+    /// Without a cache nobody else hears of changes, and the read replica must be up to date.
+    _following: Option<AbortOnDropHandle<()>>,
     readiness: health::Readiness,
     behind_tls: bool,
 }
@@ -66,11 +71,14 @@ pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
     let config = app.config.clone();
     let timeout = Duration::from_secs(config.http.request_timeout_seconds);
     let cache = ResponseCache::start(&app);
+    let performance = Arc::<Performance>::default();
     let server = Arc::new(Server {
         auth: Authenticator::new(app.clone(), keys.clone()),
         limits: RateLimits::new(&config.http),
         documents: Documents::new(app.clone()),
-        executor: Executor::new(schema(&config.graphql, keys), config.graphql.clone(), timeout),
+        executor: Executor::new(schema(&config.graphql, keys, performance.clone()), config.graphql.clone(), timeout),
+        _following: (cache.is_none() && app.db.has_replica()).then(|| app.versions.follow()),
+        performance,
         used: cache.as_ref().and_then(|_| Used::start(&app)),
         cache,
         readiness: health::Readiness::default(),

@@ -6,4 +6,5 @@ pub mod cli;
 pub mod documents;
 pub mod graphql;
 pub mod http;
+pub mod performance;
 pub mod rate_limit;

@@ -13,6 +13,7 @@ pub const DB_READ_SECONDS: &str = "mdl_db_read_seconds";
 pub const DB_TRANSACTION_SECONDS: &str = "mdl_db_transaction_seconds";
 pub const DB_POOL_WAIT_SECONDS: &str = "mdl_db_pool_wait_seconds";
 pub const DB_POOL_CONNECTIONS: &str = "mdl_db_pool_connections";
+pub const DB_REPLICA_READS: &str = "mdl_db_replica_reads_total";
 pub const JOBS_FINISHED: &str = "mdl_jobs_finished_total";
 pub const JOB_RUN_SECONDS: &str = "mdl_job_run_seconds";
 pub const JOB_WAIT_SECONDS: &str = "mdl_job_wait_seconds";
@@ -58,6 +59,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (DB_TRANSACTION_SECONDS, Kind::Seconds, "Time from BEGIN to COMMIT of a write"),
     (DB_POOL_WAIT_SECONDS, Kind::Seconds, "Time waited for a connection of the pool"),
     (DB_POOL_CONNECTIONS, Kind::Gauge, "Connections of the pool by state (idle, used)"),
+    (
+        DB_REPLICA_READS,
+        Kind::Counter,
+        "Snapshots that may be taken on the read replica, by outcome (replica; or the primary, as the replica was behind or down, or what it needs unknown)",
+    ),
     (JOBS_FINISHED, Kind::Counter, "Attempts by queue, kind and outcome (succeeded, failed, dead, cancelled, lost)"),
     (JOB_RUN_SECONDS, Kind::Seconds, "Time of one attempt, by kind"),
     (JOB_WAIT_SECONDS, Kind::Seconds, "Time from when a job was due to its start, by queue"),

@@ -7,8 +7,14 @@ pub mod batches;
 pub mod dispatch;
 pub mod ledger;
 mod prune;
+pub mod queues;
+mod redact;
+pub mod steer;
+pub mod store;
+pub mod workers;
 
 pub use prune::prune;
+pub use redact::redacted;
 
 use std::time::Duration;
 

@@ -116,6 +116,8 @@ diesel::table! {
         withdrawn_at -> Nullable<Timestamptz>,
         use_count -> Int8,
         last_used_at -> Nullable<Timestamptz>,
+        cache_seconds -> Nullable<Int4>,
+        public -> Bool,
     }
 }
 

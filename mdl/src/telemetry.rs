@@ -22,6 +22,13 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{LogFormat, TelemetryConfig};
 
+/// Names this process so that an operator finds it: its host, and its number there.
+pub fn process_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "mdl" } else { host.trim() };
+    format!("{host}-{}", std::process::id())
+}
+
 /// Keeps the trace exporter; dropping it sends what is left.
 pub struct Telemetry(Option<SdkTracerProvider>);
 

@@ -198,6 +198,15 @@ impl Versions {
         self.0.is_live()
     }
 
+    /// How many changes of a tenant were heard of, or `None` while those of other processes are not heard of at once. As long as
+    /// it stays the same, so do the versions.
+    pub fn changes(&self, tenant: TenantId) -> Option<u64> {
+        let known = self.0.read().changes(tenant);
+        let changes = known.unwrap_or_else(|| self.0.write().begin_counting(tenant));
+        // Last, so that nothing was missed before it was counted.
+        self.0.is_live().then_some(changes)
+    }
+
     /// The versions of these entities and of this document, now. Ask for it before the data is read.
     pub async fn stamp(&self, tenant: TenantId, entities: Entities, document: &DocumentHash) -> Stamp {
         let inner = &self.0;

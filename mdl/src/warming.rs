@@ -3,8 +3,9 @@
 //! | who | does |
 //! |---|---|
 //! | the api | counts what is asked, a sample of it, and tells Redis every few seconds: [`used`] |
-//! | a worker | finds that it is time ([`due`]), and enqueues [`WarmCache`] for each tenant that was there lately |
-//! | the job | asks each api to make the answers that were used most, over HTTP: [`Warm`] is what it sends |
+//! | the schedule `warm_caches`, and an api that starts | enqueue [`WarmCaches`] |
+//! | that job, and an import that has changed much | enqueue [`WarmCache`] for each tenant that was there lately |
+//! | that job | asks each api to make the answers that were used most, over HTTP: [`Warm`] is what it sends |
 //!
 //! The request names the tenant and the permissions that it asks with, and is answered with one word and no data: whoever has
 //! the secret can have answers made and kept, and see none. ADR 11 tells why.
@@ -23,10 +24,12 @@ use subtle::ConstantTimeEq;
 use crate::actor::{Actor, Permission, Permissions};
 use crate::app::App;
 use crate::config::WarmingConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::{ImportId, TenantId};
 use crate::imports;
 use crate::jobs::{self, Enqueue, Job};
+use crate::maintenance;
+use crate::tenants::SYSTEM;
 
 pub use score::Score;
 
@@ -36,13 +39,24 @@ pub const PATH: &str = "/internal/warm";
 /// What has just been written is known everywhere by then.
 const AFTER_WRITE: TimeDelta = TimeDelta::seconds(1);
 
+/// Enqueues [`WarmCache`] for each tenant that was there lately. Belongs to no company.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct WarmCaches {}
+
+impl Job for WarmCaches {
+    const KIND: &'static str = "warm_caches";
+    const QUEUE: &'static str = maintenance::QUEUE;
+    const MAX_ATTEMPTS: i32 = 1;
+    const TIMEOUT: Duration = Duration::from_secs(60);
+}
+
 /// Warms the tenant's answers in every api.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct WarmCache {}
 
 impl Job for WarmCache {
     const KIND: &'static str = "warm_cache";
-    const QUEUE: &'static str = "maintenance";
+    const QUEUE: &'static str = maintenance::QUEUE;
     /// What could not be warmed now is warmed the next time, if it is still used then.
     const MAX_ATTEMPTS: i32 = 1;
     const TIMEOUT: Duration = Duration::from_secs(300);
@@ -94,9 +108,18 @@ pub fn is_secret(config: &WarmingConfig, sent: &str) -> bool {
 
 /// Enqueues a warming of the tenant, unless one waits already.
 pub async fn enqueue(app: &App, tenant: TenantId) -> Result<()> {
+    enqueue_job(app, tenant, &WarmCache {}).await
+}
+
+/// Enqueues a warming of all tenants: an api has started, and has nothing in its memory.
+pub async fn enqueue_all(app: &App) -> Result<()> {
+    enqueue_job(app, SYSTEM, &WarmCaches {}).await
+}
+
+async fn enqueue_job(app: &App, tenant: TenantId, job: &impl Job) -> Result<()> {
     let how = Enqueue { unique_key: Some("all".to_owned()), run_at: Some(Utc::now() + AFTER_WRITE), ..Enqueue::default() };
     let tx = app.db.begin(tenant).await?;
-    jobs::enqueue(&tx, &Actor::system(tenant), &WarmCache {}, &how).await?;
+    jobs::enqueue(&tx, &Actor::system(tenant), job, &how).await?;
     tx.commit().await
 }
 
@@ -111,30 +134,6 @@ pub async fn after_import(app: &App, tenant: TenantId, import: ImportId) -> Resu
     snapshot.finish().await;
     let changed = import.filter(|import| !import.dry_run).map_or(0, |import| import.created_count + import.updated_count);
     if changed >= i64::from(config.after_import_entries) { enqueue(app, tenant).await } else { Ok(()) }
-}
-
-/// The tenants to be warmed when it is time for that, and none otherwise. Of many workers that ask, one is told.
-pub async fn due(app: &App) -> Result<Vec<TenantId>> {
-    let tenants = used::tenants(app).await?;
-    if tenants.is_empty() {
-        return Ok(tenants);
-    }
-    let mut conn = app.redis.get().await.map_err(|error| Error::unavailable("Redis", error))?;
-    let mut mark = redis::cmd("SET");
-    mark.arg(mark_key(app)).arg(1).arg("NX").arg("EX").arg(app.config.warming.every_seconds);
-    let first: Option<String> = mark.query_async(&mut *conn).await?;
-    Ok(if first.is_some() { tenants } else { Vec::new() })
-}
-
-/// Makes it time now: an api has started, and has nothing in its memory.
-pub async fn ask(app: &App) -> Result<()> {
-    let mut conn = app.redis.get().await.map_err(|error| Error::unavailable("Redis", error))?;
-    Ok(redis::cmd("DEL").arg(mark_key(app)).query_async(&mut *conn).await?)
-}
-
-/// There while it is not time yet.
-fn mark_key(app: &App) -> String {
-    app.redis_key("used:warmed")
 }
 
 impl WarmingConfig {

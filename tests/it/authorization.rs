@@ -70,8 +70,7 @@ async fn who_may_is_let_through() {
     }
 }
 
-/// One of these fields is everybody's for one's own keys, and the seed's key is the admin's; the other is for members of the tenant
-/// mdl-system.
+/// These fields are everybody's for one's own keys; the seed's key is the admin's.
 fn is_about_ownership(field: &RootField, role: Role) -> bool {
-    (field.name == "revokeApiKey" && role != Role::Admin) || field.name == "backUpNow"
+    field.name == "revokeApiKey" && role != Role::Admin
 }

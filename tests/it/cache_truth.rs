@@ -10,7 +10,21 @@ use crate::cache::{live, source, started};
 use crate::root_fields::{MUTATIONS, Needs, QUERIES, Seed, call};
 
 /// Root fields whose answers are never kept. The others are, for everybody who may ask.
-const NEVER_KEPT: &[&str] = &["me", "apiKeys", "import", "imports", "documents", "backups", "restoreDrills"];
+const NEVER_KEPT: &[&str] = &[
+    "me",
+    "apiKeys",
+    "import",
+    "imports",
+    "documents",
+    "performanceStats",
+    "queues",
+    "jobs",
+    "job",
+    "workers",
+    "schedules",
+    "backups",
+    "restoreDrills",
+];
 
 /// Mutations after which none of [`WIDE`] may have changed.
 const CHANGE_NOTHING_KEPT: &[&str] = &[
@@ -27,6 +41,16 @@ const CHANGE_NOTHING_KEPT: &[&str] = &[
     "withdrawDocument",
     "purgeCache",
     "backUpNow",
+    "retryJobs",
+    "cancelJobs",
+    "discardJobs",
+    "rescheduleJobs",
+    "pauseQueue",
+    "resumeQueue",
+    "setQueueConcurrency",
+    "runScheduleNow",
+    "pauseSchedule",
+    "resumeSchedule",
 ];
 
 /// Much of everything that can be kept.

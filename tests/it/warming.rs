@@ -156,7 +156,7 @@ async fn an_import_is_followed_by_warming() {
     let viewer = app.client(Role::Viewer).await;
     viewer.send(STATS, json!({})).await;
     eventually("Redis is told what was used", async || (used_lately(&app).await.len() == 1).then_some(())).await;
-    app.start_worker_with(&[("MDL_WARM_API_URLS", &app.base), ("MDL_WARM_EVERY_SECONDS", "86400")]);
+    app.start_worker_with(&[("MDL_WARM_API_URLS", &app.base), ("MDL_SCHEDULES", "warm_caches=off")]);
     let warmed = async |times: i64| {
         eventually("it was warmed", async || {
             let done = "SELECT count(*) FROM jobs WHERE kind = 'warm_cache' AND state = 'succeeded'";
@@ -164,7 +164,7 @@ async fn an_import_is_followed_by_warming() {
         })
         .await;
     };
-    // By the schedule, the first time.
+    // Since an api has started.
     warmed(1).await;
     let import = async |keys: &[&str]| {
         let metrics: Vec<_> = keys.iter().map(|key| json!({ "metric_id": key, "name": key })).collect();
@@ -203,7 +203,6 @@ async fn a_busy_api_is_left_alone() {
     let urls = format!("{slow_base},http://127.0.0.1:1,{}", app.base);
     drop(held);
     app.start_worker_with(&[("MDL_WARM_API_URLS", &urls), ("MDL_WARM_BUSY_MILLISECONDS", "100")]);
-    // The wait for the worker's own schedule is not what is tested.
     let tx = app.app.db.begin(app.tenant.id).await.unwrap();
     jobs::enqueue(&tx, &app.system(), &WarmCache {}, &Enqueue::default()).await.unwrap();
     tx.commit().await.unwrap();

@@ -17,7 +17,11 @@ pub struct TestDatabase {
 impl TestDatabase {
     /// A clone of the migrated template.
     pub async fn migrated() -> Self {
-        let superuser = superuser_url();
+        Self::migrated_on(superuser_url()).await
+    }
+
+    /// The same on another server, at the address of its superuser.
+    pub async fn migrated_on(superuser: Url) -> Self {
         let template = template(&superuser).await;
         Self::clone_of(superuser, &template).await
     }

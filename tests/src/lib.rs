@@ -9,6 +9,7 @@ mod client;
 pub mod clients;
 pub mod database;
 mod direct;
+pub mod postgres;
 pub mod servers;
 
 pub use app::{PASSWORD, TestApp, email};

@@ -1,14 +1,19 @@
 //! The command line: the worker itself, and what an operator does beside it.
 
 mod backup;
+mod jobs;
 mod line;
+mod queues;
+mod schedules;
+mod table;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use mdl::config::Config;
-use mdl::{App, Error};
+use mdl::ids::TenantId;
+use mdl::{App, Error, tenants};
 
 /// Does MDL's background work: takes jobs from the ledger in PostgreSQL and does them.
 ///
@@ -29,6 +34,15 @@ pub enum Command {
     /// Make backups, prove them, and bring them back. Settings come from the environment
     #[command(subcommand)]
     Backup(backup::BackupCommand),
+    /// See how the queues stand, pause and limit them. Settings come from the environment
+    Queues(queues::QueuesCommand),
+    /// See the workers of the last day. Settings come from the environment
+    Workers(queues::Workers),
+    /// Find jobs, retry, cancel, discard and reschedule them. Settings come from the environment
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
+    /// See what runs by the clock, run it now, pause it. Settings come from the environment
+    Schedules(schedules::SchedulesCommand),
 }
 
 #[derive(Debug, Args)]
@@ -44,6 +58,10 @@ impl Command {
             Command::Run(_) => anyhow::bail!("`run` is not a command beside the worker"),
             Command::Backup(backup::BackupCommand::Keygen) => backup::keygen(),
             Command::Backup(command) => told(async |app| command.run(app).await).await,
+            Command::Queues(command) => told(async |app| command.run(app).await).await,
+            Command::Workers(command) => told(async |app| command.run(app).await).await,
+            Command::Jobs(command) => told(async |app| command.run(app).await).await,
+            Command::Schedules(command) => told(async |app| command.run(app).await).await,
         }
     }
 }
@@ -65,5 +83,35 @@ fn explain(error: Error) -> anyhow::Error {
         Error::Internal(source) => anyhow::Error::from_boxed(source),
         Error::Unavailable { source, .. } => anyhow::Error::from_boxed(source).context(message),
         _ => anyhow::Error::msg(message),
+    }
+}
+
+/// Whom a command is about.
+struct Whom {
+    /// With their slugs.
+    tenants: Vec<(TenantId, String)>,
+}
+
+impl Whom {
+    /// The tenant with this slug; all, and the deployment's own, without one.
+    async fn named(app: &App, slug: Option<&str>) -> anyhow::Result<Self> {
+        let tx = app.db.dispatch().await.map_err(explain)?;
+        let all = tenants::all(&tx).await.map_err(explain)?;
+        tx.commit().await.map_err(explain)?;
+        let mut tenants: Vec<_> = all.into_iter().map(|tenant| (tenant.id, tenant.slug)).collect();
+        tenants.push((tenants::SYSTEM, "mdl-system".to_owned()));
+        if let Some(wanted) = slug {
+            tenants.retain(|(_, slug)| slug == wanted);
+            anyhow::ensure!(!tenants.is_empty(), "There is no tenant {wanted:?}");
+        }
+        Ok(Self { tenants })
+    }
+
+    fn ids(&self) -> Vec<TenantId> {
+        self.tenants.iter().map(|(id, _)| *id).collect()
+    }
+
+    fn slug(&self, tenant: TenantId) -> &str {
+        self.tenants.iter().find(|(id, _)| *id == tenant).map_or("", |(_, slug)| slug)
     }
 }

@@ -21,6 +21,7 @@ mod prune_jobs;
 mod restore_drill;
 mod tidy_imports;
 mod warm_cache;
+mod warm_caches;
 mod watch_backups;
 
 use std::collections::BTreeMap;
@@ -52,6 +53,7 @@ pub fn registry() -> Registry {
         .with(restore_drill::run)
         .with(prune_backups::run)
         .with(watch_backups::run)
+        .with(warm_caches::run)
 }
 
 /// What a handler came to.
@@ -108,6 +110,7 @@ pub struct Registry {
 
 struct Kind {
     queue: &'static str,
+    max_attempts: i32,
     timeout: Duration,
     backoff: fn(i32) -> Duration,
     run: Box<dyn Fn(Value, JobContext) -> Running + Send + Sync>,
@@ -132,9 +135,20 @@ impl Registry {
             Ok(job) => run(job, ctx).map(Ok).boxed(),
             Err(error) => std::future::ready(Err(error)).boxed(),
         };
-        let kind = Kind { queue: J::QUEUE, timeout: J::TIMEOUT, backoff: J::backoff, run: Box::new(run) };
+        let kind =
+            Kind { queue: J::QUEUE, max_attempts: J::MAX_ATTEMPTS, timeout: J::TIMEOUT, backoff: J::backoff, run: Box::new(run) };
         self.kinds.insert(J::KIND, kind);
         self
+    }
+
+    /// The kinds as rows of a table in Markdown, as docs/operations/jobs.md has them: queue, kind, attempts, time limit.
+    pub fn reference(&self) -> String {
+        let row = |(name, kind): (&&str, &Kind)| {
+            let minutes = kind.timeout.as_secs() / 60;
+            let unit = if minutes == 1 { "minute" } else { "minutes" };
+            format!("| `{}` | `{name}` | {} | {minutes} {unit} |\n", kind.queue, kind.max_attempts)
+        };
+        self.kinds.iter().map(row).collect()
     }
 
     /// The queues that these kinds come from.

@@ -13,6 +13,7 @@ use mdl::instruments;
 use mdl::jobs::{Job, RawJob};
 use mdl::maintenance::{AnnounceExpiringKeys, PruneCredentials, PruneJobs, TidyImports};
 use mdl::schedules::{self, CatchUp, Definition, Outcome, Overlap};
+use mdl::warming::WarmCaches;
 use tracing::{info, warn};
 
 use crate::Shared;
@@ -33,6 +34,8 @@ pub struct Line {
 /// Everything that runs by the clock.
 pub const TABLE: &[Line] = &[
     Line::new::<TidyImports>("tidy_imports", "*/10 * * * *", "Ends imports whose job was lost").never_late(),
+    Line::new::<WarmCaches>("warm_caches", "*/5 * * * *", "Makes the answers that are used most, where warming is set up")
+        .never_late(),
     Line::new::<AnnounceExpiringKeys>("announce_expiring_keys", "0 6 * * *", "Announces API keys that expire within a week"),
     Line::new::<PruneJobs>("prune_jobs", "20 1 * * *", "Deletes jobs that ended long ago"),
     Line::new::<PruneCredentials>("prune_credentials", "40 1 * * *", "Deletes idempotency keys and sessions past their time"),
@@ -84,6 +87,11 @@ pub fn definitions(table: &[Line], settings: &ScheduleConfig) -> anyhow::Result<
         })
     };
     table.iter().map(definition).collect()
+}
+
+/// The table as rows in Markdown, as docs/operations/jobs.md has them: schedule, times, what it does.
+pub fn reference() -> String {
+    TABLE.iter().map(|line| format!("| `{}` | `{}` | {} |\n", line.name, line.timing, line.description)).collect()
 }
 
 /// How often the table is looked at when no time comes sooner: an operator may have resumed a schedule.

@@ -1,9 +1,11 @@
 //! What is asked, as the key under which its answer is kept.
 
+use std::time::Duration;
+
 use async_graphql::{Value, Variables};
 use chrono::Utc;
 use mdl::Actor;
-use mdl::documents::DocumentHash;
+use mdl::documents::{Caching, DocumentHash};
 use mdl::ids::TenantId;
 use mdl::versions::Stamp;
 use mdl::warming::used::UseId;
@@ -54,6 +56,15 @@ impl Question {
         part(&mut asked, operation.unwrap_or_default().as_bytes());
         canonical_map(&mut asked, variables.iter().map(|(name, value)| (name.as_str(), value)).collect());
         Self { tenant: actor.tenant, document, policy, asked }
+    }
+
+    /// The same, kept as whoever published the document says. `None` when nothing is to be kept.
+    pub fn within(mut self, caching: Caching) -> Option<Self> {
+        if let Some(seconds) = caching.seconds {
+            let seconds = u64::try_from(seconds).unwrap_or(0);
+            self.policy.ttl = self.policy.ttl.min(Duration::from_secs(seconds));
+        }
+        (!self.policy.ttl.is_zero()).then_some(self)
     }
 
     /// The key of the answer that is made of these versions.

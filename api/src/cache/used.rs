@@ -239,8 +239,8 @@ async fn ask_for_warming(used: Weak<Used>, app: App) {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    if let Err(error) = warming::ask(&app).await {
-        debug!(%error, "Could not ask for a warming; it comes by itself");
+    if let Err(error) = warming::enqueue_all(&app).await {
+        debug!(%error, "Could not enqueue a warming; it comes by the clock");
     }
 }
 

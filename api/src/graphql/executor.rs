@@ -51,6 +51,11 @@ impl Prepared {
         &self.document.operations()[self.place]
     }
 
+    /// The place of its operation in the document.
+    pub fn place(&self) -> usize {
+        self.place
+    }
+
     /// What is asked for.
     pub fn definition(&self) -> Option<&OperationDefinition> {
         self.document.definition(self.place)
@@ -261,7 +266,7 @@ mod tests {
         let config = Config::from_arguments(["test"].iter().chain(arguments)).unwrap();
         let keys = Arc::new(Keys::load(&config.auth).unwrap());
         let documents = ParsedDocuments::new(config.graphql.clone(), &config.documents);
-        (Executor::new(schema(&config.graphql, keys), config.graphql, Duration::from_secs(1)), documents)
+        (Executor::new(schema(&config.graphql, keys, Arc::default()), config.graphql, Duration::from_secs(1)), documents)
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub enum Kind {
     Document,
     Backup,
     RestoreDrill,
+    Job,
 }
 
 const LETTERS: &[(Kind, u8)] = &[
@@ -34,6 +35,7 @@ const LETTERS: &[(Kind, u8)] = &[
     (Kind::Document, b'p'),
     (Kind::Backup, b'b'),
     (Kind::RestoreDrill, b'r'),
+    (Kind::Job, b'j'),
 ];
 
 impl fmt::Display for Kind {
@@ -49,6 +51,7 @@ impl fmt::Display for Kind {
             Kind::Document => "published document",
             Kind::Backup => "backup",
             Kind::RestoreDrill => "trial restore",
+            Kind::Job => "job",
         })
     }
 }

@@ -53,20 +53,21 @@ async fn run(server: &Server, parts: &Parts, body: &[u8]) -> Result<WarmOutcome,
     let actor = Actor { tenant, subject: Subject::System, permissions: asked.permissions, request_id: None };
 
     let found = server.documents.find(Some(&actor), documents::Source::Text(asked.query)).await;
-    let document = found.map_err(|_| busy)?.map_err(|_| (StatusCode::UNPROCESSABLE_ENTITY, "This document cannot be run"))?;
+    let (document, _) =
+        found.map_err(|_| busy)?.map_err(|_| (StatusCode::UNPROCESSABLE_ENTITY, "This document cannot be run"))?;
     let mut request = Request::new("").variables(Variables::from_json(asked.variables));
     request.operation_name = asked.operation_name;
     let prepared = server.executor.prepare(request, document, true).map_err(|_| unfit)?;
     // Before anything is executed: this is where mutations, and whatever is somebody's own, end.
     let question = ResponseCache::question(&actor, &prepared).filter(|question| !question.policy.personal).ok_or(unfit)?;
 
-    let operation = Operation::new(server.app.clone(), Some(actor), None);
+    let operation = Operation::of(&prepared, server.app.clone(), Some(actor), None);
     let (kept, source) = cache.answer(question, || Box::pin(server.executor.execute(prepared, operation))).await;
     match kept.as_deref().map_err(|unkept| &**unkept) {
         Ok(_) if source == Source::Made => Ok(WarmOutcome::Made),
         Ok(_) => Ok(WarmOutcome::Kept),
         Err(Unkept::TimedOut) => Err(busy),
-        Err(Unkept::Executed(_) | Unkept::Rejected(_)) => {
+        Err(Unkept::Failed(_) | Unkept::TooLong(_) | Unkept::Rejected(_)) => {
             Err((StatusCode::UNPROCESSABLE_ENTITY, "The answer has errors, or is too long"))
         }
     }

@@ -16,6 +16,10 @@ pub struct DatabaseConfig {
         default_value = "postgres://mdl_app@127.0.0.1:5432/mdl"
     )]
     pub url: String,
+    /// A streaming replica of the database, or several behind one address, as mdl_app: queries of the api read there once it has
+    /// replayed what they must see. Without it the primary serves all reads
+    #[arg(id = "database_read_url", long = "database-read-url", env = "DATABASE_READ_URL", hide_env_values = true)]
+    pub read_url: Option<String>,
     /// The same database as its owner mdl_owner; only migrations use it
     #[arg(id = "database_owner_url", long = "database-owner-url", env = "DATABASE_OWNER_URL", hide_env_values = true)]
     pub owner_url: Option<String>,

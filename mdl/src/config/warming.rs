@@ -21,9 +21,6 @@ pub struct WarmingConfig {
     /// Requests that warming sends to an api at once
     #[arg(id = "warm_concurrency", long = "warm-concurrency", env = "MDL_WARM_CONCURRENCY", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub concurrency: u32,
-    /// Seconds from one warming of all tenants to the next
-    #[arg(id = "warm_every_seconds", long = "warm-every-seconds", env = "MDL_WARM_EVERY_SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub every_seconds: u64,
     /// Milliseconds that an answer may take: after a slower one the api counts as busy, and is left alone until the next time
     #[arg(id = "warm_busy_milliseconds", long = "warm-busy-milliseconds", env = "MDL_WARM_BUSY_MILLISECONDS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=30_000))]
     pub busy_milliseconds: u64,

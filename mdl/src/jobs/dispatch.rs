@@ -89,7 +89,7 @@ pub async fn dispatch(mut conn: &AsyncPgConnection, queue: &str, window: u32) ->
                  ORDER BY run_at LIMIT greatest(room.jobs, 0)) AS next
          ), chosen AS (
              SELECT id, turn FROM candidates WHERE place <= room ORDER BY priority DESC, turn, id
-             LIMIT (SELECT greatest(concurrency - (SELECT count(*) FROM active), 0) FROM settings WHERE tenant_id = $3)
+             LIMIT (SELECT concurrency - least(concurrency, (SELECT count(*) FROM active)) FROM settings WHERE tenant_id = $3)
          ), free AS (
              SELECT id FROM jobs WHERE id IN (SELECT id FROM chosen) AND state = 'waiting' FOR UPDATE SKIP LOCKED
          )

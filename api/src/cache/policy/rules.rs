@@ -112,6 +112,16 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("ImportChangeConnection", NEVER),
     ("ImportChangeEdge", NEVER),
     ("ImportFieldChange", NEVER),
+    // Neither do queues stand still.
+    ("Queue", NEVER),
+    ("Job", NEVER),
+    ("JobConnection", NEVER),
+    ("JobEdge", NEVER),
+    ("JobProgress", NEVER),
+    ("JobAttempt", NEVER),
+    ("Worker", NEVER),
+    ("Schedule", NEVER),
+    ("ScheduleRun", NEVER),
     // They count their uses.
     ("PublishedDocument", NEVER),
     ("PublishedDocumentConnection", NEVER),
@@ -123,6 +133,11 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("RestoreDrill", NEVER),
     ("RestoreDrillConnection", NEVER),
     ("RestoreDrillEdge", NEVER),
+    // What moves by itself.
+    ("PerformanceStats", NEVER),
+    ("OperationPerformance", NEVER),
+    ("SlowRead", NEVER),
+    ("PoolUse", NEVER),
     // The caller's own.
     ("Me", NEVER),
     ("Tenant", NEVER),
@@ -148,8 +163,14 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Query", "documents", NEVER),
     ("Query", "backups", NEVER),
     ("Query", "restoreDrills", NEVER),
+    ("Query", "performanceStats", NEVER),
     ("Query", "import", NEVER),
     ("Query", "imports", NEVER),
+    ("Query", "queues", NEVER),
+    ("Query", "jobs", NEVER),
+    ("Query", "job", NEVER),
+    ("Query", "workers", NEVER),
+    ("Query", "schedules", NEVER),
     ("BusinessDomain", "metricCount", METRIC),
     ("Objective", "unresolvedMetricKeys", METRIC),
     // Against the share of the timeframe that has passed today.
