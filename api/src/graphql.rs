@@ -1,6 +1,7 @@
 //! The GraphQL schema: types wrap the rows of `mdl`, resolvers translate. See `context` for what a resolver is given.
 
 pub mod api_keys;
+pub mod backups;
 pub mod cache;
 pub mod connection;
 pub mod context;

@@ -2,6 +2,7 @@
 //! variables or as flags of the same meaning; `--help` and docs/configuration.md list them.
 
 mod auth;
+mod backup;
 mod cache;
 mod documents;
 mod events;
@@ -15,6 +16,7 @@ mod warming;
 mod worker;
 
 pub use auth::AuthConfig;
+pub use backup::BackupConfig;
 pub use cache::CacheConfig;
 pub use documents::{DocumentsConfig, DocumentsMode};
 pub use events::EventsConfig;
@@ -58,6 +60,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     #[command(flatten)]
     pub schedules: ScheduleConfig,
+    #[command(flatten)]
+    pub backup: BackupConfig,
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 }

@@ -215,6 +215,20 @@ impl Db {
     }
 }
 
+/// A connection as another role than the pool's, without a limit to the time of its statements: for backups. It ends when the
+/// client is dropped.
+pub async fn connect_as(mut config: tokio_postgres::Config) -> Result<tokio_postgres::Client> {
+    configure(&mut config, Duration::ZERO);
+    let (client, connection) = config.connect(tls()?).await.map_err(|e| Error::unavailable("PostgreSQL", e))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            // Whoever waits for an answer on it hears of it as well.
+            tracing::debug!(%error, "A connection for backups has ended");
+        }
+    });
+    Ok(client)
+}
+
 /// A raw connection and the driver that must be polled (spawned) for it to move.
 pub struct DedicatedConnection {
     pub client: tokio_postgres::Client,

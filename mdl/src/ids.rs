@@ -75,4 +75,6 @@ typed_ids! {
     BatchId,
     EventId,
     AuditId,
+    BackupId,
+    DrillId,
 }

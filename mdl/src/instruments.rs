@@ -37,6 +37,12 @@ pub const CACHE_BYTES: &str = "mdl_cache_bytes";
 pub const CACHE_BUMPS: &str = "mdl_cache_bumps_total";
 pub const CACHE_BUMP_SECONDS: &str = "mdl_cache_bump_seconds";
 pub const CACHE_LIVE: &str = "mdl_cache_live";
+pub const BACKUPS: &str = "mdl_backups_total";
+pub const BACKUP_SECONDS: &str = "mdl_backup_seconds";
+pub const BACKUP_BYTES: &str = "mdl_backup_bytes";
+pub const BACKUP_DEVIATION: &str = "mdl_backup_size_deviation_ratio";
+pub const BACKUP_VERIFIED_AT: &str = "mdl_backup_last_verified_timestamp";
+pub const BACKUP_OVERDUE: &str = "mdl_backup_overdue";
 pub const WARMED: &str = "mdl_warmed_answers_total";
 pub const WARM_SECONDS: &str = "mdl_warm_seconds";
 
@@ -85,6 +91,16 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (CACHE_BUMPS, Kind::Counter, "Attempts to tell Redis of a write (ok, failed), and commits that did not wait for it (late)"),
     (CACHE_BUMP_SECONDS, Kind::Seconds, "Time to tell Redis of a write"),
     (CACHE_LIVE, Kind::Gauge, "1 while changes elsewhere are heard of at once; at 0 answers are kept for a second at most"),
+    (BACKUPS, Kind::Counter, "Backups by what happened (published, copied, verified, failed, copy_failed, verify_failed)"),
+    (BACKUP_SECONDS, Kind::Seconds, "Time of a backup's parts (dump, files, copy, verify)"),
+    (BACKUP_BYTES, Kind::Gauge, "Bytes of the last backup of the database, as stored"),
+    (
+        BACKUP_DEVIATION,
+        Kind::Gauge,
+        "By what share the last backup is larger (or, negative, smaller) than the average of those before",
+    ),
+    (BACKUP_VERIFIED_AT, Kind::Gauge, "When the newest verified backup was made, in seconds since 1970; 0 when there is none"),
+    (BACKUP_OVERDUE, Kind::Gauge, "1 when no backup has been verified for longer than MDL_BACKUP_MAX_AGE_HOURS"),
     (WARMED, Kind::Counter, "Operations that were to be warmed, by outcome (made, kept, refused, or left to a busy api)"),
     (WARM_SECONDS, Kind::Seconds, "Time to warm one api for one tenant"),
 ];

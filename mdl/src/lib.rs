@@ -8,6 +8,7 @@ pub mod actor;
 pub mod api_keys;
 pub mod app;
 pub mod audit;
+pub mod backups;
 pub mod config;
 pub mod cron;
 pub mod db;

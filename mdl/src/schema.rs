@@ -45,6 +45,38 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
+    backups (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        state -> Text,
+        phase -> Text,
+        requested_by -> Nullable<Uuid>,
+        started_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+        verified_at -> Nullable<Timestamptz>,
+        pruned_at -> Nullable<Timestamptz>,
+        done_bytes -> Int8,
+        expected_bytes -> Nullable<Int8>,
+        plain_bytes -> Nullable<Int8>,
+        stored_bytes -> Nullable<Int8>,
+        table_count -> Nullable<Int4>,
+        row_count -> Nullable<Int8>,
+        file_count -> Nullable<Int8>,
+        file_bytes -> Nullable<Int8>,
+        encrypted -> Bool,
+        dump_seconds -> Nullable<Float8>,
+        schema_version -> Nullable<Text>,
+        server_version -> Nullable<Text>,
+        program_version -> Text,
+        places -> Array<Text>,
+        error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
     business_domains (tenant_id, id) {
         tenant_id -> Uuid,
         id -> Uuid,
@@ -439,6 +471,28 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
+    restore_drills (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        backup_id -> Uuid,
+        place -> Text,
+        state -> Text,
+        phase -> Text,
+        requested_by -> Nullable<Uuid>,
+        started_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+        done_bytes -> Int8,
+        expected_bytes -> Nullable<Int8>,
+        restore_seconds -> Nullable<Float8>,
+        differences -> Array<Text>,
+        error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
     schedule_slots (tenant_id, schedule, slot) {
         tenant_id -> Uuid,
         schedule -> Text,
@@ -532,6 +586,7 @@ diesel::table! {
 diesel::allow_tables_to_appear_in_same_query!(
     api_keys,
     audit_log,
+    backups,
     business_domains,
     documents,
     event_streams,
@@ -552,6 +607,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     outbox_commits,
     queue_settings,
     refresh_tokens,
+    restore_drills,
     schedule_slots,
     schedules,
     sessions,

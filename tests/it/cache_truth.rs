@@ -23,6 +23,8 @@ const NEVER_KEPT: &[&str] = &[
     "workers",
     "schedules",
     "eventCursor",
+    "backups",
+    "restoreDrills",
 ];
 
 /// Mutations after which none of [`WIDE`] may have changed.
@@ -39,6 +41,7 @@ const CHANGE_NOTHING_KEPT: &[&str] = &[
     "publishDocuments",
     "withdrawDocument",
     "purgeCache",
+    "backUpNow",
     "retryJobs",
     "cancelJobs",
     "discardJobs",

@@ -4,6 +4,9 @@
 
 mod api_keys;
 mod authorization;
+mod backup_failures;
+mod backup_operators;
+mod backups;
 mod cache;
 mod cache_hammer;
 mod cache_outages;

@@ -270,6 +270,19 @@ pub const QUERIES: &[RootField] = &[
         operation: "{ documents(first: 100) { totalCount nodes { id documentId name text publishedBy { name } } } }",
         variables: |_| json!({}),
     },
+    // Of the deployment: members of the tenant mdl-system see them, for others there are none.
+    RootField {
+        name: "backups",
+        needs: Needs::Admin,
+        operation: "{ backups(first: 10) { newestVerified { id } nodes { id backupId state requestedBy { name } } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "restoreDrills",
+        needs: Needs::Admin,
+        operation: "{ restoreDrills(first: 10) { nodes { id backupId state requestedBy { name } } } }",
+        variables: |_| json!({}),
+    },
     RootField {
         name: "performanceStats",
         needs: Needs::Admin,
@@ -405,6 +418,12 @@ pub const MUTATIONS: &[RootField] = &[
         json!({ "input": { "name": "prune_jobs" } })
     }),
     mutation!("purgeCache", "PurgeCacheInput", "", Needs::Admin, |_| json!({ "input": {} })),
+    RootField {
+        name: "backUpNow",
+        needs: Needs::Deployment,
+        operation: "mutation { backUpNow { backup { id } userErrors { message } } }",
+        variables: |_| json!({}),
+    },
     mutation!("removeMembership", "UserInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user } })),
 ];
 

@@ -42,6 +42,27 @@ impl TestDatabase {
         url_of(&self.superuser, role, &self.name).into()
     }
 
+    /// The address of the server for a role, with a database that no test uses.
+    pub fn server_url(&self, role: &str) -> String {
+        url_of(&self.superuser, role, "postgres").into()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Drops another database of the server, if it is there.
+    pub async fn drop_other(&self, name: &str) {
+        execute(&self.superuser, &format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)")).await;
+    }
+
+    /// The databases of the server whose names begin like this.
+    pub async fn others(&self, prefix: &str) -> Vec<String> {
+        let query = "SELECT datname::text FROM pg_database WHERE starts_with(datname, $1)";
+        let rows = connect(&self.superuser).await.query(query, &[&prefix]).await.expect("pg_database");
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
     /// A connection that may do anything, for looking behind the scenes.
     pub async fn superuser(&self) -> tokio_postgres::Client {
         connect(&url_of(&self.superuser, self.superuser.username(), &self.name)).await
@@ -100,7 +121,7 @@ impl Drop for TestDatabase {
         // The test's own runtime may be ending; this needs one that is not.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(execute(&url, &format!("DROP DATABASE {name} WITH (FORCE)")));
+            runtime.block_on(execute(&url, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")));
         });
         if dropped.join().is_err() {
             eprintln!("Could not drop {}", self.name);

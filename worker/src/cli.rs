@@ -1,6 +1,8 @@
 //! The command line: the worker itself, and what an operator does beside it.
 
+mod backup;
 mod jobs;
+mod line;
 mod queues;
 mod schedules;
 mod table;
@@ -29,6 +31,9 @@ pub struct Cli {
 pub enum Command {
     /// Work until told to stop
     Run(Box<Run>),
+    /// Make backups, prove them, and bring them back. Settings come from the environment
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// See how the queues stand, pause and limit them. Settings come from the environment
     Queues(queues::QueuesCommand),
     /// See the workers of the last day. Settings come from the environment
@@ -51,6 +56,8 @@ impl Command {
     pub async fn ask(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Run(_) => anyhow::bail!("`run` is not a command beside the worker"),
+            Command::Backup(backup::BackupCommand::Keygen) => backup::keygen(),
+            Command::Backup(command) => told(async |app| command.run(app).await).await,
             Command::Queues(command) => told(async |app| command.run(app).await).await,
             Command::Workers(command) => told(async |app| command.run(app).await).await,
             Command::Jobs(command) => told(async |app| command.run(app).await).await,

@@ -13,12 +13,16 @@
 //! | a panic, or more time than the kind's timeout | as an `Err` that repeating may mend |
 
 mod announce_expiring_keys;
+mod back_up;
 mod import_catalog;
+mod prune_backups;
 mod prune_credentials;
 mod prune_jobs;
+mod restore_drill;
 mod tidy_imports;
 mod warm_cache;
 mod warm_caches;
+mod watch_backups;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,6 +49,10 @@ pub fn registry() -> Registry {
         .with(prune_jobs::run)
         .with(prune_credentials::run)
         .with(warm_cache::run)
+        .with(back_up::run)
+        .with(restore_drill::run)
+        .with(prune_backups::run)
+        .with(watch_backups::run)
         .with(warm_caches::run)
 }
 
@@ -137,7 +145,8 @@ impl Registry {
     pub fn reference(&self) -> String {
         let row = |(name, kind): (&&str, &Kind)| {
             let minutes = kind.timeout.as_secs() / 60;
-            format!("| `{}` | `{name}` | {} | {minutes} minutes |\n", kind.queue, kind.max_attempts)
+            let unit = if minutes == 1 { "minute" } else { "minutes" };
+            format!("| `{}` | `{name}` | {} | {minutes} {unit} |\n", kind.queue, kind.max_attempts)
         };
         self.kinds.iter().map(row).collect()
     }

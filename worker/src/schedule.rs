@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use mdl::backups::{BackUp, PruneBackups, RestoreDrillJob, WatchBackups};
 use mdl::config::ScheduleConfig;
 use mdl::cron::Timing;
 use mdl::instruments;
@@ -38,6 +39,14 @@ pub const TABLE: &[Line] = &[
     Line::new::<AnnounceExpiringKeys>("announce_expiring_keys", "0 6 * * *", "Announces API keys that expire within a week"),
     Line::new::<PruneJobs>("prune_jobs", "20 1 * * *", "Deletes jobs that ended long ago"),
     Line::new::<PruneCredentials>("prune_credentials", "40 1 * * *", "Deletes idempotency keys and sessions past their time"),
+    Line::new::<BackUp>("back_up", "0 2 * * *", "Backs up the database and the uploaded files, and restores the backup on trial"),
+    Line::new::<PruneBackups>("prune_backups", "0 5 * * *", "Removes backups that are older than their place keeps them"),
+    Line::new::<RestoreDrillJob>(
+        "restore_drill",
+        "0 4 * * 0",
+        "Restores the newest backup of each place on trial, with all its files",
+    ),
+    Line::new::<WatchBackups>("watch_backups", "*/15 * * * *", "Looks how old the newest verified backup is").never_late(),
 ];
 
 impl Line {

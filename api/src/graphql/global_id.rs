@@ -19,6 +19,8 @@ pub enum Kind {
     KeyResult,
     Import,
     Document,
+    Backup,
+    RestoreDrill,
     Job,
 }
 
@@ -31,6 +33,8 @@ const LETTERS: &[(Kind, u8)] = &[
     (Kind::KeyResult, b'k'),
     (Kind::Import, b'i'),
     (Kind::Document, b'p'),
+    (Kind::Backup, b'b'),
+    (Kind::RestoreDrill, b'r'),
     (Kind::Job, b'j'),
 ];
 
@@ -45,6 +49,8 @@ impl fmt::Display for Kind {
             Kind::KeyResult => "key result",
             Kind::Import => "import",
             Kind::Document => "published document",
+            Kind::Backup => "backup",
+            Kind::RestoreDrill => "trial restore",
             Kind::Job => "job",
         })
     }

@@ -8,6 +8,7 @@ use mdl::config::GraphqlConfig;
 use mdl::tokens::Keys;
 
 use super::api_keys::{ApiKeyMutations, ApiKeyQueries};
+use super::backups::{BackupMutations, BackupQueries};
 use super::cache::CacheMutations;
 use super::documents::{DocumentMutations, DocumentQueries};
 use super::domains::{DomainMutations, DomainQueries};
@@ -39,6 +40,7 @@ pub struct Query(
     StatsQueries,
     ImportQueries,
     DocumentQueries,
+    BackupQueries,
     PerformanceQueries,
     QueueQueries,
     ScheduleQueries,
@@ -57,6 +59,7 @@ pub struct Mutation(
     ImportMutations,
     DocumentMutations,
     CacheMutations,
+    BackupMutations,
     QueueMutations,
     ScheduleMutations,
 );

@@ -303,9 +303,9 @@ pub async fn run_prepared(
 }
 
 /// Answers from the cache, if that keeps answers like this.
-async fn answer(server: &Server, caller: &Caller, prepared: Prepared, caching: Caching) -> Result<Outgoing, Refusal> {
+async fn answer(server: &Server, caller: &Caller, prepared: Prepared) -> Result<Outgoing, Refusal> {
     let timed_out = || Err(Refusal::timed_out(server.executor.timeout().as_secs()));
-    let Some((cache, question)) = question(server, caller, &prepared, caching) else {
+    let Some((cache, question)) = question(server, caller, &prepared) else {
         return match execute(server, caller, prepared).await {
             Answer::Executed(executed) if executed.failed() => Ok(Outgoing::Failed(executed.to_json())),
             Answer::Executed(executed) => Ok(Outgoing::Executed(executed.to_json())),
@@ -314,7 +314,7 @@ async fn answer(server: &Server, caller: &Caller, prepared: Prepared, caching: C
         };
     };
     // What is kept for a time of its publisher's own is not warmed: it is asked for by its text there, which says nothing of that.
-    if let (Some(used), Some(actor), None) = (&server.used, &caller.actor, caching.seconds) {
+    if let (Some(used), Some(actor), None) = (&server.used, &caller.actor, prepared.caching.seconds) {
         used.count(actor, &prepared, &question);
     }
     let ttl = question.policy.ttl;

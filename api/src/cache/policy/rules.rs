@@ -129,6 +129,13 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("PublishedDocument", NEVER),
     ("PublishedDocumentConnection", NEVER),
     ("PublishedDocumentEdge", NEVER),
+    // Whoever looks at a backup wants to see it move.
+    ("Backup", NEVER),
+    ("BackupConnection", NEVER),
+    ("BackupEdge", NEVER),
+    ("RestoreDrill", NEVER),
+    ("RestoreDrillConnection", NEVER),
+    ("RestoreDrillEdge", NEVER),
     // What moves by itself.
     ("PerformanceStats", NEVER),
     ("OperationPerformance", NEVER),
@@ -157,6 +164,8 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Query", "me", NEVER),
     ("Query", "apiKeys", NEVER),
     ("Query", "documents", NEVER),
+    ("Query", "backups", NEVER),
+    ("Query", "restoreDrills", NEVER),
     ("Query", "performanceStats", NEVER),
     ("Query", "import", NEVER),
     ("Query", "imports", NEVER),
