@@ -47,6 +47,8 @@ enum Command {
     /// Import files into a tenant's catalog, by a job of the worker. Settings come from the environment (DATABASE_URL,
     /// MDL_STORAGE_URL)
     Import(import::ImportFiles),
+    /// Encrypt the secrets of webhooks with the first key of MDL_WEBHOOK_KEYS, so that the other keys can go
+    ResealWebhooks,
     /// Publish documents that clients may run by id. Settings come from the environment (DATABASE_URL)
     #[command(subcommand)]
     Documents(documents::DocumentsCommand),
@@ -80,6 +82,7 @@ impl Cli {
             Some(Command::Tenant(command)) => told(async |app| command.run(app).await).await?,
             Some(Command::User(command)) => told(async |app| command.run(app).await).await?,
             Some(Command::Import(import)) => return told(async |app| import.run(app).await).await,
+            Some(Command::ResealWebhooks) => told(reseal_webhooks).await?,
             Some(Command::Documents(command)) => return told(async |app| command.run(app).await).await,
         }
         Ok(ExitCode::SUCCESS)
@@ -93,6 +96,12 @@ async fn run_migrations(config: &DatabaseConfig) -> anyhow::Result<()> {
         println!("Applied {name}");
     }
     println!("The database is up to date");
+    Ok(())
+}
+
+async fn reseal_webhooks(app: &App) -> anyhow::Result<()> {
+    let count = mdl::webhooks::secrets::reseal(app).await.map_err(explain)?;
+    println!("Encrypted {count} rows with the first key; the others are not needed any more");
     Ok(())
 }
 

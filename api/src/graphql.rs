@@ -29,3 +29,4 @@ pub mod schema;
 pub mod sessions;
 pub mod stats;
 pub mod users;
+pub mod webhooks;

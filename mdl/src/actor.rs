@@ -85,10 +85,12 @@ pub enum Permission {
     Explore,
     /// See, publish and withdraw documents.
     PublishDocuments,
+    /// See and manage webhook endpoints, and what they were sent.
+    Webhooks,
 }
 
 impl Permission {
-    pub const ALL: [Permission; 7] = [
+    pub const ALL: [Permission; 8] = [
         Self::CatalogRead,
         Self::CatalogWrite,
         Self::CatalogImport,
@@ -96,6 +98,7 @@ impl Permission {
         Self::Operate,
         Self::Explore,
         Self::PublishDocuments,
+        Self::Webhooks,
     ];
 
     /// The scope's name, as API keys store it.
@@ -108,6 +111,7 @@ impl Permission {
             Self::Operate => "operate",
             Self::Explore => "explore",
             Self::PublishDocuments => "documents:publish",
+            Self::Webhooks => "webhooks",
         }
     }
 

@@ -10,6 +10,7 @@ use crate::db::{Db, PoolUse};
 use crate::error::{Error, Result};
 use crate::events::live::Live;
 use crate::passwords;
+use crate::sealing::Sealer;
 use crate::storage::Storage;
 use crate::versions::Versions;
 
@@ -28,6 +29,8 @@ pub struct App {
     pub storage: Storage,
     /// Hashes and checks passwords, a bounded number at once.
     pub passwords: passwords::Hasher,
+    /// Encrypts the secrets of webhooks.
+    pub sealer: Sealer,
 }
 
 impl App {
@@ -49,6 +52,7 @@ impl App {
             redis,
             storage: Storage::new(&config.storage)?,
             passwords: passwords::Hasher::new(config.auth.password_checks),
+            sealer: Sealer::new(&config.webhooks.keys),
             config: Arc::new(config),
         })
     }

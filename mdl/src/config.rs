@@ -13,6 +13,7 @@ mod schedules;
 mod servers;
 mod telemetry;
 mod warming;
+mod webhooks;
 mod worker;
 
 pub use auth::AuthConfig;
@@ -27,6 +28,7 @@ pub use schedules::{ScheduleConfig, ScheduleOverride};
 pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
 pub use telemetry::{LogFormat, TelemetryConfig};
 pub use warming::WarmingConfig;
+pub use webhooks::WebhookConfig;
 pub use worker::WorkerConfig;
 
 /// All settings, by topic.
@@ -56,6 +58,8 @@ pub struct Config {
     pub live: LiveConfig,
     #[command(flatten)]
     pub imports: ImportConfig,
+    #[command(flatten)]
+    pub webhooks: WebhookConfig,
     #[command(flatten)]
     pub worker: WorkerConfig,
     #[command(flatten)]

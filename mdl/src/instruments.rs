@@ -19,6 +19,11 @@ pub const JOB_RUN_SECONDS: &str = "mdl_job_run_seconds";
 pub const JOB_WAIT_SECONDS: &str = "mdl_job_wait_seconds";
 pub const JOBS_RESCUED: &str = "mdl_jobs_rescued_total";
 pub const JOBS_RUNNING: &str = "mdl_jobs_running";
+pub const WEBHOOK_ATTEMPTS: &str = "mdl_webhook_attempts_total";
+pub const WEBHOOK_ATTEMPT_SECONDS: &str = "mdl_webhook_attempt_seconds";
+pub const WEBHOOK_WAIT_SECONDS: &str = "mdl_webhook_wait_seconds";
+pub const WEBHOOK_ENDPOINTS: &str = "mdl_webhook_endpoints";
+pub const WEBHOOK_BREAKERS_OPEN: &str = "mdl_webhook_breakers_open";
 pub const OUTBOX_EVENTS: &str = "mdl_outbox_events";
 pub const OUTBOX_OLDEST_SECONDS: &str = "mdl_outbox_oldest_seconds";
 pub const EVENTS_PUBLISHED: &str = "mdl_events_published_total";
@@ -73,6 +78,15 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (JOB_WAIT_SECONDS, Kind::Seconds, "Time from when a job was due to its start, by queue"),
     (JOBS_RESCUED, Kind::Counter, "Jobs whose lease ended or that Redis forgot, taken up again"),
     (JOBS_RUNNING, Kind::Gauge, "Jobs that this worker runs now, by queue"),
+    (
+        WEBHOOK_ATTEMPTS,
+        Kind::Counter,
+        "Attempts to deliver a webhook by outcome (delivered, retried, failed), and those that came to nothing (void)",
+    ),
+    (WEBHOOK_ATTEMPT_SECONDS, Kind::Seconds, "Time that receivers of webhooks take to answer"),
+    (WEBHOOK_WAIT_SECONDS, Kind::Seconds, "Time from when a webhook was due to its attempt"),
+    (WEBHOOK_ENDPOINTS, Kind::Gauge, "Webhook endpoints of all tenants by state (working, failing, disabled)"),
+    (WEBHOOK_BREAKERS_OPEN, Kind::Gauge, "Hosts of webhook endpoints that this worker leaves alone, because they do not answer"),
     (OUTBOX_EVENTS, Kind::Gauge, "Events that are committed and not yet published, as the leading worker sees them"),
     (OUTBOX_OLDEST_SECONDS, Kind::Gauge, "Age of the oldest event that is not yet published, as the leading worker sees it"),
     (EVENTS_PUBLISHED, Kind::Counter, "Events published by this worker"),

@@ -320,7 +320,7 @@ pub async fn request_cancel(mut conn: &AsyncPgConnection, tenant: TenantId, id: 
 }
 
 /// Sends a notification when the caller's transaction commits, and none when it does not.
-async fn notify(mut conn: &AsyncPgConnection, channel: &str, payload: &str) -> Result<()> {
+pub(crate) async fn notify(mut conn: &AsyncPgConnection, channel: &str, payload: &str) -> Result<()> {
     diesel::sql_query("SELECT pg_notify($1, $2)")
         .bind::<diesel::sql_types::Text, _>(channel)
         .bind::<diesel::sql_types::Text, _>(payload)

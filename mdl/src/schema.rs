@@ -568,6 +568,84 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
+    webhook_attempts (tenant_id, delivery_id, attempt) {
+        tenant_id -> Uuid,
+        delivery_id -> Uuid,
+        attempt -> Int4,
+        endpoint_id -> Uuid,
+        at -> Timestamptz,
+        duration_ms -> Int4,
+        status -> Nullable<Int4>,
+        error_class -> Nullable<Text>,
+        error -> Nullable<Text>,
+        response -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    webhook_deliveries (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        endpoint_id -> Uuid,
+        event_id -> Uuid,
+        sequence -> Nullable<Int8>,
+        kind -> Text,
+        payload -> Jsonb,
+        occurred_at -> Timestamptz,
+        origin -> Text,
+        replay_of -> Nullable<Uuid>,
+        state -> Text,
+        attempt -> Int4,
+        next_attempt_at -> Timestamptz,
+        trace_context -> Jsonb,
+        created_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    webhook_endpoints (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        url -> Text,
+        description -> Text,
+        event_kinds -> Array<Text>,
+        filter -> Jsonb,
+        headers -> Jsonb,
+        rate_limit -> Nullable<Int4>,
+        payload_version -> Int4,
+        enabled -> Bool,
+        disabled_reason -> Nullable<Text>,
+        failing_since -> Nullable<Timestamptz>,
+        not_before -> Nullable<Timestamptz>,
+        revision -> Int4,
+        created_at -> Timestamptz,
+        created_by -> Nullable<Uuid>,
+        updated_at -> Timestamptz,
+        updated_by -> Nullable<Uuid>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    webhook_secrets (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        endpoint_id -> Uuid,
+        sealed -> Bytea,
+        created_at -> Timestamptz,
+        expires_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
     workers (tenant_id, name) {
         tenant_id -> Uuid,
         name -> Text,
@@ -613,5 +691,9 @@ diesel::allow_tables_to_appear_in_same_query!(
     sessions,
     tenants,
     users,
+    webhook_attempts,
+    webhook_deliveries,
+    webhook_endpoints,
+    webhook_secrets,
     workers,
 );

@@ -132,9 +132,8 @@ impl Entities {
             "import" => Self::of(&[Entity::Imports, Entity::Metrics, Entity::Domains, Entity::Objectives]),
             "user" => Self::of(&[Entity::People]),
             // No answer that is kept holds any of these.
-            "session" | "api_key" | "apiKey" | "tenant" | "cache" | "document" | "job" | "backup" | "queue" | "schedule" => {
-                Self::NONE
-            }
+            "session" | "api_key" | "apiKey" | "tenant" | "cache" | "document" | "job" | "backup" | "queue" | "schedule"
+            | "webhook" => Self::NONE,
             _ => Self::ALL,
         }
     }

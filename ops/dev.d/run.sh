@@ -77,6 +77,7 @@ export_environment() {
   export MDL_HTTP_ADDR="${MDL_HTTP_ADDR:-127.0.0.1:$(port_for http 8080)}"
   export MDL_OPS_ADDR="${MDL_OPS_ADDR:-127.0.0.1:$(port_for ops)}"
   export MDL_WORKER_OPS_ADDR="${MDL_WORKER_OPS_ADDR:-127.0.0.1:$(port_for worker-ops)}"
+  export MDL_WEBHOOK_KEYS="${MDL_WEBHOOK_KEYS:-$(webhook_key)}"
   # Less than stop_process waits for them.
   export MDL_SHUTDOWN_GRACE_SECONDS="${MDL_SHUTDOWN_GRACE_SECONDS:-10}"
   export MDL_WORKER_GRACE_SECONDS="${MDL_WORKER_GRACE_SECONDS:-10}"
@@ -133,6 +134,12 @@ prepare_database() {
         --password-stdin --if-missing >>"$LOGS/migrate.log" 2>&1 || demo_failed
   done
   remember_done demo-users
+}
+
+# What encrypts the secrets of webhooks in this database: made once, and kept with it.
+webhook_key() {
+  [ -s "$DEV/webhook-key" ] || (umask 077 && head -c 32 /dev/urandom | base64 >"$DEV/webhook-key")
+  cat "$DEV/webhook-key"
 }
 
 demo_failed() {

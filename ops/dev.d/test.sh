@@ -107,6 +107,7 @@ open_test_instance() {
     MDL_TEST_REDIS_URL="$(private_redis_url)"
   fi
   want_browser
+  want_python
   [ -z "$CHROMIUM" ] || export MDL_TEST_CHROMIUM="${MDL_TEST_CHROMIUM:-$CHROMIUM}"
   [ -z "$CHROMEDRIVER" ] || export MDL_TEST_CHROMEDRIVER="${MDL_TEST_CHROMEDRIVER:-$CHROMEDRIVER}"
   export MDL_TEST_DATABASE_URL MDL_TEST_REDIS_URL

@@ -91,6 +91,13 @@ want_browser() {
   fi
 }
 
+# Only the test of the webhooks' Python example needs it.
+want_python() {
+  python3 -c 'import venv, ensurepip' 2>/dev/null && return
+  install_packages "Python with venv" "python3 python3-venv" "python3" "python" ||
+    warn "For the test of the webhooks' Python example: $INSTALL_PROBLEM"
+}
+
 require_cargo() {
   have cargo || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
   have cargo || die "Rust is missing: install it from https://rustup.rs and run this again."

@@ -25,6 +25,10 @@ const NEVER_KEPT: &[&str] = &[
     "eventCursor",
     "backups",
     "restoreDrills",
+    "webhookEndpoint",
+    "webhookEndpoints",
+    "webhookDelivery",
+    "webhookDeliveries",
 ];
 
 /// Mutations after which none of [`WIDE`] may have changed.
@@ -40,6 +44,15 @@ const CHANGE_NOTHING_KEPT: &[&str] = &[
     "cancelImport",
     "publishDocuments",
     "withdrawDocument",
+    "createWebhookEndpoint",
+    "updateWebhookEndpoint",
+    "rotateWebhookSecret",
+    "testWebhook",
+    "retryDelivery",
+    "replayEvents",
+    "disableWebhookEndpoint",
+    "enableWebhookEndpoint",
+    "deleteWebhookEndpoint",
     "purgeCache",
     "backUpNow",
     "retryJobs",

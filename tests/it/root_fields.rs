@@ -49,6 +49,8 @@ pub struct Seed {
     pub import: String,
     pub document: String,
     pub job: String,
+    pub webhook: String,
+    pub delivery: String,
 }
 
 /// In every name and text of the seed.
@@ -113,7 +115,17 @@ impl Seed {
         );
         app.database.execute(&dead).await;
         let job = mdl_api::graphql::global_id::encode(mdl_api::graphql::global_id::Kind::Job, job.0).to_string();
-        Self { user, api_key, domain, metric, objective, key_result, import, document, job }
+        let webhook = id(
+            "mutation($input: CreateWebhookEndpointInput!) { createWebhookEndpoint(input: $input) { endpoint { id } userErrors { message } } }",
+            json!({ "url": "https://xyzzy.example/", "description": MARK }),
+        )
+        .await;
+        let delivery = id(
+            "mutation($input: TestWebhookInput!) { testWebhook(input: $input) { delivery { id } userErrors { message } } }",
+            json!({ "id": webhook, "kind": "metric.created" }),
+        )
+        .await;
+        Self { user, api_key, domain, metric, objective, key_result, import, document, job, webhook, delivery }
     }
 }
 
@@ -289,6 +301,30 @@ pub const QUERIES: &[RootField] = &[
         operation: "{ performanceStats { instance postgresql { size } redis { size } } }",
         variables: |_| json!({}),
     },
+    RootField {
+        name: "webhookEndpoint",
+        needs: Needs::Admin,
+        operation: "query($id: ID!) { webhookEndpoint(id: $id) { id url description secrets { expiresAt } statistics { pending } } }",
+        variables: |seed| json!({ "id": seed.webhook }),
+    },
+    RootField {
+        name: "webhookEndpoints",
+        needs: Needs::Admin,
+        operation: "{ webhookEndpoints(first: 100) { totalCount nodes { id url description statistics { pending } } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "webhookDelivery",
+        needs: Needs::Admin,
+        operation: "query($id: ID!) { webhookDelivery(id: $id) { id kind payload endpoint { url } attempts { status } } }",
+        variables: |seed| json!({ "id": seed.delivery }),
+    },
+    RootField {
+        name: "webhookDeliveries",
+        needs: Needs::Admin,
+        operation: "{ webhookDeliveries(first: 100) { totalCount nodes { id kind payload endpoint { url } attempts { status } } } }",
+        variables: |_| json!({}),
+    },
 ];
 
 pub const MUTATIONS: &[RootField] = &[
@@ -416,6 +452,33 @@ pub const MUTATIONS: &[RootField] = &[
     }),
     mutation!("resumeSchedule", "ScheduleInput", "schedule { name }", Needs::Deployment, |_| {
         json!({ "input": { "name": "prune_jobs" } })
+    }),
+    mutation!("createWebhookEndpoint", "CreateWebhookEndpointInput", "endpoint { id }", Needs::Admin, |_| {
+        json!({ "input": { "url": "https://receiver.example/" } })
+    }),
+    mutation!("updateWebhookEndpoint", "UpdateWebhookEndpointInput", "endpoint { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook, "description": "changed" } })
+    }),
+    mutation!("rotateWebhookSecret", "RotateWebhookSecretInput", "endpoint { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook } })
+    }),
+    mutation!("testWebhook", "TestWebhookInput", "delivery { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook, "kind": "metric.created" } })
+    }),
+    mutation!("retryDelivery", "RetryDeliveryInput", "delivery { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.delivery } })
+    }),
+    mutation!("replayEvents", "ReplayEventsInput", "count", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook, "from": 1 } })
+    }),
+    mutation!("disableWebhookEndpoint", "WebhookEndpointInput", "endpoint { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook } })
+    }),
+    mutation!("enableWebhookEndpoint", "WebhookEndpointInput", "endpoint { id }", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook } })
+    }),
+    mutation!("deleteWebhookEndpoint", "WebhookEndpointInput", "deletedId", Needs::Admin, |seed| {
+        json!({ "input": { "id": seed.webhook } })
     }),
     mutation!("purgeCache", "PurgeCacheInput", "", Needs::Admin, |_| json!({ "input": {} })),
     RootField {

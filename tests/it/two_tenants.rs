@@ -54,6 +54,7 @@ const CREATES: &[&str] = &[
     "pauseQueue",
     "resumeQueue",
     "setQueueConcurrency",
+    "createWebhookEndpoint",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

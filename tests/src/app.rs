@@ -17,6 +17,9 @@ use crate::{Client, TestDatabase, variable};
 /// The password of every user of a test.
 pub const PASSWORD: &str = "correct horse battery staple";
 
+/// What the secrets of webhooks are encrypted with.
+pub const WEBHOOK_KEY: &str = "dGhlIGtleSBvZiBhbGwgdGhlIHRlc3RzLCAzMiBieXQ=";
+
 /// A running API with one tenant, `acme`, that has an admin, an editor and a viewer.
 pub struct TestApp {
     pub app: App,
@@ -56,6 +59,9 @@ impl TestApp {
             ("MDL_WEB_DIR".to_owned(), crate::root().join("web/dist").display().to_string()),
             ("DATABASE_POOL_SIZE".to_owned(), "6".to_owned()),
             ("MDL_DEFAULT_TENANT".to_owned(), "acme".to_owned()),
+            ("MDL_WEBHOOK_KEYS".to_owned(), WEBHOOK_KEY.to_owned()),
+            // The receivers of tests are here.
+            ("MDL_WEBHOOK_ALLOW".to_owned(), "127.0.0.0/8".to_owned()),
         ];
         for (name, value) in settings {
             environment.retain(|(known, _)| known != name);
@@ -127,15 +133,16 @@ impl TestApp {
 
     /// Runs a worker in this process until the test ends.
     pub fn start_worker(&self) {
-        self.run_worker(self.app.clone());
+        self.start_worker_of(self.app.clone());
     }
 
     /// The same with these settings changed.
     pub fn start_worker_with(&self, settings: &[(&str, &str)]) {
-        self.run_worker(self.app_with(settings));
+        self.start_worker_of(self.app_with(settings));
     }
 
-    fn run_worker(&self, app: App) {
+    /// The same with another app of these servers.
+    pub fn start_worker_of(&self, app: App) {
         let stop = mdl_worker::Stop { gently: self.stop.clone(), now: self.stop.clone() };
         tokio::spawn(async move { mdl_worker::run(app, mdl_worker::jobs::registry(), stop).await.expect("the worker runs") });
     }

@@ -73,6 +73,7 @@ impl Client {
     pub async fn mutate(&self, field: &str, input: Value, selection: &str) -> Answer {
         let input_type = match field {
             "suspendUser" | "resumeUser" | "removeMembership" => "UserInput".to_owned(),
+            "enableWebhookEndpoint" | "disableWebhookEndpoint" | "deleteWebhookEndpoint" => "WebhookEndpointInput".to_owned(),
             _ => format!("{}{}Input", field[..1].to_uppercase(), &field[1..]),
         };
         let query = format!(

@@ -37,6 +37,31 @@ fn has_all(folder: &Path) -> bool {
     wanted.keys().all(|name| folder.join("node_modules").join(name).is_dir())
 }
 
+/// A Python that has the packages of `requirements.txt`; `None` where that cannot be, which the test then says and passes.
+pub fn python() -> Option<PathBuf> {
+    let folder = root().join("tests/clients");
+    let lock = File::open(folder.join("requirements.txt")).expect("tests/clients/requirements.txt");
+    lock.lock().expect("a lock on requirements.txt");
+    let python = folder.join(".venv/bin/python");
+    let there = |python: &PathBuf| {
+        Command::new(python).args(["-c", "import standardwebhooks"]).output().is_ok_and(|output| output.status.success())
+    };
+    if there(&python) {
+        return Some(python);
+    }
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).current_dir(&folder).output();
+        let done = output.as_ref().is_ok_and(|output| output.status.success());
+        if !done {
+            eprintln!("skipped: {program} {} in tests/clients failed: {output:?}", arguments.join(" "));
+        }
+        done
+    };
+    let made = run("python3", &["-m", "venv", "--clear", ".venv"])
+        && run(".venv/bin/python", &["-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"]);
+    made.then_some(python)
+}
+
 /// What a script prints as JSON.
 pub async fn run(script: &'static str, arguments: &[&str], input: &str) -> Value {
     let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();

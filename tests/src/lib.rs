@@ -10,6 +10,7 @@ pub mod clients;
 pub mod database;
 mod direct;
 pub mod postgres;
+pub mod receiver;
 pub mod servers;
 pub mod socket;
 
@@ -17,6 +18,7 @@ pub use app::{PASSWORD, TestApp, email};
 pub use client::{Answer, Client};
 pub use database::TestDatabase;
 pub use direct::{Counted, Direct};
+pub use receiver::{Received, Receiver};
 
 use std::future::Future;
 use std::path::PathBuf;

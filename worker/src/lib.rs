@@ -12,6 +12,7 @@
 //! | [`schedule`] | what runs by the clock |
 //! | [`heartbeat`] | this worker's row, for operators |
 //! | [`listen`] | PostgreSQL's notifications, which wake the relay and the leases |
+//! | [`webhooks`] | the courier: sends what is owed to webhook endpoints |
 //! | [`ops`] | health and instruments |
 //!
 //! PostgreSQL is the truth throughout. Every write to a running job names the lease's token, so that a worker that was
@@ -31,6 +32,7 @@ pub mod relay;
 pub mod repair;
 pub mod schedule;
 pub mod start;
+pub mod webhooks;
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -44,6 +46,7 @@ use mdl::db::Db;
 use mdl::jobs::Job;
 use mdl::warming::WarmCaches;
 use mdl::{App, telemetry};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +81,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     pub leases: Arc<Leases>,
     pub wake: Arc<Wake>,
+    /// Webhooks may be due.
+    pub webhooks: Arc<Notify>,
     /// Fires when no more jobs are to be taken.
     pub stop: CancellationToken,
     /// What the ledger calls this worker.
@@ -90,15 +95,24 @@ impl Shared {
         let lease = app.config.worker.lease_seconds;
         let db = Db::new(
             &DatabaseConfig {
-                // Relay, reconciler, repair, schedules, heartbeat, leases, ends, and one for each queue.
-                pool_size: 7 + registry.queues().len() as u32,
+                // Relay, reconciler, repair, schedules, heartbeat, leases, ends, the courier's three, and one for each queue.
+                pool_size: 10 + registry.queues().len() as u32,
                 // A statement that takes as long as a lease has come too late.
                 statement_timeout_seconds: settings.statement_timeout_seconds.min((lease / 3).max(1)),
                 ..settings.clone()
             },
             app.versions.clone(),
         );
-        Self { app, db, registry: Arc::new(registry), leases: Arc::default(), wake: Arc::default(), stop, name: name().into() }
+        Self {
+            app,
+            db,
+            registry: Arc::new(registry),
+            leases: Arc::default(),
+            wake: Arc::default(),
+            webhooks: Arc::default(),
+            stop,
+            name: name().into(),
+        }
     }
 
     pub fn queues(&self) -> Vec<&'static str> {
@@ -213,8 +227,17 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
         Err(_) => warn!("Could not write down the last ends of jobs; these jobs will be repeated"),
     }
     all_done.cancel();
-    // The last sign of life is written; what else still goes on is of no more use to anybody.
-    let _in_time = tokio::time::timeout(LAST_WAIT, async { while parts.join_next().await.is_some() {} }).await;
+    // All of them end by themselves: the last sign of life is to be written, and the courier has requests under way, as the queues had jobs.
+    let ended = async { while parts.join_next().await.is_some() {} };
+    let at_once = async {
+        stop.now.cancelled().await;
+        tokio::time::sleep(LAST_WAIT).await;
+    };
+    tokio::select! {
+        () = ended => {}
+        () = at_once => {}
+        () = tokio::time::sleep(grace + LAST_WAIT) => {}
+    }
     anyhow::ensure!(!broken, "A part of the worker failed; see the log above");
     Ok(())
 }
@@ -253,6 +276,11 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
     parts.spawn(async move {
         heartbeat.await;
         "heartbeat"
+    });
+    let courier = webhooks::courier(shared.clone())?;
+    parts.spawn(async move {
+        courier.await;
+        "courier"
     });
     let listen = listen::listen(shared.clone(), all_done.clone());
     parts.spawn(async move {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use mdl::jobs::{CANCEL_CHANNEL, CHANNEL};
+use mdl::webhooks;
 use tokio_postgres::AsyncMessage;
 use tokio_util::sync::CancellationToken;
 
@@ -30,11 +31,12 @@ async fn connected(shared: &Shared, outage: &mut Outage) -> mdl::Result<()> {
     let mdl::db::DedicatedConnection { client, mut connection } = shared.db.dedicated().await?;
     let mut messages = futures::stream::poll_fn(move |cx| connection.poll_message(cx));
     let subscribed = async {
-        client.batch_execute(&format!("LISTEN {CHANNEL}; LISTEN {CANCEL_CHANNEL}")).await?;
+        client.batch_execute(&format!("LISTEN {CHANNEL}; LISTEN {CANCEL_CHANNEL}; LISTEN {}", webhooks::CHANNEL)).await?;
         outage.over();
         // Whatever came before we listened.
         shared.wake.due();
         shared.leases.look();
+        shared.webhooks.notify_one();
         std::future::pending::<mdl::Result<()>>().await
     };
     let driven = async {
@@ -42,6 +44,7 @@ async fn connected(shared: &Shared, outage: &mut Outage) -> mdl::Result<()> {
             if let AsyncMessage::Notification(notification) = message? {
                 match notification.channel() {
                     CANCEL_CHANNEL => shared.leases.look(),
+                    webhooks::CHANNEL => shared.webhooks.notify_one(),
                     _ => shared.wake.due(),
                 }
             }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use mdl::events::{self, Stamped, history, stamping};
 use mdl::ids::TenantId;
-use mdl::instruments;
+use mdl::{instruments, webhooks};
 use metrics::{counter, gauge};
 use tracing::info;
 
@@ -100,6 +100,7 @@ impl Publisher {
     async fn round(&mut self, mut conn: &AsyncPgConnection) -> mdl::Result<bool> {
         conn.batch_execute("BEGIN").await?;
         let stamped = events::stamp(conn, BATCH).await?;
+        webhooks::owe(conn, &stamped).await?;
         let tenants: Vec<TenantId> = by_tenant(&stamped).map(|(tenant, _)| tenant).collect();
         stamping::forget_commits(conn, &tenants).await?;
         conn.batch_execute("COMMIT").await?;

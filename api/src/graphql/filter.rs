@@ -8,6 +8,7 @@ use super::imports::enums::ImportState;
 use super::metrics::enums::{IndicatorKind, MetricStatus, MetricType, Tier};
 use super::objectives::enums::ObjectiveStatus;
 use super::queues::JobState;
+use super::webhooks::enums::WebhookDeliveryState;
 
 /// Is one of some values.
 #[derive(Debug, InputObject)]
@@ -19,6 +20,7 @@ use super::queues::JobState;
 #[graphql(concrete(name = "ObjectiveStatusFilter", params(ObjectiveStatus)))]
 #[graphql(concrete(name = "ImportStateFilter", params(ImportState)))]
 #[graphql(concrete(name = "JobStateFilter", params(JobState)))]
+#[graphql(concrete(name = "WebhookDeliveryStateFilter", params(WebhookDeliveryState)))]
 pub struct OneOf<T: InputType> {
     /// The values; none of them lets nothing through.
     pub r#in: Vec<T>,

@@ -22,6 +22,8 @@ pub enum Kind {
     Backup,
     RestoreDrill,
     Job,
+    WebhookEndpoint,
+    WebhookDelivery,
 }
 
 const LETTERS: &[(Kind, u8)] = &[
@@ -36,6 +38,8 @@ const LETTERS: &[(Kind, u8)] = &[
     (Kind::Backup, b'b'),
     (Kind::RestoreDrill, b'r'),
     (Kind::Job, b'j'),
+    (Kind::WebhookEndpoint, b'w'),
+    (Kind::WebhookDelivery, b'v'),
 ];
 
 impl fmt::Display for Kind {
@@ -52,6 +56,8 @@ impl fmt::Display for Kind {
             Kind::Backup => "backup",
             Kind::RestoreDrill => "trial restore",
             Kind::Job => "job",
+            Kind::WebhookEndpoint => "webhook endpoint",
+            Kind::WebhookDelivery => "webhook delivery",
         })
     }
 }

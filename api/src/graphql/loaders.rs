@@ -4,6 +4,7 @@ mod domains;
 mod metrics;
 mod objectives;
 mod people;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -21,6 +22,7 @@ pub use domains::DomainLoaders;
 pub use metrics::MetricLoaders;
 pub use objectives::ObjectiveLoaders;
 pub use people::PeopleLoaders;
+pub use webhooks::WebhookLoaders;
 
 use super::error::{log, outward};
 
@@ -36,6 +38,7 @@ pub struct Loaders {
     pub metrics: MetricLoaders,
     pub objectives: ObjectiveLoaders,
     pub people: PeopleLoaders,
+    pub webhooks: WebhookLoaders,
 }
 
 impl Loaders {
@@ -45,6 +48,7 @@ impl Loaders {
             metrics: MetricLoaders::new(&snapshot),
             objectives: ObjectiveLoaders::new(&snapshot),
             people: PeopleLoaders::new(&snapshot),
+            webhooks: WebhookLoaders::new(&snapshot),
         }
     }
 }

@@ -85,8 +85,9 @@ async fn by_id(ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
         Kind::Job if ctx.actor().map_err(top_level)?.permissions.contains(Permission::Operate) => {
             queues::find(ctx, &id).await?.map(Node::from)
         }
-        // API keys are listed by `apiKeys`, published documents by `documents`, backups by `backups`.
+        // API keys are listed by `apiKeys`, published documents by `documents`, backups by `backups`; webhooks have fields of their own.
         Kind::User | Kind::ApiKey | Kind::Import | Kind::Document | Kind::Job | Kind::Backup | Kind::RestoreDrill => None,
+        Kind::WebhookEndpoint | Kind::WebhookDelivery => None,
     })
 }
 

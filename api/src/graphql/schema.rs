@@ -24,6 +24,7 @@ use super::schedules::{ScheduleMutations, ScheduleQueries};
 use super::sessions::{SessionMutations, SessionQueries};
 use super::stats::StatsQueries;
 use super::users::{UserMutations, UserQueries};
+use super::webhooks::{WebhookMutations, WebhookQueries};
 use crate::documents::Validator;
 use crate::performance::Performance;
 
@@ -45,6 +46,7 @@ pub struct Query(
     QueueQueries,
     ScheduleQueries,
     EventQueries,
+    WebhookQueries,
 );
 
 /// What can be changed. The fields of one request run one after the other, each in a transaction of its own.
@@ -62,6 +64,7 @@ pub struct Mutation(
     BackupMutations,
     QueueMutations,
     ScheduleMutations,
+    WebhookMutations,
 );
 
 /// What can be listened to.

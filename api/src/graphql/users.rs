@@ -46,6 +46,8 @@ pub enum Permission {
     Explore,
     /// See, publish and withdraw documents.
     PublishDocuments,
+    /// See and manage webhook endpoints, and what they were sent.
+    Webhooks,
 }
 
 /// The permissions of a set, as the schema names them.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::payloads::{
     ApiKeyPayload, BackupPayload, DomainPayload, ImportPayload, KeyResultPayload, MetricPayload, ObjectivePayload, Payload,
-    TenantPayload,
+    TenantPayload, WebhookPayload,
 };
 
 /// A kind of event, told with a payload `P`.
@@ -119,6 +119,9 @@ kinds! {
     }
     ApiKeyPayload {
         API_KEY_EXPIRING = "apiKey.expiring", 1, "An API key will stop working within a week; told once of each key";
+    }
+    WebhookPayload {
+        WEBHOOK_ENDPOINT_DISABLED = "webhook.endpoint.disabled", 1, "A webhook endpoint was given up: it is gone, or has failed for too long";
     }
 }
 

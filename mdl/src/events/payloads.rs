@@ -325,6 +325,38 @@ impl Payload for TenantPayload {
     }
 }
 
+/// A webhook endpoint that was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookPayload {
+    pub id: Uuid,
+    pub description: String,
+    pub reason: String,
+    pub failing_since: Option<DateTime<Utc>>,
+    pub discarded: i64,
+}
+
+impl Payload for WebhookPayload {
+    const NAME: &'static str = "WebhookPayload";
+    const FIELDS: &'static [(&'static str, &'static str)] = &[
+        ("id", "UUID of the endpoint"),
+        ("description", "What it is for, as somebody has written"),
+        ("reason", "`gone` when it answered 410, `failing` when it has failed for too long"),
+        ("failingSince", "Its first failure since the last success; null if there was none before"),
+        ("discarded", "Deliveries that it had not got yet, and will not get unless they are replayed"),
+    ];
+
+    fn example() -> Self {
+        Self {
+            id: Uuid::from_u128(0x0199_7d2a_5f00_7000_8000_0000_0000_000a),
+            description: "Data platform".to_owned(),
+            reason: "failing".to_owned(),
+            failing_since: DateTime::from_timestamp(1_795_000_000, 0),
+            discarded: 17,
+        }
+    }
+}
+
 fn domain() -> Reference {
     let DomainPayload { id, key, name, .. } = DomainPayload::example();
     Reference { id, key, name }

@@ -141,6 +141,18 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("OperationPerformance", NEVER),
     ("SlowRead", NEVER),
     ("PoolUse", NEVER),
+    // They move while one looks.
+    ("WebhookEndpoint", NEVER),
+    ("WebhookEndpointConnection", NEVER),
+    ("WebhookEndpointEdge", NEVER),
+    ("WebhookFilter", NEVER),
+    ("WebhookHeader", NEVER),
+    ("WebhookSecret", NEVER),
+    ("WebhookStatistics", NEVER),
+    ("WebhookDelivery", NEVER),
+    ("WebhookDeliveryConnection", NEVER),
+    ("WebhookDeliveryEdge", NEVER),
+    ("WebhookAttempt", NEVER),
     // The caller's own.
     ("Me", NEVER),
     ("Tenant", NEVER),
@@ -177,6 +189,10 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Query", "eventTypes", Rule::NOTHING),
     // Moves with every event.
     ("Query", "eventCursor", NEVER),
+    ("Query", "webhookEndpoint", NEVER),
+    ("Query", "webhookEndpoints", NEVER),
+    ("Query", "webhookDelivery", NEVER),
+    ("Query", "webhookDeliveries", NEVER),
     ("BusinessDomain", "metricCount", METRIC),
     ("Objective", "unresolvedMetricKeys", METRIC),
     // Against the share of the timeframe that has passed today.

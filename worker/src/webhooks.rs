@@ -1,0 +1,211 @@
+//! The courier: sends what is owed to webhook endpoints.
+//!
+//! It goes round: looks which endpoints something is due for, gives each its share of the free places ([`shares`]), claims so
+//! many deliveries, sends each as a task of its own ([`send`]), and has what came of them written down, several at once
+//! ([`record`]). A notification wakes it when something is owed, a place that becomes free while others wait, and otherwise
+//! the clock. Hosts that do not answer are left alone for a while ([`breaker`]).
+//!
+//! Several workers share the work through the rows they lock. One that dies leaves claims that end by themselves, after which
+//! the deliveries are sent again, by whomever.
+
+mod breaker;
+mod record;
+mod send;
+mod shares;
+mod upkeep;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mdl::ids::WebhookEndpointId;
+use mdl::instruments;
+use mdl::outbound::Guard;
+use mdl::webhooks::ledger::{self, Claimed, Share};
+use mdl::webhooks::secrets;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::Shared;
+use crate::link::{Outage, RETRY};
+use breaker::Breakers;
+use record::Sent;
+use send::{Receiver, Sender};
+use shares::Places;
+
+/// How long something can be due unnoticed: when the notification was lost, or when a retry's time comes.
+const POLL: Duration = Duration::from_secs(1);
+/// The least time between two rounds, so that many notifications, and many places that become free, are one round.
+const PAUSE: Duration = Duration::from_millis(10);
+/// After a look that took long, how many times as long it rests, so that many waiting endpoints do not keep PostgreSQL busy.
+const REST: u32 = 2;
+
+/// Sends until told to stop, and then ends what is under way.
+pub fn courier(shared: Shared) -> mdl::Result<impl Future<Output = ()> + Send> {
+    let guard = Guard::new(&shared.app.config.webhooks.allow);
+    let sender = Sender::new(&shared.app, guard)?;
+    Ok(run(shared, sender))
+}
+
+/// Who shares what while requests are under way.
+#[derive(Clone)]
+struct Courier {
+    shared: Shared,
+    sender: Sender,
+    state: Arc<Mutex<State>>,
+    /// Something is due that had no place in the last round.
+    backlog: Arc<AtomicBool>,
+    sent: UnboundedSender<Sent>,
+    tasks: TaskTracker,
+}
+
+#[derive(Default)]
+struct State {
+    places: Places,
+    breakers: Breakers,
+}
+
+async fn run(shared: Shared, sender: Sender) {
+    let (sent, to_record) = unbounded_channel();
+    let recorder = tokio::spawn(record::record(to_record, shared.clone()));
+    let upkeep = tokio::spawn(upkeep::upkeep(shared.clone()));
+    let courier = Courier {
+        shared: shared.clone(),
+        sender,
+        state: Arc::default(),
+        backlog: Arc::default(),
+        sent,
+        tasks: TaskTracker::new(),
+    };
+    courier.go_round().await;
+    courier.tasks.close();
+    let grace = Duration::from_secs(shared.app.config.worker.grace_seconds);
+    // What does not end in time is sent again when its claim has ended.
+    let _in_time = tokio::time::timeout(grace, courier.tasks.wait()).await;
+    drop(courier);
+    let _ended = tokio::join!(recorder, upkeep);
+}
+
+impl Courier {
+    async fn go_round(&self) {
+        let stop = &self.shared.stop;
+        let mut outage = Outage::of("take webhooks that are due");
+        while !stop.is_cancelled() {
+            let start = Instant::now();
+            let wait = match self.round().await {
+                Ok(()) => {
+                    outage.over();
+                    POLL
+                }
+                Err(error) => {
+                    outage.failed(&error);
+                    RETRY
+                }
+            };
+            let rest = PAUSE.max(start.elapsed() * REST);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(rest) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.shared.webhooks.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Claims what there are places for, and begins to send it.
+    async fn round(&self) -> mdl::Result<()> {
+        let settings = &self.shared.app.config.webhooks;
+        self.backlog.store(false, Ordering::Relaxed);
+        let tx = self.shared.db.dispatch().await?;
+        let waiting = ledger::waiting(&tx, settings.endpoint_concurrency).await?;
+        let wanted: i64 = waiting.iter().map(|endpoint| endpoint.due).sum();
+        let mut shares = {
+            let mut state = self.state();
+            let now = Instant::now();
+            let State { places, breakers } = &mut *state;
+            metrics::gauge!(instruments::WEBHOOK_BREAKERS_OPEN).set(breakers.open(now) as f64);
+            let limits = shares::Limits { places: settings.concurrency as usize, each: settings.endpoint_concurrency as usize };
+            places.shares(&waiting, limits, |host| breakers.may_try(host, now))
+        };
+        let limited = |share: &Share| waiting.iter().any(|one| one.endpoint_id == share.endpoint_id && one.rate_limited);
+        let (with_limit, mut granted): (Vec<Share>, Vec<Share>) = shares.drain(..).partition(limited);
+        if !with_limit.is_empty() {
+            granted.extend(ledger::within_rate_limits(&tx, &with_limit).await?);
+        }
+        if granted.is_empty() {
+            return tx.commit().await;
+        }
+        let claimed = ledger::claim(&tx, &granted, settings.lease()).await?;
+        let mut ids: Vec<WebhookEndpointId> = claimed.iter().map(|delivery| delivery.endpoint_id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let endpoints = ledger::endpoints(&tx, &ids).await?;
+        let secrets = secrets::valid(&tx, &ids).await?;
+        tx.commit().await?;
+
+        self.backlog.store((claimed.len() as i64) < wanted, Ordering::Relaxed);
+        let receivers: HashMap<_, _> = endpoints
+            .into_iter()
+            .map(|endpoint| {
+                let id = endpoint.id;
+                let secrets = secrets.iter().filter(|secret| secret.endpoint_id == id);
+                (id, Arc::new(Receiver::open(&self.shared.app, endpoint, secrets)))
+            })
+            .collect();
+        for delivery in claimed {
+            // An endpoint that is gone by now took its deliveries with it.
+            let Some(receiver) = receivers.get(&delivery.endpoint_id) else { continue };
+            metrics::histogram!(instruments::WEBHOOK_WAIT_SECONDS).record(delivery.waited_seconds);
+            let place = Place::take(self.clone(), &delivery, receiver.host());
+            self.begin(delivery, receiver.clone(), place);
+        }
+        Ok(())
+    }
+
+    fn begin(&self, delivery: Claimed, receiver: Arc<Receiver>, place: Place) {
+        let courier = self.clone();
+        let span = send::span(&delivery);
+        let work = async move {
+            let sent = courier.sender.send(delivery, &receiver).await;
+            courier.state().breakers.tell(&receiver.host(), sent.answered(), Instant::now());
+            drop(place);
+            // The recorder outlives all of these.
+            let _recorded = courier.sent.send(sent);
+        };
+        self.tasks.spawn(work.instrument(span));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whole after every statement, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the requests that may be under way at once, until it is dropped.
+struct Place {
+    courier: Courier,
+    endpoint: WebhookEndpointId,
+    host: String,
+}
+
+impl Place {
+    fn take(courier: Courier, delivery: &Claimed, host: String) -> Self {
+        let endpoint = delivery.endpoint_id;
+        courier.state().places.take(endpoint, &host);
+        Self { courier, endpoint, host }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.courier.state().places.free(self.endpoint, &self.host);
+        if self.courier.backlog.load(Ordering::Relaxed) {
+            self.courier.shared.webhooks.notify_one();
+        }
+    }
+}

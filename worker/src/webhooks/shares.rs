@@ -1,0 +1,187 @@
+//! Who gets the free places: tenants in turn, and of each tenant its endpoints in turn.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use mdl::ids::{TenantId, WebhookEndpointId};
+use mdl::webhooks::ledger::{Share, Waiting};
+
+use super::breaker::Trial;
+
+/// How many requests may be under way at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub places: usize,
+    /// Of one endpoint.
+    pub each: usize,
+}
+
+/// Requests under way.
+#[derive(Debug, Default)]
+pub struct Places {
+    endpoints: HashMap<WebhookEndpointId, usize>,
+    hosts: HashMap<String, usize>,
+    taken: usize,
+    /// Where the next round begins, so that nobody is always last.
+    turn: usize,
+}
+
+impl Places {
+    pub fn take(&mut self, endpoint: WebhookEndpointId, host: &str) {
+        *self.endpoints.entry(endpoint).or_default() += 1;
+        *self.hosts.entry(host.to_owned()).or_default() += 1;
+        self.taken += 1;
+    }
+
+    pub fn free(&mut self, endpoint: WebhookEndpointId, host: &str) {
+        self.taken -= 1;
+        less(&mut self.endpoints, &endpoint);
+        less(&mut self.hosts, host);
+    }
+
+    /// Shares the free places out. An endpoint gets no more than is due for it; one that fails, one at a time, and all that
+    /// fail together no more than half of the places; a host that does not answer gets as much as `trial` says.
+    pub fn shares(&mut self, waiting: &[Waiting], limits: Limits, trial: impl Fn(&str) -> Trial) -> Vec<Share> {
+        let mut free = limits.places.saturating_sub(self.taken);
+        let mut free_for_failing = free.saturating_sub(limits.places / 2);
+        let mut tried: HashMap<String, usize> = HashMap::new();
+        let mut tenants: BTreeMap<TenantId, VecDeque<Candidate>> = BTreeMap::new();
+        for endpoint in waiting {
+            let most = if endpoint.failing { 1 } else { limits.each };
+            let under_way = self.endpoints.get(&endpoint.endpoint_id).copied().unwrap_or(0);
+            let mut room = most.saturating_sub(under_way).min(usize::try_from(endpoint.due).unwrap_or(0));
+            let host = endpoint.url.host();
+            match trial(&host) {
+                Trial::Free => {}
+                Trial::Rest => room = 0,
+                Trial::One => {
+                    let of_host = tried.entry(host.clone()).or_insert_with(|| self.hosts.get(&host).copied().unwrap_or(0));
+                    room = room.min(1usize.saturating_sub(*of_host));
+                    *of_host += room;
+                }
+            }
+            if room > 0 {
+                let candidate = Candidate { endpoint: endpoint.endpoint_id, failing: endpoint.failing, room };
+                tenants.entry(endpoint.tenant_id).or_default().push_back(candidate);
+            }
+        }
+        self.turn = self.turn.wrapping_add(1);
+        let mut turns: VecDeque<VecDeque<Candidate>> = tenants.into_values().collect();
+        for endpoints in &mut turns {
+            endpoints.rotate_left(self.turn % endpoints.len().max(1));
+        }
+        turns.rotate_left(self.turn % turns.len().max(1));
+
+        let mut counts: BTreeMap<WebhookEndpointId, i64> = BTreeMap::new();
+        while free > 0
+            && let Some(mut endpoints) = turns.pop_front()
+        {
+            let Some(mut next) = endpoints.pop_front() else { continue };
+            if !next.failing || free_for_failing > 0 {
+                free -= 1;
+                free_for_failing -= usize::from(next.failing);
+                *counts.entry(next.endpoint).or_default() += 1;
+                next.room -= 1;
+                if next.room > 0 {
+                    endpoints.push_back(next);
+                }
+            }
+            turns.push_back(endpoints);
+        }
+        counts.into_iter().map(|(endpoint_id, count)| Share { endpoint_id, count }).collect()
+    }
+}
+
+/// An endpoint that may get more.
+struct Candidate {
+    endpoint: WebhookEndpointId,
+    failing: bool,
+    room: usize,
+}
+
+fn less<K: std::hash::Hash + Eq + std::borrow::Borrow<Q>, Q: std::hash::Hash + Eq + ?Sized>(
+    counts: &mut HashMap<K, usize>,
+    key: &Q,
+) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mdl::outbound::Guard;
+    use mdl::webhooks::WebhookUrl;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { places: 10, each: 4 };
+
+    fn waiting(tenant: TenantId, due: i64) -> Waiting {
+        let endpoint_id = WebhookEndpointId::new();
+        let url = WebhookUrl::parse(&format!("https://{}.example/", endpoint_id.0.simple()), &Guard::new(&[])).unwrap();
+        Waiting { tenant_id: tenant, endpoint_id, url, failing: false, rate_limited: false, due }
+    }
+
+    fn counts(waiting: &[Waiting], shares: &[Share]) -> Vec<i64> {
+        let of = |one: &Waiting| shares.iter().find(|share| share.endpoint_id == one.endpoint_id).map_or(0, |share| share.count);
+        waiting.iter().map(of).collect()
+    }
+
+    #[test]
+    fn tenants_take_turns_however_many_endpoints_they_have() {
+        let (large, small) = (TenantId::new(), TenantId::new());
+        let mut all: Vec<_> = (0..20).map(|_| waiting(large, 100)).collect();
+        all.extend([waiting(small, 100), waiting(small, 100)]);
+        let shares = Places::default().shares(&all, LIMITS, |_| Trial::Free);
+        let counts = counts(&all, &shares);
+        assert_eq!(counts[..20].iter().sum::<i64>(), 5);
+        assert_eq!(counts[20..].iter().sum::<i64>(), 5);
+    }
+
+    #[test]
+    fn an_endpoint_gets_what_is_due_within_its_limit() {
+        let tenant = TenantId::new();
+        let all = [waiting(tenant, 1), waiting(tenant, 100)];
+        let mut places = Places::default();
+        let shares = places.shares(&all, LIMITS, |_| Trial::Free);
+        assert_eq!(counts(&all, &shares), [1, 4]);
+        for _ in 0..3 {
+            places.take(all[1].endpoint_id, "host");
+        }
+        let shares = places.shares(&all, LIMITS, |_| Trial::Free);
+        assert_eq!(counts(&all, &shares), [1, 1]);
+        places.free(all[1].endpoint_id, "host");
+        let shares = places.shares(&all, LIMITS, |_| Trial::Free);
+        assert_eq!(counts(&all, &shares), [1, 2]);
+    }
+
+    #[test]
+    fn those_that_fail_get_one_each_and_half_of_all_together() {
+        let tenant = TenantId::new();
+        let mut all: Vec<_> = (0..20).map(|_| Waiting { failing: true, ..waiting(tenant, 100) }).collect();
+        let shares = Places::default().shares(&all, LIMITS, |_| Trial::Free);
+        let failing = counts(&all, &shares);
+        assert_eq!((failing.iter().sum::<i64>(), failing.iter().max()), (5, Some(&1)));
+        all.push(waiting(tenant, 100));
+        let shares = Places::default().shares(&all, LIMITS, |_| Trial::Free);
+        assert_eq!(counts(&all, &shares)[20], 4);
+    }
+
+    #[test]
+    fn hosts_that_do_not_answer_rest_or_get_one() {
+        let tenant = TenantId::new();
+        let mut all = [waiting(tenant, 9), waiting(tenant, 9), waiting(tenant, 9)];
+        all[2].url = all[1].url.clone();
+        let shares = Places::default().shares(&all, LIMITS, |_| Trial::Rest);
+        assert_eq!(counts(&all, &shares), [0, 0, 0]);
+        let mut places = Places::default();
+        let shares = places.shares(&all, LIMITS, |_| Trial::One);
+        assert_eq!(counts(&all, &shares), [1, 1, 0], "two endpoints of one host are one");
+        places.take(all[0].endpoint_id, &all[0].url.host());
+        let shares = places.shares(&all, LIMITS, |_| Trial::One);
+        assert_eq!(counts(&all, &shares), [0, 1, 0]);
+    }
+}
