@@ -137,7 +137,8 @@ impl Registry {
     pub fn reference(&self) -> String {
         let row = |(name, kind): (&&str, &Kind)| {
             let minutes = kind.timeout.as_secs() / 60;
-            format!("| `{}` | `{name}` | {} | {minutes} minutes |\n", kind.queue, kind.max_attempts)
+            let unit = if minutes == 1 { "minute" } else { "minutes" };
+            format!("| `{}` | `{name}` | {} | {minutes} {unit} |\n", kind.queue, kind.max_attempts)
         };
         self.kinds.iter().map(row).collect()
     }
