@@ -1,7 +1,7 @@
 //! The worker's row among the workers, for operators. Nothing goes by it: jobs are rescued by their leases.
 
 use mdl::jobs::workers::{self, HEARTBEAT, SignOfLife};
-use mdl::telemetry::host;
+use mdl::telemetry;
 use tokio_util::sync::CancellationToken;
 
 use crate::Shared;
@@ -9,7 +9,7 @@ use crate::link::Outage;
 
 /// Writes it every few seconds, and a last time when the worker has stopped.
 pub async fn keep(shared: Shared, all_done: CancellationToken) {
-    let (host, queues) = (host(), shared.queues());
+    let (host, queues) = (telemetry::host_name(), shared.queues());
     let mut outage = Outage::of("write this worker's row");
     loop {
         let stopped = all_done.is_cancelled();
