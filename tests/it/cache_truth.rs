@@ -10,7 +10,7 @@ use crate::cache::{live, source, started};
 use crate::root_fields::{MUTATIONS, Needs, QUERIES, Seed, call};
 
 /// Root fields whose answers are never kept. The others are, for everybody who may ask.
-const NEVER_KEPT: &[&str] = &["me", "apiKeys", "import", "imports", "documents", "eventCursor"];
+const NEVER_KEPT: &[&str] = &["me", "apiKeys", "import", "imports", "documents", "eventTypes", "eventCursor"];
 
 /// Mutations after which none of [`WIDE`] may have changed.
 const CHANGE_NOTHING_KEPT: &[&str] = &[

@@ -112,9 +112,9 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("ImportChangeConnection", NEVER),
     ("ImportChangeEdge", NEVER),
     ("ImportFieldChange", NEVER),
-    // The same for everybody until the next release.
-    ("EventType", Rule::NOTHING),
-    ("EventTypeField", Rule::NOTHING),
+    // Made without a read.
+    ("EventType", NEVER),
+    ("EventTypeField", NEVER),
     // They count their uses.
     ("PublishedDocument", NEVER),
     ("PublishedDocumentConnection", NEVER),
@@ -144,7 +144,7 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Query", "documents", NEVER),
     ("Query", "import", NEVER),
     ("Query", "imports", NEVER),
-    ("Query", "eventTypes", Rule::NOTHING),
+    ("Query", "eventTypes", NEVER),
     // Moves with every event.
     ("Query", "eventCursor", NEVER),
     ("BusinessDomain", "metricCount", METRIC),
