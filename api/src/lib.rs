@@ -7,4 +7,5 @@ pub mod documents;
 pub mod graphql;
 pub mod http;
 pub mod live;
+pub mod performance;
 pub mod rate_limit;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bb8_redis::RedisConnectionManager;
 
 use crate::config::Config;
-use crate::db::Db;
+use crate::db::{Db, PoolUse};
 use crate::error::{Error, Result};
 use crate::events::live::Live;
 use crate::passwords;
@@ -58,6 +58,11 @@ impl App {
         let mut conn = self.redis.get().await.map_err(|e| Error::unavailable("Redis", e))?;
         let _pong: String = redis::cmd("PING").query_async(&mut *conn).await?;
         Ok(())
+    }
+
+    /// How the connections to Redis are used now; the caches have some of their own.
+    pub fn redis_use(&self) -> PoolUse {
+        PoolUse::of(self.config.redis.pool_size, &self.redis.state())
     }
 
     /// A Redis key or channel of this deployment.

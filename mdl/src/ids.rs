@@ -72,6 +72,9 @@ typed_ids! {
     ImportId,
     DocumentId,
     JobId,
+    BatchId,
     EventId,
     AuditId,
+    BackupId,
+    DrillId,
 }

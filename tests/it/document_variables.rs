@@ -221,7 +221,7 @@ impl<'a> Paths<'a> {
     fn new(app: &'a TestApp) -> Self {
         let keys = Arc::new(Keys::load(&app.app.config.auth).unwrap());
         let limits = &app.app.config.graphql;
-        let executor = Executor::new(schema(limits, keys), limits.clone(), Duration::from_secs(30));
+        let executor = Executor::new(schema(limits, keys, Arc::default()), limits.clone(), Duration::from_secs(30));
         Self { app, executor, stock: strict(limits, Nothing) }
     }
 
@@ -234,7 +234,7 @@ impl<'a> Paths<'a> {
         let prepared =
             self.executor.prepare(request(document.operations().len(), variables), document.clone(), true).ok().unwrap();
         match self.executor.execute(prepared, self.operation()).await {
-            Answer::Executed(response) => serde_json::to_value(response).unwrap(),
+            Answer::Executed(executed) => serde_json::from_str(&executed.to_json()).unwrap(),
             Answer::Rejected(errors) => json!({ "errors": errors }),
             Answer::TimedOut => panic!("timed out"),
         }

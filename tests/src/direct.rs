@@ -9,6 +9,7 @@ use mdl::ids::{SessionId, UserId};
 use mdl::tokens::Keys;
 use mdl_api::documents::ParsedDocuments;
 use mdl_api::graphql::context::Operation;
+use mdl_api::graphql::eager::answer_json;
 use mdl_api::graphql::executor::{Answer, Executor};
 use mdl_api::graphql::schema::schema;
 use serde_json::Value;
@@ -34,7 +35,7 @@ impl<'a> Direct<'a> {
     pub fn new(app: &'a TestApp) -> Self {
         let keys = Arc::new(Keys::load(&app.app.config.auth).expect("signing keys"));
         let limits = &app.app.config.graphql;
-        let executor = Executor::new(schema(limits, keys), limits.clone(), Duration::from_secs(30));
+        let executor = Executor::new(schema(limits, keys, Arc::default()), limits.clone(), Duration::from_secs(30));
         let documents = ParsedDocuments::new(limits.clone(), &app.app.config.documents);
         Self { app, executor: Arc::new(executor), documents }
     }
@@ -51,21 +52,21 @@ impl<'a> Direct<'a> {
         let operation = Operation::new(self.app.app.clone(), Some(actor), None);
         let request = Request::new("").variables(Variables::from_json(variables));
         let document = self.documents.parse(query);
-        let response = match document.and_then(|document| self.executor.prepare(request, document, true)) {
+        let json = match document.and_then(|document| self.executor.prepare(request, document, true)) {
             Ok(prepared) => {
                 // As a task of the runtime, which is how the server runs it: the loaders' batches depend on how tasks yield.
                 let executor = self.executor.clone();
                 let execution = tokio::spawn(async move { executor.execute(prepared, operation).await });
                 match execution.await.expect("the execution does not panic") {
-                    Answer::Executed(response) => response,
-                    Answer::Rejected(errors) => Response::from_errors(errors),
+                    Answer::Executed(executed) => executed.to_json(),
+                    Answer::Rejected(errors) => answer_json(&Response::from_errors(errors)),
                     Answer::TimedOut => panic!("took too long: {query}"),
                 }
             }
-            Err(errors) => Response::from_errors(errors),
+            Err(errors) => answer_json(&Response::from_errors(errors)),
         };
         let statements = self.app.app.db.statements_sent() - before;
-        let body = serde_json::to_value(response).expect("a response is JSON");
+        let body: Value = serde_json::from_str(&json).expect("a response is JSON");
         let errors = body["errors"].as_array().cloned().unwrap_or_default();
         Counted { data: body["data"].clone(), errors, statements }
     }

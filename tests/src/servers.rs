@@ -95,10 +95,15 @@ pub struct WorkerProcess {
 
 impl WorkerProcess {
     pub fn start(app: &TestApp) -> Self {
+        Self::start_with(&app.environment())
+    }
+
+    /// With these settings.
+    pub fn start_with(environment: &[(String, String)]) -> Self {
         let ops_port = free_port();
         let process = Command::new(binary("mdl-worker"))
             .arg("run")
-            .envs(app.environment())
+            .envs(environment.iter().cloned())
             .env("MDL_WORKER_OPS_ADDR", format!("127.0.0.1:{ops_port}"))
             .stdout(Stdio::null())
             .spawn()

@@ -14,6 +14,7 @@ use mdl::{documents::sha256, instruments};
 use metrics::counter;
 use moka::sync::Cache;
 
+use super::repeats::repeats;
 use super::variables::Places;
 use crate::cache::policy::Policy;
 use crate::graphql::error::coded;
@@ -32,10 +33,14 @@ const BYTES_PER_DOCUMENT: usize = 1_000;
 /// A document that was parsed and keeps to the limits.
 pub struct ParsedDocument {
     pub document: ExecutableDocument,
+    /// As it was sent.
+    pub text: Box<str>,
     /// SHA-256 of its text.
     pub hash: [u8; 32],
     /// Whether it asks for the schema.
     pub introspects: bool,
+    /// Whether answers have to be merged from parts.
+    pub repeats: bool,
     /// Never empty.
     operations: Vec<ParsedOperation>,
     /// Where its variables stand; known from the first validation on, unless something about it is doubtful.
@@ -70,8 +75,10 @@ impl ParsedDocument {
         let operations = document.operations.iter();
         let operations = operations.map(|(name, operation)| ParsedOperation::read(&document, name, &operation.node)).collect();
         Ok(Self {
+            text: text.into(),
             hash,
             introspects: size.introspects,
+            repeats: repeats(&document),
             operations,
             places: OnceLock::new(),
             bytes: BYTES_PER_DOCUMENT + text.len() * BYTES_PER_BYTE,

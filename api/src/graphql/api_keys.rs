@@ -10,6 +10,7 @@ use mdl::{Error, users};
 
 use super::connection::{Connection, connection};
 use super::context::ContextExt;
+use super::eager::Plain;
 use super::error::{UserError, split, top_level};
 use super::global_id::{self, Kind};
 use super::guard::SignedIn;
@@ -18,6 +19,8 @@ use super::users::{Permission, User, permissions, user_id};
 
 /// A credential of a program. It may do what its scopes say, and of that only what its user's role still allows.
 pub struct ApiKey(pub api_keys::ApiKey);
+
+impl Plain for ApiKey {}
 
 /// A credential of a program. It may do what its scopes say, and of that only what its user's role still allows.
 #[Object]

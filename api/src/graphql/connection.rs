@@ -7,7 +7,7 @@ use async_graphql::{Context, Object, ObjectType, TypeName};
 use mdl::page::{Page, cursor};
 use serde::Serialize;
 
-use super::eager::{Eager, EagerList};
+use super::eager::{Eager, EagerList, Plain, WriteJson};
 
 /// A page of nodes, with further fields (`totalCount`).
 pub struct Connection<Node, Fields> {
@@ -48,7 +48,7 @@ where
 }
 
 #[Object(name_type)]
-impl<Node: ObjectType, Fields: ObjectType> Connection<Node, Fields> {
+impl<Node: Plain, Fields: ObjectType> Connection<Node, Fields> {
     /// Information to aid in pagination.
     fn page_info(&self) -> PageInfo {
         PageInfo {
@@ -75,7 +75,7 @@ impl<Node: ObjectType, Fields: ObjectType> Connection<Node, Fields> {
     }
 }
 
-impl<Node: ObjectType, Fields: ObjectType> TypeName for Connection<Node, Fields> {
+impl<Node: Plain, Fields: ObjectType> TypeName for Connection<Node, Fields> {
     fn type_name() -> Cow<'static, str> {
         format!("{}Connection", Node::type_name()).into()
     }
@@ -83,7 +83,7 @@ impl<Node: ObjectType, Fields: ObjectType> TypeName for Connection<Node, Fields>
 
 /// An edge in a connection.
 #[Object(name_type)]
-impl<Node: ObjectType> Edge<Node> {
+impl<Node: Plain> Edge<Node> {
     /// A cursor for use in pagination
     fn cursor(&self) -> &str {
         &self.cursor
@@ -95,8 +95,18 @@ impl<Node: ObjectType> Edge<Node> {
     }
 }
 
-impl<Node: ObjectType> TypeName for Edge<Node> {
+impl<Node: Plain> TypeName for Edge<Node> {
     fn type_name() -> Cow<'static, str> {
         format!("{}Edge", Node::type_name()).into()
+    }
+}
+
+impl<Node: Plain> Plain for Edge<Node> {
+    fn write(&self, field: &str, _: &Context<'_>, json: &mut Vec<u8>) -> bool {
+        let at_hand = field == "cursor";
+        if at_hand {
+            self.cursor.write(json);
+        }
+        at_hand
     }
 }

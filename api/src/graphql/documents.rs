@@ -6,12 +6,13 @@ use async_graphql::{Context, ID, InputObject, Object, Result, SimpleObject};
 use chrono::{DateTime, Utc};
 use data_encoding::HEXLOWER;
 use mdl::actor::Permission;
-use mdl::documents::{self, ById, store};
+use mdl::documents::{self, ById, Caching, store};
 use mdl::ids::DocumentId;
 use mdl::page::{Page, PageArgs};
 
 use super::connection::{Connection, connection};
 use super::context::ContextExt;
+use super::eager::Plain;
 use super::error::{UserError, split, top_level};
 use super::global_id::{self, Kind};
 use super::guard::Needs;
@@ -21,6 +22,8 @@ use crate::documents::{Validator, publish};
 
 /// A document that clients may run by its id.
 pub struct PublishedDocument(pub documents::Document);
+
+impl Plain for PublishedDocument {}
 
 /// A document that clients may run by its id.
 #[Object]
@@ -73,6 +76,16 @@ impl PublishedDocument {
     /// When it was withdrawn; null when it is in use.
     fn withdrawn_at(&self) -> Option<DateTime<Utc>> {
         self.0.withdrawn_at
+    }
+
+    /// Seconds that an answer is kept at most, 0 for never; null where whoever published it did not say.
+    fn cache_seconds(&self) -> Option<i32> {
+        self.0.caching.seconds
+    }
+
+    /// Whether caches between the API and its callers may keep answers to GET requests.
+    fn public(&self) -> bool {
+        self.0.caching.public
     }
 
     /// How often it was run, some seconds behind; null when it is everybody's.
@@ -132,6 +145,19 @@ pub struct PublishDocumentsInput {
     /// What a client's build tool wrote: `persisted-documents.json` of graphql-codegen, Apollo's persisted query manifest,
     /// Relay's persist file; or the text of one document.
     manifest: String,
+    /// How answers to these documents are kept; as before if not given, and for new documents as all answers of their kind.
+    caching: Option<DocumentCachingInput>,
+}
+
+/// How answers to documents are kept. Changes are noticed at once whatever stands here.
+#[derive(InputObject)]
+pub struct DocumentCachingInput {
+    /// Seconds that an answer is kept at most, up to 86400; 0 for never. As all answers of their kind if not given.
+    cache_seconds: Option<i32>,
+    /// Whether caches between the API and its callers may keep answers to GET requests, each caller's for that caller, and
+    /// answer from them for as long without asking. Otherwise only browsers may, and have to ask each time.
+    #[graphql(default)]
+    public: bool,
 }
 
 /// Names a document.
@@ -188,7 +214,8 @@ impl DocumentMutations {
     async fn publish_documents(&self, ctx: &Context<'_>, input: PublishDocumentsInput) -> Result<PublishDocumentsPayload> {
         let (app, actor) = (ctx.app(), ctx.actor().map_err(top_level)?);
         let validator = ctx.data_unchecked::<Arc<Validator>>();
-        let (published, user_errors) = split(publish::publish(app, actor, validator, &input.manifest).await)?;
+        let caching = input.caching.map(|given| Caching { seconds: given.cache_seconds, public: given.public });
+        let (published, user_errors) = split(publish::publish(app, actor, validator, &input.manifest, caching).await)?;
         let outdated = match ctx.look_ahead().field("outdated").exists() {
             true => publish::outdated_of(app, actor, validator).await.map_err(top_level)?,
             false => Vec::new(),

@@ -5,6 +5,10 @@
 //! [`Eager`] and [`EagerList`] poll each once where it stands, in one box that is used again for the next, and keep only those
 //! that wait. What they answer is what async-graphql answers, except that they know no extensions and no directives of a
 //! schema, of which we have none.
+//!
+//! Where nothing of the answer is to be merged they go further, and write it as the JSON that it will be (`json`).
+
+mod json;
 
 use std::borrow::Cow;
 use std::task::Poll;
@@ -13,14 +17,17 @@ use async_graphql::indexmap::IndexMap;
 use async_graphql::indexmap::map::Entry;
 use async_graphql::parser::types::{Field, Selection, SelectionSet};
 use async_graphql::registry::Registry;
-use async_graphql::{ContextSelectionSet, Name, ObjectType, OutputType, Positioned, ServerResult, Value};
+use async_graphql::{ContextSelectionSet, Name, OutputType, Positioned, ServerResult, Value};
 use futures::future::try_join_all;
 use tokio_util::sync::ReusableBoxFuture;
+
+pub(crate) use self::json::plain_fields;
+pub use self::json::{AsJson, Plain, WriteJson, answer_json};
 
 /// An object that appears many times in an answer.
 pub struct Eager<T>(pub T);
 
-impl<T: ObjectType> OutputType for Eager<T> {
+impl<T: Plain> OutputType for Eager<T> {
     fn type_name() -> Cow<'static, str> {
         T::type_name()
     }
@@ -31,14 +38,18 @@ impl<T: ObjectType> OutputType for Eager<T> {
 
     async fn resolve(&self, ctx: &ContextSelectionSet<'_>, _field: &Positioned<Field>) -> ServerResult<Value> {
         // Boxed, or the future of every field of what this is a field of would have room for it.
-        Box::pin(resolve_object(ctx, &self.0)).await
+        if AsJson::wanted(ctx) {
+            Box::pin(json::object(ctx, &self.0)).await
+        } else {
+            Box::pin(resolve_object(ctx, &self.0)).await
+        }
     }
 }
 
 /// A list of such objects.
 pub struct EagerList<T>(pub Vec<T>);
 
-impl<T: ObjectType> OutputType for EagerList<T> {
+impl<T: Plain> OutputType for EagerList<T> {
     fn type_name() -> Cow<'static, str> {
         Vec::<T>::type_name()
     }
@@ -48,17 +59,20 @@ impl<T: ObjectType> OutputType for EagerList<T> {
     }
 
     async fn resolve(&self, ctx: &ContextSelectionSet<'_>, _field: &Positioned<Field>) -> ServerResult<Value> {
+        if AsJson::wanted(ctx) {
+            return Box::pin(json::list(ctx, &self.0)).await;
+        }
         let items = self.0.iter().enumerate().map(|(index, item)| resolve_item(ctx.clone(), index, item));
         resolve_all(items, self.0.len()).await.map(Value::List)
     }
 }
 
-async fn resolve_item<T: ObjectType>(ctx: ContextSelectionSet<'_>, index: usize, item: &T) -> ServerResult<Value> {
+async fn resolve_item<T: Plain>(ctx: ContextSelectionSet<'_>, index: usize, item: &T) -> ServerResult<Value> {
     let ctx = ctx.with_index(index);
     resolve_object(&ctx, item).await.map_err(|error| ctx.set_error_path(error))
 }
 
-async fn resolve_object<'a, T: ObjectType>(ctx: &ContextSelectionSet<'a>, object: &'a T) -> ServerResult<Value> {
+async fn resolve_object<'a, T: Plain>(ctx: &ContextSelectionSet<'a>, object: &'a T) -> ServerResult<Value> {
     let mut fields = Vec::with_capacity(ctx.item.node.items.len());
     select::<T>(ctx, &ctx.item.node, &mut fields);
     let values = resolve_all(fields.iter().map(|field| resolve_field(ctx.clone(), object, field)), fields.len()).await?;
@@ -74,7 +88,8 @@ where
     let mut values = Vec::with_capacity(count);
     let mut waiting = Vec::new();
     let mut left = None;
-    while let Some(mut polled) = next_in_box(&mut futures, left.take()) {
+    // No future may be a local of this one, which would then have room for it: it would be a part of itself.
+    while let Some(mut polled) = futures.next().map(|future| in_box(future, left.take())) {
         match futures::poll!(&mut polled) {
             Poll::Ready(value) => {
                 values.push(value?);
@@ -96,26 +111,22 @@ where
     Ok(values)
 }
 
-/// The next future, in the box that is left over from one before it.
-fn next_in_box<'a, F>(
-    futures: &mut impl Iterator<Item = F>,
-    left: Option<ReusableBoxFuture<'a, F::Output>>,
-) -> Option<ReusableBoxFuture<'a, F::Output>>
+/// A future, in the box that is left over from one before it.
+fn in_box<'a, F>(future: F, left: Option<ReusableBoxFuture<'a, F::Output>>) -> ReusableBoxFuture<'a, F::Output>
 where
     F: Future + Send + 'a,
 {
-    let future = futures.next()?;
-    Some(match left {
+    match left {
         None => ReusableBoxFuture::new(future),
         Some(mut left) => {
             left.set(future);
             left
         }
-    })
+    }
 }
 
 /// One field: a future of always the same type, whichever field it is.
-async fn resolve_field<'a, T: ObjectType>(
+async fn resolve_field<'a, T: Plain>(
     ctx: ContextSelectionSet<'a>,
     object: &'a T,
     field: &'a Positioned<Field>,
@@ -128,7 +139,7 @@ async fn resolve_field<'a, T: ObjectType>(
 }
 
 /// The fields of a selection, with those in fragments that apply to the type.
-fn select<'a, T: ObjectType>(ctx: &ContextSelectionSet<'a>, set: &'a SelectionSet, fields: &mut Vec<&'a Positioned<Field>>) {
+fn select<'a, T: Plain>(ctx: &ContextSelectionSet<'a>, set: &'a SelectionSet, fields: &mut Vec<&'a Positioned<Field>>) {
     for selection in &set.items {
         let (condition, set) = match &selection.node {
             Selection::Field(field) => {
@@ -186,13 +197,17 @@ fn merge(value: &mut Value, other: Value) {
 
 #[cfg(test)]
 mod tests {
-    use async_graphql::{EmptyMutation, EmptySubscription, Interface, Object, Result, Schema};
+    use async_graphql::parser::parse_query;
+    use async_graphql::{EmptyMutation, EmptySubscription, Interface, Object, Request, Result, Schema};
 
     use super::*;
+    use crate::documents::repeats;
 
     /// Has fields of all kinds: at hand, late, failing, nested, many.
     #[derive(Clone)]
     struct Thing(i32);
+
+    plain_fields!(Thing { "name" => name, "names" => names });
 
     #[Object]
     impl Thing {
@@ -202,6 +217,10 @@ mod tests {
 
         fn name(&self) -> String {
             format!("thing {}", self.0)
+        }
+
+        fn names(&self) -> &[String] {
+            &[]
         }
 
         async fn late(&self, turns: Option<usize>) -> i32 {
@@ -252,18 +271,19 @@ mod tests {
         }
     }
 
-    /// What async-graphql makes of a selection by itself, and what `Eager` makes of it.
-    async fn both(selection: &str) -> (String, String) {
+    /// What async-graphql makes of a selection by itself, and what `Eager` makes of it, as values and as JSON.
+    async fn each_way(selection: &str) -> [String; 3] {
         let schema = Schema::build(Query, EmptyMutation, EmptySubscription).finish();
         let fragments = "fragment F on Thing { name ...G } fragment G on Named { id }";
         let used = if selection.contains("...F") { fragments } else { "" };
-        let answer = async |field: &str| {
-            let response = schema.execute(format!("{{ thing: {field} {{ {selection} }} }} {used}")).await;
-            let text = serde_json::to_string(&response).unwrap();
+        let answer = async |field: &str, as_json: bool| {
+            let request = Request::new(format!("{{ thing: {field} {{ {selection} }} }} {used}"));
+            let response = schema.execute(if as_json { request.data(AsJson) } else { request }).await;
+            let text = answer_json(&response);
             // Places in the document differ by the length of the field's name.
             text.split("\"locations\"").map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect::<String>()
         };
-        (answer("plain").await, answer("eager").await)
+        [answer("plain", false).await, answer("eager", false).await, answer("eager", true).await]
     }
 
     #[tokio::test]
@@ -271,6 +291,10 @@ mod tests {
         for selection in [
             "id name",
             "name id late __typename",
+            "names name l: late(turns: 2) m: late(turns: 4) k: name",
+            "all { l: late id n: late(turns: 1) next { late name } } name",
+            "all { all { all { late name } id } } ",
+            "next { n: refusedLate } all { id }",
             "a: late(turns: 5) b: late(turns: 1) c: name",
             "t: __typename next { __typename next { id next { id } } }",
             "...F late",
@@ -283,8 +307,14 @@ mod tests {
             "next { refusedLate } id",
             "id @include(if: false) name @skip(if: false)",
         ] {
-            let (plain, eager) = both(selection).await;
+            let [plain, eager, json] = each_way(selection).await;
             assert_eq!(plain, eager, "{selection}");
+            let merged = repeats(
+                &parse_query(format!("{{ {selection} }} fragment F on T {{ name ...G }} fragment G on N {{ id }}")).unwrap(),
+            );
+            if !merged {
+                assert_eq!(plain, json, "{selection}");
+            }
         }
     }
 }

@@ -13,10 +13,12 @@ use async_graphql::parser::types::{BaseType, OperationDefinition, OperationType}
 use async_graphql::{Name, Request, Response, ServerError, Value, Variables};
 use futures::stream::{BoxStream, StreamExt};
 use mdl::config::GraphqlConfig;
+use mdl::documents::Caching;
 use mdl::instruments;
 use metrics::{counter, histogram};
 
 use super::context::Operation;
+use super::eager::{AsJson, answer_json};
 use super::error::coded;
 use super::limits;
 use super::schema::Schema;
@@ -43,12 +45,19 @@ pub struct Prepared {
     pub document: Arc<ParsedDocument>,
     /// Its place in the document.
     place: usize,
+    /// How answers to its document are kept, as whoever published it says.
+    pub caching: Caching,
 }
 
 impl Prepared {
     /// What its root fields say of it.
     pub fn operation(&self) -> &ParsedOperation {
         &self.document.operations()[self.place]
+    }
+
+    /// The place of its operation in the document.
+    pub fn place(&self) -> usize {
+        self.place
     }
 
     /// What is asked for.
@@ -75,11 +84,26 @@ impl Prepared {
 /// How an operation ended.
 pub enum Answer {
     /// It ran, perhaps with errors.
-    Executed(Response),
+    Executed(Executed),
     /// Nothing was executed: the document, its operation's name or its variables are wrong.
     Rejected(Vec<ServerError>),
     /// It took longer than a request may.
     TimedOut,
+}
+
+/// The answer of an operation that ran.
+pub struct Executed(Response);
+
+impl Executed {
+    /// Whether some of it failed.
+    pub fn failed(&self) -> bool {
+        !self.0.errors.is_empty()
+    }
+
+    /// As the caller gets it: `data`, `errors`.
+    pub fn to_json(&self) -> String {
+        answer_json(&self.0)
+    }
 }
 
 impl Executor {
@@ -104,7 +128,7 @@ impl Executor {
         if place.is_err() {
             self.count_rejected();
         }
-        place.map(|place| Prepared { request, document, place })
+        place.map(|place| Prepared { request, document, place, caching: Caching::default() })
     }
 
     fn admit(&self, request: &Request, document: &ParsedDocument, signed_in: bool) -> Result<usize, Vec<ServerError>> {
@@ -150,7 +174,7 @@ impl Executor {
         let name = self.known_name(name);
         self.count(&name, Some(kind), if response.errors.is_empty() { "ok" } else { "error" });
         histogram!(instruments::GRAPHQL_OPERATION_SECONDS, "operation" => name).record(start.elapsed().as_secs_f64());
-        Answer::Executed(response)
+        Answer::Executed(Executed(response))
     }
 
     /// Validates a prepared subscription and begins it. An answer without data at the beginning means that it could not begin.
@@ -180,7 +204,7 @@ impl Executor {
 
     /// The request to execute, if the operation and its variables fit the schema.
     async fn validate(&self, prepared: Prepared) -> Result<Request, Vec<ServerError>> {
-        let Prepared { mut request, document, place } = prepared;
+        let Prepared { mut request, document, place, .. } = prepared;
         define_counts(&document, place, &mut request.variables);
         if !self.fits(&document, place, &request.variables) {
             let name = request.operation_name.as_deref();
@@ -193,7 +217,7 @@ impl Executor {
             }
         }
         request.set_parsed_query(document.document.clone());
-        Ok(request)
+        Ok(if document.repeats { request } else { request.data(AsJson) })
     }
 
     /// Whether an operation with these variables is executed without asking the validation again.
@@ -276,7 +300,7 @@ mod tests {
         let config = Config::from_arguments(["test"].iter().chain(arguments)).unwrap();
         let keys = Arc::new(Keys::load(&config.auth).unwrap());
         let documents = ParsedDocuments::new(config.graphql.clone(), &config.documents);
-        (Executor::new(schema(&config.graphql, keys), config.graphql, Duration::from_secs(1)), documents)
+        (Executor::new(schema(&config.graphql, keys, Arc::default()), config.graphql, Duration::from_secs(1)), documents)
     }
 
     #[test]

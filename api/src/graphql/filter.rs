@@ -7,6 +7,7 @@ use mdl::metrics::filter::DateRange;
 use super::imports::enums::ImportState;
 use super::metrics::enums::{IndicatorKind, MetricStatus, MetricType, Tier};
 use super::objectives::enums::ObjectiveStatus;
+use super::queues::JobState;
 
 /// Is one of some values.
 #[derive(Debug, InputObject)]
@@ -17,6 +18,7 @@ use super::objectives::enums::ObjectiveStatus;
 #[graphql(concrete(name = "MetricStatusFilter", params(MetricStatus)))]
 #[graphql(concrete(name = "ObjectiveStatusFilter", params(ObjectiveStatus)))]
 #[graphql(concrete(name = "ImportStateFilter", params(ImportState)))]
+#[graphql(concrete(name = "JobStateFilter", params(JobState)))]
 pub struct OneOf<T: InputType> {
     /// The values; none of them lets nothing through.
     pub r#in: Vec<T>,

@@ -8,6 +8,7 @@ use mdl::config::GraphqlConfig;
 use mdl::tokens::Keys;
 
 use super::api_keys::{ApiKeyMutations, ApiKeyQueries};
+use super::backups::{BackupMutations, BackupQueries};
 use super::cache::CacheMutations;
 use super::documents::{DocumentMutations, DocumentQueries};
 use super::domains::{DomainMutations, DomainQueries};
@@ -17,10 +18,14 @@ use super::limits::MAX_SELECTION_SETS;
 use super::metrics::{MetricMutations, MetricQueries};
 use super::node::NodeQueries;
 use super::objectives::{ObjectiveMutations, ObjectiveQueries};
+use super::performance::PerformanceQueries;
+use super::queues::{QueueMutations, QueueQueries};
+use super::schedules::{ScheduleMutations, ScheduleQueries};
 use super::sessions::{SessionMutations, SessionQueries};
 use super::stats::StatsQueries;
 use super::users::{UserMutations, UserQueries};
 use crate::documents::Validator;
+use crate::performance::Performance;
 
 /// What can be read.
 #[derive(MergedObject, Default)]
@@ -35,6 +40,10 @@ pub struct Query(
     StatsQueries,
     ImportQueries,
     DocumentQueries,
+    BackupQueries,
+    PerformanceQueries,
+    QueueQueries,
+    ScheduleQueries,
     EventQueries,
 );
 
@@ -50,6 +59,9 @@ pub struct Mutation(
     ImportMutations,
     DocumentMutations,
     CacheMutations,
+    BackupMutations,
+    QueueMutations,
+    ScheduleMutations,
 );
 
 /// What can be listened to.
@@ -60,8 +72,9 @@ pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
 
 /// The schema that executes. Depth and aliases are limited before it sees a document: see `limits`. It is told only of
 /// documents that its [`Validator`], which it has as data, found to fit: so it computes their cost and no more.
-pub fn schema(limits: &GraphqlConfig, keys: Arc<Keys>) -> Schema {
-    limited(limits).validation_mode(ValidationMode::Fast).data(keys).data(Arc::new(Validator::new(limits))).finish()
+pub fn schema(limits: &GraphqlConfig, keys: Arc<Keys>, performance: Arc<Performance>) -> Schema {
+    let schema = limited(limits).validation_mode(ValidationMode::Fast);
+    schema.data(keys).data(performance).data(Arc::new(Validator::new(limits))).finish()
 }
 
 /// The schema that validates, with the extension that keeps it from executing.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::connection::{Connection, connection};
 use super::context::ContextExt;
+use super::eager::Plain;
 use super::error::{UserError, split, top_level};
 use super::global_id::{self, Kind};
 use super::guard::{Needs, SignedIn};
@@ -98,6 +99,8 @@ impl User {
         Ok(member.map(|member| Membership { role: member.role, suspended_at: member.suspended_at }))
     }
 }
+
+impl Plain for User {}
 
 /// A person. Users are kept when they leave, so that history can name them.
 #[Object]

@@ -1,7 +1,7 @@
 //! `/graphql`: from an HTTP request to operations, and from their answers to an HTTP response. docs/api/http.md is its contract.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_graphql::ServerError;
 use async_graphql::parser::types::OperationType;
@@ -19,7 +19,7 @@ use metrics::counter;
 use sha2::{Digest, Sha256};
 use tracing::{Span, error};
 
-use super::cached::{self, Wishes};
+use super::cached::{self, Sharing, Wishes};
 use super::live::{socket, sse};
 use super::negotiate::{self, BodyKind, Media};
 use super::observe::RequestId;
@@ -32,6 +32,7 @@ use crate::cache::{ResponseCache, Source, Unkept};
 use crate::documents::asks_for_text;
 use crate::graphql::context::Operation;
 use crate::graphql::executor::{Answer, Prepared};
+use crate::performance::Ending;
 use crate::rate_limit::client_address;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -158,18 +159,29 @@ struct Incoming {
 /// What goes out for one operation.
 pub enum Outgoing {
     Executed(String),
+    /// It has errors.
+    Failed(String),
     /// The stored answer of an earlier request.
     Replayed(String),
     /// An answer that the cache keeps, perhaps since now.
-    Kept(Arc<Entry>, Source),
+    Kept(Arc<Entry>, Source, Sharing),
     Rejected(Vec<ServerError>),
 }
 
 impl Outgoing {
+    /// How it counts in the statistics of its operation.
+    fn ending(&self) -> Ending {
+        match self {
+            Outgoing::Executed(_) | Outgoing::Replayed(_) => Ending { failed: false, source: None },
+            Outgoing::Failed(_) | Outgoing::Rejected(_) => Ending { failed: true, source: None },
+            Outgoing::Kept(_, source, _) => Ending { failed: false, source: Some(*source) },
+        }
+    }
+
     pub fn body(self) -> String {
         match self {
-            Outgoing::Executed(body) | Outgoing::Replayed(body) => body,
-            Outgoing::Kept(entry, _) => String::from_utf8_lossy(&entry.body).into_owned(),
+            Outgoing::Executed(body) | Outgoing::Failed(body) | Outgoing::Replayed(body) => body,
+            Outgoing::Kept(entry, ..) => String::from_utf8_lossy(&entry.body).into_owned(),
             Outgoing::Rejected(errors) => errors_json(&errors),
         }
     }
@@ -183,8 +195,8 @@ async fn answer_one(
     wishes: &Wishes,
 ) -> Result<Response, Refusal> {
     let outgoing = run(server, caller, incoming).await?;
-    if let Outgoing::Kept(entry, source) = &outgoing {
-        return Ok(cached::respond(entry, *source, media, wishes).await);
+    if let Outgoing::Kept(entry, source, sharing) = &outgoing {
+        return Ok(cached::respond(entry, *source, *sharing, media, wishes).await);
     }
     let replayed = matches!(outgoing, Outgoing::Replayed(_));
     let status = match (&outgoing, media) {
@@ -238,14 +250,14 @@ pub async fn prepare(
     asked: Asked,
     may_write: bool,
 ) -> Result<Result<Prepared, Vec<ServerError>>, Refusal> {
-    let document = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
-        Ok(document) => document,
+    let (document, caching) = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
+        Ok(named) => named,
         Err(errors) => {
             server.executor.count_rejected();
             return Ok(Err(errors));
         }
     };
-    let prepared = match server.executor.prepare(asked.request, document, caller.actor.is_some()) {
+    let mut prepared = match server.executor.prepare(asked.request, document, caller.actor.is_some()) {
         Ok(prepared) => prepared,
         Err(errors) => return Ok(Err(errors)),
     };
@@ -260,6 +272,7 @@ pub async fn prepare(
     for _ in 0..wanted.password_checks {
         server.limits.check_sign_in(caller.address).map_err(|limited| Refusal::rate_limited(limited, "attempts to sign in"))?;
     }
+    prepared.caching = caching;
     Ok(Ok(prepared))
 }
 
@@ -271,36 +284,56 @@ pub async fn run_prepared(
     file: Option<&[u8; 32]>,
     idempotency_key: Option<String>,
 ) -> Result<Outgoing, Refusal> {
+    let start = Instant::now();
+    let measured = caller.actor.as_ref().map(|actor| server.performance.of(actor, &prepared));
     let mutates = prepared.operation().kind == OperationType::Mutation;
-    match (idempotency_key, &caller.actor) {
+    let outgoing = match (idempotency_key, &caller.actor) {
         (Some(key), Some(actor)) if mutates => {
             let hash = request_hash(&prepared, file);
             run_once(server, caller, actor, prepared, &key, &hash).await
         }
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
-        _ => match question(server, caller, &prepared) {
-            Some((cache, question)) => {
-                let found = cache.answer(question, || execute(server, caller, prepared)).await;
-                match found.map_err(|unkept| Unkept::clone(&unkept)) {
-                    Ok((entry, source)) => Ok(Outgoing::Kept(entry, source)),
-                    Err(Unkept::Executed(body)) => Ok(Outgoing::Executed(body)),
-                    Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
-                    Err(Unkept::TimedOut) => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
-                }
-            }
-            None => match execute(server, caller, prepared).await {
-                Answer::Executed(response) => Ok(Outgoing::Executed(to_json(&response))),
-                Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
-                Answer::TimedOut => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
-            },
-        },
+        _ => answer(server, caller, prepared).await,
+    };
+    if let Some(measured) = measured {
+        let ending = outgoing.as_ref().map_or(Ending { failed: true, source: None }, Outgoing::ending);
+        measured.record(start.elapsed(), ending);
+    }
+    outgoing
+}
+
+/// Answers from the cache, if that keeps answers like this.
+async fn answer(server: &Server, caller: &Caller, prepared: Prepared) -> Result<Outgoing, Refusal> {
+    let timed_out = || Err(Refusal::timed_out(server.executor.timeout().as_secs()));
+    let Some((cache, question)) = question(server, caller, &prepared) else {
+        return match execute(server, caller, prepared).await {
+            Answer::Executed(executed) if executed.failed() => Ok(Outgoing::Failed(executed.to_json())),
+            Answer::Executed(executed) => Ok(Outgoing::Executed(executed.to_json())),
+            Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
+            Answer::TimedOut => timed_out(),
+        };
+    };
+    // What is kept for a time of its publisher's own is not warmed: it is asked for by its text there, which says nothing of that.
+    if let (Some(used), Some(actor), None) = (&server.used, &caller.actor, prepared.caching.seconds) {
+        used.count(actor, &prepared, &question);
+    }
+    let ttl = question.policy.ttl;
+    let sharing = if prepared.caching.public { Sharing::Public(ttl) } else { Sharing::Private };
+    let (found, source) = cache.answer(question, || execute(server, caller, prepared)).await;
+    source.count();
+    match found.map_err(|unkept| Unkept::clone(&unkept)) {
+        Ok(entry) => Ok(Outgoing::Kept(entry, source, sharing)),
+        Err(Unkept::TooLong(body)) => Ok(Outgoing::Executed(body)),
+        Err(Unkept::Failed(body)) => Ok(Outgoing::Failed(body)),
+        Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
+        Err(Unkept::TimedOut) => timed_out(),
     }
 }
 
 /// What to ask the cache, if the answer can be there. Those without a credential see nothing that is worth keeping.
 fn question<'a>(server: &'a Server, caller: &Caller, prepared: &Prepared) -> Option<(&'a ResponseCache, Question)> {
     let cache = server.cache.as_ref()?;
-    let question = caller.actor.as_ref().and_then(|actor| ResponseCache::question(actor, prepared));
+    let question = caller.actor.as_ref().and_then(|actor| ResponseCache::question(actor, prepared)?.within(prepared.caching));
     if question.is_none() {
         counter!(instruments::CACHE_REQUESTS, "source" => "bypass").increment(1);
     }
@@ -329,16 +362,16 @@ async fn run_once(
     // With several fields, one may have written before another failed: that is not repeated.
     let several = prepared.operation().root_fields > 1;
     match execute(server, caller, prepared).await {
-        Answer::Executed(response) if response.errors.is_empty() || several => {
-            let body = to_json(&response);
+        Answer::Executed(executed) if !executed.failed() || several => {
+            let body = executed.to_json();
             if let Err(error) = guard.finish(&serde_json::Value::String(body.clone())).await {
                 error!(%error, "Could not store the answer of a mutation under its idempotency key");
             }
             Ok(Outgoing::Executed(body))
         }
-        Answer::Executed(response) => {
+        Answer::Executed(executed) => {
             release(guard).await;
-            Ok(Outgoing::Executed(to_json(&response)))
+            Ok(Outgoing::Failed(executed.to_json()))
         }
         Answer::Rejected(errors) => {
             release(guard).await;
@@ -365,7 +398,7 @@ pub async fn in_time<T>(server: &Server, work: impl Future<Output = mdl::Result<
 
 /// In a box: an execution is a large future, and not for the stacks of those that pass it on.
 fn execute<'a>(server: &'a Server, caller: &Caller, prepared: Prepared) -> BoxFuture<'a, Answer> {
-    let operation = Operation::new(server.app.clone(), caller.actor.clone(), caller.user_agent.clone());
+    let operation = Operation::of(&prepared, server.app.clone(), caller.actor.clone(), caller.user_agent.clone());
     Box::pin(server.executor.execute(prepared, operation))
 }
 

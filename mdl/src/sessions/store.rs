@@ -125,6 +125,15 @@ pub async fn forget_old(mut conn: &AsyncPgConnection, tenant: TenantId, user: Us
     Ok(())
 }
 
+/// Deletes the sessions of everybody that ended long ago, with their refresh tokens.
+pub async fn delete_ended(mut conn: &AsyncPgConnection, tenant: TenantId) -> Result<usize> {
+    Ok(diesel::delete(sessions::table)
+        .filter(sessions::tenant_id.eq(tenant))
+        .filter(sql::<Bool>("least(expires_at, revoked_at) < now() - interval '30 days'"))
+        .execute(&mut conn)
+        .await?)
+}
+
 /// The role of a session's user now, if the session lasts and they are an active member.
 pub async fn role_of(mut conn: &AsyncPgConnection, tenant: TenantId, session: SessionId, user: UserId) -> Result<Option<Role>> {
     let query = sessions::table

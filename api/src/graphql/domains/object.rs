@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::graphql::connection::connection;
 use crate::graphql::context::ContextExt;
-use crate::graphql::eager::EagerList;
+use crate::graphql::eager::{EagerList, plain_fields};
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::limits::page_cost;
@@ -32,8 +32,8 @@ impl From<Domain> for BusinessDomain {
 #[Object]
 impl BusinessDomain {
     /// Opaque and unique over all types.
-    pub async fn id(&self) -> ID {
-        encode(Kind::Domain, self.0.id.0)
+    pub async fn id(&self, ctx: &Context<'_>) -> ID {
+        self.global_id(ctx)
     }
 
     /// The stable human name, unique in the catalog: `DOMAIN-REVENUE`.
@@ -168,5 +168,30 @@ impl BusinessDomain {
     /// When it was taken out of the lists.
     fn archived_at(&self) -> Option<DateTime<Utc>> {
         self.0.archived_at
+    }
+}
+
+plain_fields!(BusinessDomain {
+    "id" => global_id,
+    "key" => key,
+    "name" => name,
+    "description" => description,
+    "ownerTeam" => owner_team,
+    "stakeholders" => stakeholders,
+    "industry" => industry,
+    "priority" => priority,
+    "implied" => implied,
+    "objectiveKeys" => objective_keys,
+    "keyMetricKeys" => key_metric_keys,
+    "revision" => revision,
+    "createdAt" => created_at,
+    "updatedAt" => updated_at,
+    "archivedAt" => archived_at,
+});
+
+impl BusinessDomain {
+    /// Its id, for who need not wait for it.
+    fn global_id(&self, _: &Context<'_>) -> ID {
+        encode(Kind::Domain, self.0.id.0)
     }
 }

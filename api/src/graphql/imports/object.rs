@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::enums::{ImportChangeAction, ImportFormat, ImportIssueSeverity, ImportMode, ImportState};
 use crate::graphql::connection::{Connection, connection};
 use crate::graphql::context::ContextExt;
+use crate::graphql::eager::Plain;
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::limits::page_cost;
@@ -25,6 +26,8 @@ impl From<imports::Import> for Import {
 
 pub type ImportIssueConnection = Connection<ImportIssue, IssueTotals>;
 pub type ImportChangeConnection = Connection<ImportChange, ChangeTotals>;
+
+impl Plain for Import {}
 
 /// One file that was given to be imported, and what became of it.
 #[Object]
@@ -305,3 +308,7 @@ impl ChangeTotals {
         view.snapshot.read(async |conn| store::count_changes(conn, tenant, self.0).await).await.map_err(top_level)
     }
 }
+
+impl Plain for ImportIssue {}
+
+impl Plain for ImportChange {}

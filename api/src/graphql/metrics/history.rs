@@ -12,6 +12,7 @@ use super::Metric;
 use super::enums::ChangeTier;
 use crate::graphql::connection::{Connection, connection};
 use crate::graphql::context::ContextExt;
+use crate::graphql::eager::plain_fields;
 use crate::graphql::error::top_level;
 use crate::graphql::users::{self, User};
 
@@ -70,6 +71,14 @@ impl MetricVersion {
         }
     }
 }
+
+plain_fields!(MetricVersion {
+    "version" => version,
+    "revision" => revision,
+    "changedFields" => changed_fields,
+    "message" => message,
+    "createdAt" => created_at,
+});
 
 pub struct VersionTotals(MetricId);
 

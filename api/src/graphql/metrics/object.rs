@@ -19,7 +19,7 @@ use super::history::{self, MetricVersionConnection};
 use super::list::{MetricConnection, MetricTotals, metric_connection, page_wants_details};
 use crate::graphql::context::ContextExt;
 use crate::graphql::domains::{self, BusinessDomain};
-use crate::graphql::eager::{Eager, EagerList};
+use crate::graphql::eager::{Eager, EagerList, plain_fields};
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::limits::page_cost;
@@ -43,8 +43,8 @@ impl From<store::Row> for Metric {
 #[Object]
 impl Metric {
     /// Opaque and unique over all types.
-    pub async fn id(&self) -> ID {
-        encode(Kind::Metric, self.row.id.0)
+    pub async fn id(&self, ctx: &Context<'_>) -> ID {
+        self.global_id(ctx)
     }
 
     /// The stable human name, unique in the catalog: `METRIC-LOGIN-SUCCESS-RATE`. It never changes.
@@ -268,9 +268,34 @@ impl Metric {
     }
 }
 
+plain_fields!(Metric {
+    "id" => global_id,
+    "key" => key,
+    "name" => name,
+    "shortName" => short_name,
+    "description" => description,
+    "category" => category,
+    "tier" => tier,
+    "indicatorKind" => indicator_kind,
+    "metricType" => metric_type,
+    "status" => status,
+    "tags" => tags,
+    "synonyms" => synonyms,
+    "version" => version,
+    "revision" => revision,
+    "createdAt" => created_at,
+    "updatedAt" => updated_at,
+    "archivedAt" => archived_at,
+});
+
 type Paging = (Option<i32>, Option<String>, Option<i32>, Option<String>);
 
 impl Metric {
+    /// Its id, for who needs not wait for it.
+    fn global_id(&self, _: &Context<'_>) -> ID {
+        encode(Kind::Metric, self.row.id.0)
+    }
+
     pub fn new(row: metrics::Metric, details: Details) -> Self {
         Self::from((Arc::new(row), Some(Arc::new(details))))
     }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::Objective;
 use super::enums::{KeyResultDirection, KeyResultStatus};
 use crate::graphql::context::ContextExt;
-use crate::graphql::eager::EagerList;
+use crate::graphql::eager::{EagerList, plain_fields};
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::metrics::{Metric, wants_details};
@@ -40,8 +40,8 @@ impl From<objectives::KeyResult> for KeyResult {
 #[Object]
 impl KeyResult {
     /// Opaque and unique over all types.
-    pub async fn id(&self) -> ID {
-        encode(Kind::KeyResult, self.row.id.0)
+    pub async fn id(&self, ctx: &Context<'_>) -> ID {
+        self.global_id(ctx)
     }
 
     /// The stable human name, unique within its objective: `KR-001`.
@@ -152,7 +152,29 @@ impl KeyResult {
     }
 }
 
+plain_fields!(KeyResult {
+    "id" => global_id,
+    "key" => key,
+    "name" => name,
+    "description" => description,
+    "unit" => unit,
+    "direction" => direction,
+    "baselineValue" => baseline_value,
+    "targetValue" => target_value,
+    "currentValue" => current_value,
+    "progress" => progress,
+    "revision" => revision,
+    "createdAt" => created_at,
+    "updatedAt" => updated_at,
+    "archivedAt" => archived_at,
+});
+
 impl KeyResult {
+    /// Its id, for who need not wait for it.
+    fn global_id(&self, _: &Context<'_>) -> ID {
+        encode(Kind::KeyResult, self.row.id.0)
+    }
+
     pub fn of(row: Arc<objectives::KeyResult>, objective: Arc<objectives::Objective>) -> Self {
         Self { row, objective: Some(objective) }
     }

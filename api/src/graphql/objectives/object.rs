@@ -12,7 +12,7 @@ use super::enums::ObjectiveStatus;
 use super::key_result::KeyResult;
 use crate::graphql::context::ContextExt;
 use crate::graphql::domains::{self, BusinessDomain};
-use crate::graphql::eager::{Eager, EagerList};
+use crate::graphql::eager::{Eager, EagerList, plain_fields};
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::metrics::{Metric, wants_details};
 use crate::graphql::users::{self, User};
@@ -39,8 +39,8 @@ pub struct Timeframe {
 #[Object]
 impl Objective {
     /// Opaque and unique over all types.
-    pub async fn id(&self) -> ID {
-        encode(Kind::Objective, self.0.id.0)
+    pub async fn id(&self, ctx: &Context<'_>) -> ID {
+        self.global_id(ctx)
     }
 
     /// The stable human name, unique in the catalog: `OBJ-001`.
@@ -155,7 +155,28 @@ impl Objective {
     }
 }
 
+plain_fields!(Objective {
+    "id" => global_id,
+    "key" => key,
+    "name" => name,
+    "description" => description,
+    "owner" => owner,
+    "status" => status,
+    "priority" => priority,
+    "pillar" => pillar,
+    "metricKeys" => metric_keys,
+    "revision" => revision,
+    "createdAt" => created_at,
+    "updatedAt" => updated_at,
+    "archivedAt" => archived_at,
+});
+
 impl Objective {
+    /// Its id, for who need not wait for it.
+    fn global_id(&self, _: &Context<'_>) -> ID {
+        encode(Kind::Objective, self.0.id.0)
+    }
+
     async fn key_results_found(&self, ctx: &Context<'_>) -> Result<Vec<Arc<objectives::KeyResult>>> {
         Ok(ctx.reading()?.loaders.objectives.key_results.get(self.0.id).await?.unwrap_or_default())
     }
