@@ -112,6 +112,11 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("ImportChangeConnection", NEVER),
     ("ImportChangeEdge", NEVER),
     ("ImportFieldChange", NEVER),
+<<<<<<< HEAD
+    // Made without a read.
+    ("EventType", NEVER),
+    ("EventTypeField", NEVER),
+=======
     // Neither do queues stand still.
     ("Queue", NEVER),
     ("Job", NEVER),
@@ -125,6 +130,7 @@ pub const TYPES: &[(&str, Rule)] = &[
     // The same for everybody until the next release.
     ("EventType", Rule::NOTHING),
     ("EventTypeField", Rule::NOTHING),
+>>>>>>> main
     // They count their uses.
     ("PublishedDocument", NEVER),
     ("PublishedDocumentConnection", NEVER),
@@ -181,12 +187,16 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Query", "performanceStats", NEVER),
     ("Query", "import", NEVER),
     ("Query", "imports", NEVER),
+<<<<<<< HEAD
+    ("Query", "eventTypes", NEVER),
+=======
     ("Query", "queues", NEVER),
     ("Query", "jobs", NEVER),
     ("Query", "job", NEVER),
     ("Query", "workers", NEVER),
     ("Query", "schedules", NEVER),
     ("Query", "eventTypes", Rule::NOTHING),
+>>>>>>> main
     // Moves with every event.
     ("Query", "eventCursor", NEVER),
     ("Query", "webhookEndpoint", NEVER),

@@ -36,6 +36,11 @@ const READ_BUFFER: usize = 4 * 1024;
 /// Signs of life that may be missing before a client counts as gone.
 const PATIENCE: u32 = 3;
 
+const PONG: &str = r#"{"type":"pong"}"#;
+
+/// What runs on one connection, by the client's ids.
+type Operations = StreamMap<String, BoxStream<'static, Frame>>;
+
 /// How a connection ends.
 enum End {
     /// With a close frame: its code and its reason.
@@ -156,7 +161,7 @@ impl Session {
         loop {
             match self.receive().await? {
                 Told::ConnectionInit { payload } => return Ok(payload.unwrap_or_default()),
-                Told::Ping {} => self.send(r#"{"type":"pong"}"#.to_owned()).await?,
+                Told::Ping {} => self.send(PONG.to_owned()).await?,
                 Told::Pong {} => {}
                 Told::Subscribe { .. } => return Err(End::close(4401, "Unauthorized")),
                 Told::Complete { .. } => return Err(End::bad_message()),
@@ -193,9 +198,8 @@ impl Session {
     /// Takes and runs operations until something ends the connection.
     async fn operate(&mut self, caller: Arc<Caller>, mut connection: LiveConnection, expires: Option<Duration>) -> End {
         let stop = self.server.live.stop().clone();
-        let limit = self.server.app.config.live.socket_operations as usize;
         let pause = self.pause();
-        let mut operations: StreamMap<String, BoxStream<'static, Frame>> = StreamMap::new();
+        let mut operations = Operations::new();
         let mut pings = interval(pause);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         pings.reset();
@@ -212,31 +216,7 @@ impl Session {
                 told = self.receive() => {
                     heard = Instant::now();
                     match told {
-                        Ok(Told::Subscribe { id, payload }) if !id.is_empty() => {
-                            if operations.contains_key(&id) {
-                                return End::close(4409, format!("Subscriber for {} already exists", shortened(&id)));
-                            }
-                            let refusal = match parse::request(Value::Object(payload)) {
-                                _ if operations.len() >= limit => Err(Error::TooMany("operations on one connection")).map_err(Refusal::from_error),
-                                asked => asked,
-                            };
-                            match refusal {
-                                Ok(asked) => {
-                                    let frames = operate(self.server.clone(), caller.clone(), asked, true, None);
-                                    operations.insert(id, frames);
-                                    Ok(())
-                                }
-                                Err(refusal) => self.send_frame(&id, &Frame::Error(refusal.errors())).await,
-                            }
-                        }
-                        Ok(Told::Complete { id }) => {
-                            operations.remove(&id);
-                            Ok(())
-                        }
-                        Ok(Told::Ping {}) => self.send(r#"{"type":"pong"}"#.to_owned()).await,
-                        Ok(Told::Pong {}) => Ok(()),
-                        Ok(Told::ConnectionInit { .. }) => Err(End::close(4429, "Too many initialisation requests")),
-                        Ok(Told::Subscribe { .. }) => Err(End::bad_message()),
+                        Ok(told) => self.hear(told, &caller, &mut operations).await,
                         Err(end) => Err(end),
                     }
                 }
@@ -257,6 +237,39 @@ impl Session {
             if let Err(end) = done {
                 return end;
             }
+        }
+    }
+
+    /// Does what the client asks for.
+    async fn hear(&mut self, told: Told, caller: &Arc<Caller>, operations: &mut Operations) -> Result<(), End> {
+        match told {
+            Told::Subscribe { id, payload } if !id.is_empty() => {
+                if operations.contains_key(&id) {
+                    return Err(End::close(4409, format!("Subscriber for {} already exists", shortened(&id))));
+                }
+                let limit = self.server.app.config.live.socket_operations as usize;
+                let asked = match parse::request(Value::Object(payload)) {
+                    Ok(_) if operations.len() >= limit => {
+                        Err(Refusal::from_error(Error::TooMany("operations on one connection")))
+                    }
+                    asked => asked,
+                };
+                match asked {
+                    Ok(asked) => {
+                        operations.insert(id, operate(self.server.clone(), caller.clone(), asked, true, None));
+                        Ok(())
+                    }
+                    Err(refusal) => self.send_frame(&id, &Frame::Error(refusal.errors())).await,
+                }
+            }
+            Told::Complete { id } => {
+                operations.remove(&id);
+                Ok(())
+            }
+            Told::Ping {} => self.send(PONG.to_owned()).await,
+            Told::Pong {} => Ok(()),
+            Told::ConnectionInit { .. } => Err(End::close(4429, "Too many initialisation requests")),
+            Told::Subscribe { .. } => Err(End::bad_message()),
         }
     }
 
