@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderName, header};
+use chrono::{DateTime, Utc};
 use mdl::tokens::{ApiKeyText, Claims, Keys};
 use mdl::{Actor, App, Error, Result, api_keys, sessions};
 use moka::Expiry;
@@ -38,6 +39,20 @@ pub struct Authenticator {
     verified: Cache<Fingerprint, Arc<Claims>>,
     /// Who credentials stand for, for [`RECHECK_AFTER`].
     actors: Cache<Fingerprint, Arc<Actor>>,
+}
+
+/// Who opened a connection that stays open.
+pub struct Authenticated {
+    pub actor: Actor,
+    /// When the credential ends by itself. An API key's end is found when it is looked at again.
+    expires_at: Option<DateTime<Utc>>,
+}
+
+impl Authenticated {
+    /// For how long the credential is good, if nobody takes it back.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.expires_at.map(|at| (at - Utc::now()).to_std().unwrap_or(Duration::ZERO))
+    }
 }
 
 /// A credential as it was sent.
@@ -73,12 +88,15 @@ impl Authenticator {
         }
     }
 
-    /// As [`Authenticator::authenticate`], for a credential that comes another way: in the first message of a websocket.
-    pub async fn authenticate_text(&self, credential: &str) -> Result<Actor> {
-        match parse(credential)? {
-            Credential::AccessToken(token) => self.access_token(token).await,
-            Credential::ApiKey(text, key) => self.api_key(text, &key).await,
-        }
+    /// As [`Authenticator::authenticate`], for a connection that stays open: with the end of the credential, where it is known
+    /// from the beginning.
+    pub async fn authenticate_live(&self, headers: &HeaderMap) -> Result<Option<Authenticated>> {
+        let Some(actor) = self.authenticate(headers).await? else { return Ok(None) };
+        let expires_at = match credential(headers)? {
+            Some(Credential::AccessToken(token)) => self.verified.get(&fingerprint(token)).await,
+            Some(Credential::ApiKey(..)) | None => None,
+        };
+        Ok(Some(Authenticated { actor, expires_at: expires_at.and_then(|claims| DateTime::from_timestamp(claims.exp, 0)) }))
     }
 
     async fn access_token(&self, token: &str) -> Result<Actor> {

@@ -7,6 +7,7 @@
 //! | [`question`] | what is asked, as the key of its answer |
 //! | [`entry`] | an answer as bytes, and compressed |
 //! | [`shared`] | the answers that all processes share, in Redis |
+//! | [`used`] | what is asked often, for those who make its answers before somebody asks again |
 //!
 //! The versions are read before the data is: an answer can be newer than its key says, and never older.
 
@@ -14,6 +15,7 @@ pub mod entry;
 pub mod policy;
 pub mod question;
 mod shared;
+pub mod used;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -30,6 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::graphql::executor::{Answer, Prepared};
 use entry::Entry;
+use policy::Policy;
 use question::{Key, Question};
 use shared::Shared;
 
@@ -61,8 +64,9 @@ pub enum Source {
 /// An answer that cannot be kept. Whoever waited for it gets it, too.
 #[derive(Debug, Clone)]
 pub enum Unkept {
-    /// With errors, or too long.
-    Executed(String),
+    TooLong(String),
+    /// With errors.
+    Failed(String),
     Rejected(Vec<ServerError>),
     TimedOut,
 }
@@ -90,25 +94,22 @@ impl ResponseCache {
 
     /// What is asked, if its answer may be kept. `None` otherwise.
     pub fn question(actor: &Actor, prepared: &Prepared) -> Option<Question> {
-        let operation = prepared.operation();
-        if operation.kind != OperationType::Query {
-            return None;
-        }
-        let policy = operation.policy.get_or_init(|| policy::of(&prepared.document.document, prepared.definition()?));
-        let (document, name) = (prepared.document_hash(), operation.name.as_deref());
-        Some(Question::new(policy::schema_fingerprint(), actor, document, name, prepared.variables(), (*policy)?))
+        let policy = policy_of(prepared)?;
+        let (document, name) = (prepared.document_hash(), prepared.operation().name.as_deref());
+        Some(Question::new(policy::schema_fingerprint(), actor, document, name, prepared.variables(), policy))
     }
 
-    /// The answer: a kept one, or the one that `execute` makes. Of many that ask the same at once, one executes.
+    /// The answer, and where it came from: a kept one, or the one that `execute` makes. Of many that ask the same at once, one
+    /// executes.
     pub async fn answer<'a>(
         &self,
         question: Question,
         execute: impl FnOnce() -> BoxFuture<'a, Answer> + Send,
-    ) -> Result<(Arc<Entry>, Source), Arc<Unkept>> {
+    ) -> (Result<Arc<Entry>, Arc<Unkept>>, Source) {
         let stamp = self.versions.stamp(question.tenant, question.policy.reads, &question.document).await;
         let key = question.key(&stamp);
         if let Some(entry) = self.kept.get(&key).await {
-            return Ok((entry, count(Source::Memory)));
+            return (Ok(entry), Source::Memory);
         }
         let source = OnceLock::new();
         // In a box, as what it executes is.
@@ -129,23 +130,34 @@ impl ResponseCache {
             Ok(entry)
         });
         let found = self.kept.try_get_with(key, make).await;
-        let source = count(source.into_inner().unwrap_or(Source::Shared));
+        let source = source.into_inner().unwrap_or(Source::Shared);
         if source != Source::Shared {
             gauge!(instruments::CACHE_BYTES).set(self.kept.weighted_size() as f64);
         }
-        found.map(|entry| (entry, source))
+        (found, source)
     }
 }
 
-fn count(source: Source) -> Source {
-    let name = match source {
-        Source::Memory => "memory",
-        Source::Redis => "redis",
-        Source::Shared => "shared",
-        Source::Made => "miss",
-    };
-    counter!(instruments::CACHE_REQUESTS, "source" => name).increment(1);
-    source
+/// How the answer to an operation is kept. `None` when it is not.
+pub fn policy_of(prepared: &Prepared) -> Option<Policy> {
+    let operation = prepared.operation();
+    if operation.kind != OperationType::Query {
+        return None;
+    }
+    *operation.policy.get_or_init(|| policy::of(&prepared.document.document, prepared.definition()?))
+}
+
+impl Source {
+    /// Counts a request that was answered from here.
+    pub fn count(self) {
+        let name = match self {
+            Source::Memory => "memory",
+            Source::Redis => "redis",
+            Source::Shared => "shared",
+            Source::Made => "miss",
+        };
+        counter!(instruments::CACHE_REQUESTS, "source" => name).increment(1);
+    }
 }
 
 /// Only what was executed without errors is kept.
@@ -155,8 +167,8 @@ fn keepable(answer: Answer, ttl: Duration) -> Result<Entry, Unkept> {
             let body = executed.to_json();
             match (executed.failed(), body.len() <= MAX_BYTES) {
                 (false, true) => (Ok(Entry::new(body.into(), ttl)), "kept"),
-                (false, false) => (Err(Unkept::Executed(body)), "too_large"),
-                (true, _) => (Err(Unkept::Executed(body)), "errors"),
+                (false, false) => (Err(Unkept::TooLong(body)), "too_large"),
+                (true, _) => (Err(Unkept::Failed(body)), "errors"),
             }
         }
         Answer::Rejected(errors) => (Err(Unkept::Rejected(errors)), "errors"),

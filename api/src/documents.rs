@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_graphql::ServerError;
-use mdl::actor::Permission;
+use mdl::actor::{Permission, Subject};
 use mdl::config::DocumentsMode;
-use mdl::documents::{ALL_TENANTS, automatic, from_hex, sha256, to_hex};
+use mdl::documents::{ALL_TENANTS, Caching, automatic, from_hex, sha256, to_hex};
 use mdl::ids::TenantId;
 use mdl::{Actor, App, Error, instruments};
 use metrics::counter;
@@ -54,8 +54,11 @@ pub enum Source {
     Id(String),
 }
 
-/// A parsed document, or what the caller is told instead.
-pub type Found = Result<Arc<ParsedDocument>, Vec<ServerError>>;
+/// A parsed document and how answers to it are kept, or what the caller is told instead.
+pub type Found = Result<(Arc<ParsedDocument>, Caching), Vec<ServerError>>;
+
+/// The same on the way.
+type Named = (Arc<ParsedDocument>, Caching);
 
 /// Why there is no document.
 enum NoDocument {
@@ -87,14 +90,13 @@ impl Documents {
 
     /// The document that a caller asks for.
     pub async fn find(&self, actor: Option<&Actor>, source: Source) -> mdl::Result<Found> {
-        let tenant = audience(actor);
         let kind = match &source {
             Source::Text(_) => "inline",
             Source::Hash { .. } => "automatic",
             Source::Id(_) => "trusted",
         };
         let found = match source {
-            Source::Id(id) => self.by_name(tenant, &id).await.and_then(|found| {
+            Source::Id(id) => self.by_name(actor, &id).await.and_then(|found| {
                 found.ok_or_else(|| refusal("DOCUMENT_NOT_FOUND", "No document is published under this documentId"))
             }),
             Source::Text(text) => self.by_text(actor, &text).await,
@@ -102,7 +104,7 @@ impl Documents {
             Source::Hash { hash, text: None } => self.by_hash(actor, &hash).await,
         };
         let found = match found {
-            Ok(document) => Ok(document),
+            Ok(named) => Ok(named),
             Err(NoDocument::Refused(errors)) => Err(errors),
             Err(NoDocument::Failed(error)) => return Err(error),
         };
@@ -115,32 +117,31 @@ impl Documents {
         Ok(found)
     }
 
-    async fn by_text(&self, actor: Option<&Actor>, text: &str) -> Result<Arc<ParsedDocument>, NoDocument> {
+    async fn by_text(&self, actor: Option<&Actor>, text: &str) -> Result<Named, NoDocument> {
         let hash = sha256(text);
         if self.may_explore(actor) {
-            return self.parse(hash, text);
+            return Ok((self.parse(hash, text)?, Caching::default()));
         }
         // The text of a published document is as good as its name.
-        let tenant = audience(actor);
-        if let Some(document) = self.by_name(tenant, &to_hex(&hash)).await? {
-            return Ok(document);
+        if let Some(named) = self.by_name(actor, &to_hex(&hash)).await? {
+            return Ok(named);
         }
         if self.app.config.documents.mode == DocumentsMode::PreferTrusted {
             // Whoever may explore has to sign in first.
             let document = self.parse(hash, text)?;
             if document.operations().iter().all(|operation| operation.only_sessions) {
-                return Ok(document);
+                return Ok((document, Caching::default()));
             }
         }
         Err(not_trusted())
     }
 
-    async fn by_hash_and_text(&self, actor: Option<&Actor>, hash: &str, text: &str) -> Result<Arc<ParsedDocument>, NoDocument> {
+    async fn by_hash_and_text(&self, actor: Option<&Actor>, hash: &str, text: &str) -> Result<Named, NoDocument> {
         let computed = sha256(text);
         if !hash.eq_ignore_ascii_case(&to_hex(&computed)) {
             return Err(refusal("PERSISTED_QUERY_HASH_MISMATCH", "sha256Hash is not the SHA-256 of the query"));
         }
-        let document = self.by_text(actor, text).await?;
+        let named = self.by_text(actor, text).await?;
         if let Some(actor) = actor
             && self.may_explore(Some(actor))
             && text.len() <= self.app.config.documents.apq_max_bytes
@@ -150,10 +151,10 @@ impl Documents {
             let _registered = within_patience(automatic::register(&self.app, actor.tenant, &computed, text)).await;
             self.known.insert((actor.tenant, computed), ());
         }
-        Ok(document)
+        Ok(named)
     }
 
-    async fn by_hash(&self, actor: Option<&Actor>, name: &str) -> Result<Arc<ParsedDocument>, NoDocument> {
+    async fn by_hash(&self, actor: Option<&Actor>, name: &str) -> Result<Named, NoDocument> {
         let tenant = audience(actor);
         let explores = self.may_explore(actor);
         let hash = from_hex(name);
@@ -162,10 +163,10 @@ impl Documents {
             && self.known.contains_key(&(tenant, hash))
             && let Some(document) = self.parsed.get(&hash)
         {
-            return Ok(document);
+            return Ok((document, Caching::default()));
         }
-        if let Some(document) = self.by_name(tenant, name).await? {
-            return Ok(document);
+        if let Some(named) = self.by_name(actor, name).await? {
+            return Ok(named);
         }
         if !explores {
             return Err(not_trusted());
@@ -175,18 +176,20 @@ impl Documents {
         {
             let document = self.parse(hash, &text)?;
             self.known.insert((tenant, hash), ());
-            return Ok(document);
+            return Ok((document, Caching::default()));
         }
         Err(refusal(NOT_FOUND_BY_HASH, "PersistedQueryNotFound"))
     }
 
-    /// A published document, whose use is counted.
-    async fn by_name(&self, tenant: TenantId, name: &str) -> Result<Option<Arc<ParsedDocument>>, NoDocument> {
-        match self.trusted.find(tenant, name).await.map_err(NoDocument::Failed)? {
+    /// A published document. Its use is counted, unless it is the system that asks.
+    async fn by_name(&self, actor: Option<&Actor>, name: &str) -> Result<Option<Named>, NoDocument> {
+        match self.trusted.find(audience(actor), name).await.map_err(NoDocument::Failed)? {
             Some(trusted) => {
                 let document = self.parse(trusted.sha256, &trusted.text)?;
-                self.trusted.count_use(&trusted);
-                Ok(Some(document))
+                if actor.is_none_or(|actor| actor.subject != Subject::System) {
+                    self.trusted.count_use(&trusted);
+                }
+                Ok(Some((document, trusted.caching)))
             }
             None => Ok(None),
         }

@@ -1,6 +1,7 @@
 //! The GraphQL schema: types wrap the rows of `mdl`, resolvers translate. See `context` for what a resolver is given.
 
 pub mod api_keys;
+pub mod backups;
 pub mod cache;
 pub mod connection;
 pub mod context;
@@ -8,6 +9,7 @@ pub mod documents;
 pub mod domains;
 pub mod eager;
 pub mod error;
+pub mod events;
 pub mod executor;
 pub mod filter;
 pub mod global_id;
@@ -20,6 +22,9 @@ pub mod metrics;
 pub mod node;
 pub mod objectives;
 mod payload;
+pub mod performance;
+pub mod queues;
+pub mod schedules;
 pub mod schema;
 pub mod sessions;
 pub mod stats;

@@ -4,6 +4,7 @@ mod cached;
 mod graphql;
 mod health;
 mod listen;
+mod live;
 mod negotiate;
 mod observe;
 mod ops;
@@ -11,6 +12,7 @@ mod parse;
 mod refusal;
 mod serve;
 mod upload;
+mod warm;
 mod web;
 
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use mdl::App;
 use mdl::tokens::Keys;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
@@ -30,9 +34,12 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::auth::Authenticator;
 use crate::cache::ResponseCache;
+use crate::cache::used::Used;
 use crate::documents::Documents;
 use crate::graphql::executor::Executor;
 use crate::graphql::schema::schema;
+use crate::live::LiveConnections;
+use crate::performance::Performance;
 use crate::rate_limit::RateLimits;
 use observe::peer;
 
@@ -52,21 +59,39 @@ struct Server {
     executor: Executor,
     /// `None` when it is turned off.
     cache: Option<ResponseCache>,
+    /// `None` when nobody warms.
+    used: Option<Arc<Used>>,
+    performance: Arc<Performance>,
+    /// Without a cache nobody else hears of changes, and the read replica must be up to date.
+    _following: Option<AbortOnDropHandle<()>>,
+    live: LiveConnections,
     readiness: health::Readiness,
     behind_tls: bool,
 }
 
 /// Everything on the public port. `keys` sign and check access tokens.
 pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
+    let live = LiveConnections::new(app.clone(), CancellationToken::new());
+    router_with(app, keys, live)
+}
+
+/// As [`router`], with connections that somebody else ends.
+pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) -> Router {
     let keys = keys.into();
     let config = app.config.clone();
     let timeout = Duration::from_secs(config.http.request_timeout_seconds);
+    let cache = ResponseCache::start(&app);
+    let performance = Arc::<Performance>::default();
     let server = Arc::new(Server {
         auth: Authenticator::new(app.clone(), keys.clone()),
         limits: RateLimits::new(&config.http),
         documents: Documents::new(app.clone()),
-        executor: Executor::new(schema(&config.graphql, keys), config.graphql.clone(), timeout),
-        cache: ResponseCache::start(&app),
+        executor: Executor::new(schema(&config.graphql, keys, performance.clone()), config.graphql.clone(), timeout),
+        _following: (cache.is_none() && app.db.has_replica()).then(|| app.versions.follow()),
+        performance,
+        used: cache.as_ref().and_then(|_| Used::start(&app)),
+        cache,
+        live,
         readiness: health::Readiness::default(),
         behind_tls: config.http.public_url.as_ref().is_some_and(|url| url.scheme() == "https"),
         app,
@@ -80,7 +105,11 @@ pub fn router(app: App, keys: impl Into<Arc<Keys>>) -> Router {
     let graphql = if config.http.cors_origins.is_empty() { graphql } else { graphql.layer(cors(&config.http.cors_origins)) };
     let assets = config.http.web_dir.join("assets");
 
-    Router::new()
+    let routes = match &server.used {
+        Some(_) => Router::new().route(mdl::warming::PATH, warm::route()),
+        None => Router::new(),
+    };
+    routes
         .route("/graphql", graphql)
         .route("/health", get(health::alive))
         .route("/health/ready", get(health::ready))
@@ -119,6 +148,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             "x-api-key",
             "idempotency-key",
             "if-none-match",
+            "last-event-id",
             "x-request-id",
             "traceparent",
             "tracestate",

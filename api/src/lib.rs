@@ -6,4 +6,6 @@ pub mod cli;
 pub mod documents;
 pub mod graphql;
 pub mod http;
+pub mod live;
+pub mod performance;
 pub mod rate_limit;

@@ -14,13 +14,15 @@ use tracing::{Instrument, warn};
 use crate::actor::{Actor, Permission, Permissions, Role, Subject};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::events::kinds::API_KEY_EXPIRING;
+use crate::events::payloads::ApiKeyPayload;
 use crate::ids::{ApiKeyId, TenantId, UserId};
 use crate::page::{Page, PageArgs};
-use crate::schema::{api_keys, memberships};
+use crate::schema::{api_keys, audit_log, memberships};
 use crate::text::Problems;
 use crate::tokens::ApiKeyText;
 use crate::users::require_self_or_manage;
-use crate::{audit, users};
+use crate::{audit, events, tenants, users};
 
 const REFUSED: Error = Error::Unauthenticated("The API key is not valid, or no longer");
 
@@ -156,6 +158,48 @@ pub async fn authenticate(app: &App, text: &ApiKeyText) -> Result<Actor> {
     })
 }
 
+/// Says once of each key of all tenants that will stop working within a week that it will: in the audit log, and to
+/// subscribers by the event `apiKey.expiring`. Answers how many.
+pub async fn announce_expiring(app: &App) -> Result<u64> {
+    let mut announced = 0;
+    for tenant in tenants::all_ids(app).await? {
+        let actor = Actor::system(tenant);
+        let tx = app.db.begin(tenant).await?;
+        let keys = expiring(&tx, tenant).await?;
+        for key in &keys {
+            let payload = ApiKeyPayload {
+                id: key.id.0,
+                name: key.name.clone(),
+                hint: key.hint.clone(),
+                expires_at: key.expires_at,
+                user_id: key.user_id.0,
+            };
+            audit::record(&tx, &actor, EXPIRING, ("api_key", key.id.0), &serde_json::to_value(&payload)?).await?;
+            events::push(&tx, &actor, API_KEY_EXPIRING, key.id.0, &payload).await?;
+        }
+        tx.commit().await?;
+        announced += keys.len() as u64;
+    }
+    Ok(announced)
+}
+
+/// What the audit log calls it.
+const EXPIRING: &str = "api_key.expiring";
+
+/// The keys that work now, will not in a week, and have not been announced yet.
+async fn expiring(mut conn: &AsyncPgConnection, tenant: TenantId) -> Result<Vec<ApiKey>> {
+    let announced = audit_log::table
+        .filter(audit_log::tenant_id.eq(tenant).and(audit_log::entity_id.eq(api_keys::id.nullable())))
+        .filter(audit_log::action.eq(EXPIRING));
+    Ok(api_keys::table
+        .filter(api_keys::tenant_id.eq(tenant).and(api_keys::revoked_at.is_null()))
+        .filter(sql::<Bool>("api_keys.expires_at BETWEEN now() AND now() + interval '7 days'"))
+        .filter(diesel::dsl::not(diesel::dsl::exists(announced)))
+        .select(ApiKey::as_select())
+        .load(&mut conn)
+        .await?)
+}
+
 pub async fn by_id(mut conn: &AsyncPgConnection, tenant: TenantId, id: ApiKeyId) -> Result<Option<ApiKey>> {
     Ok(api_keys::table.find((tenant, id)).select(ApiKey::as_select()).first(&mut conn).await.optional()?)
 }
@@ -240,6 +284,26 @@ async fn usable(mut conn: &AsyncPgConnection, tenant: TenantId, id: ApiKeyId) ->
             sql::<Bool>("coalesce(api_keys.last_used_at > now() - interval '1 minute', false)"),
         ));
     Ok(query.first(&mut conn).await.optional()?)
+}
+
+/// What each of these keys may do now, of those that still work.
+pub async fn permissions_of(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    keys: &[ApiKeyId],
+) -> Result<Vec<(ApiKeyId, Permissions)>> {
+    let query = api_keys::table
+        .inner_join(
+            memberships::table.on(memberships::tenant_id.eq(api_keys::tenant_id).and(memberships::user_id.eq(api_keys::user_id))),
+        )
+        .filter(api_keys::tenant_id.eq(tenant))
+        .filter(api_keys::id.eq_any(keys))
+        .filter(api_keys::revoked_at.is_null())
+        .filter(api_keys::expires_at.is_null().or(api_keys::expires_at.gt(now)))
+        .filter(memberships::suspended_at.is_null())
+        .select((api_keys::id, api_keys::scopes, memberships::role));
+    let found: Vec<(ApiKeyId, Vec<String>, Role)> = query.load(&mut conn).await?;
+    Ok(found.into_iter().map(|(id, scopes, role)| (id, permissions(&scopes).and(role.permissions()))).collect())
 }
 
 /// Writes `last_used_at` without keeping the request waiting. Of many at once one writes.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use bb8_redis::RedisConnectionManager;
 
 use crate::config::Config;
-use crate::db::Db;
+use crate::db::{Db, PoolUse};
 use crate::error::{Error, Result};
+use crate::events::live::Live;
 use crate::passwords;
 use crate::sealing::Sealer;
 use crate::storage::Storage;
@@ -23,6 +24,8 @@ pub struct App {
     pub redis: RedisPool,
     /// What caches go by. Every commit bumps them.
     pub versions: Versions,
+    /// Who listens to events in this process.
+    pub live: Live,
     pub storage: Storage,
     /// Hashes and checks passwords, a bounded number at once.
     pub passwords: passwords::Hasher,
@@ -41,8 +44,10 @@ impl App {
             .test_on_check_out(true)
             .build_unchecked(manager);
         let versions = Versions::new(&config.redis)?;
+        let db = Db::new(&config.database, versions.clone());
         Ok(Self {
-            db: Db::new(&config.database, versions.clone()),
+            live: Live::new(db.clone(), &config.redis)?,
+            db,
             versions,
             redis,
             storage: Storage::new(&config.storage)?,
@@ -57,6 +62,11 @@ impl App {
         let mut conn = self.redis.get().await.map_err(|e| Error::unavailable("Redis", e))?;
         let _pong: String = redis::cmd("PING").query_async(&mut *conn).await?;
         Ok(())
+    }
+
+    /// How the connections to Redis are used now; the caches have some of their own.
+    pub fn redis_use(&self) -> PoolUse {
+        PoolUse::of(self.config.redis.pool_size, &self.redis.state())
     }
 
     /// A Redis key or channel of this deployment.

@@ -2,24 +2,32 @@
 //! variables or as flags of the same meaning; `--help` and docs/configuration.md list them.
 
 mod auth;
+mod backup;
 mod cache;
 mod documents;
 mod events;
 mod http;
 mod imports;
+mod live;
+mod schedules;
 mod servers;
 mod telemetry;
+mod warming;
 mod webhooks;
 mod worker;
 
 pub use auth::AuthConfig;
+pub use backup::BackupConfig;
 pub use cache::CacheConfig;
 pub use documents::{DocumentsConfig, DocumentsMode};
 pub use events::EventsConfig;
 pub use http::{GraphqlConfig, HttpConfig};
 pub use imports::ImportConfig;
+pub use live::LiveConfig;
+pub use schedules::{ScheduleConfig, ScheduleOverride};
 pub use servers::{DatabaseConfig, RedisConfig, StorageConfig};
 pub use telemetry::{LogFormat, TelemetryConfig};
+pub use warming::WarmingConfig;
 pub use webhooks::WebhookConfig;
 pub use worker::WorkerConfig;
 
@@ -45,11 +53,19 @@ pub struct Config {
     #[command(flatten)]
     pub events: EventsConfig,
     #[command(flatten)]
+    pub warming: WarmingConfig,
+    #[command(flatten)]
+    pub live: LiveConfig,
+    #[command(flatten)]
     pub imports: ImportConfig,
     #[command(flatten)]
     pub webhooks: WebhookConfig,
     #[command(flatten)]
     pub worker: WorkerConfig,
+    #[command(flatten)]
+    pub schedules: ScheduleConfig,
+    #[command(flatten)]
+    pub backup: BackupConfig,
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 }

@@ -4,20 +4,26 @@
 //! operation. Both set `app.tenant_id` for their transaction, which the row-level security policies look at: without one
 //! of them a connection sees no tenant's rows. [`Db::dispatch`] is for the relay and the worker, which serve all tenants.
 //!
+//! Queries of the api may read from a replica, once that has replayed what they must see: [`Db::snapshot_elsewhere`].
+//!
 //! Store functions borrow `&AsyncPgConnection`; Diesel pipelines what several of them send at once.
+
+mod replica;
+mod slow;
+mod snapshot;
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use diesel::ConnectionError;
 use diesel::connection::InstrumentationEvent;
 use diesel_async::pooled_connection::bb8::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures::FutureExt;
-use tokio::sync::{Mutex, OnceCell};
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::{Instrument, warn};
@@ -28,13 +34,42 @@ use crate::error::{Error, Result};
 use crate::ids::TenantId;
 use crate::instruments;
 use crate::versions::{Change, Entities, Versions};
+use replica::Replica;
+use slow::SlowReads;
+
+pub use slow::SlowRead;
+pub use snapshot::Snapshot;
 
 type PooledConnection = bb8::PooledConnection<'static, AsyncDieselConnectionManager<AsyncPgConnection>>;
+
+/// The connections of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Those that there may be.
+    pub size: u32,
+    /// Those that there are.
+    pub open: u32,
+    pub idle: u32,
+    /// Those who wait for one.
+    pub waiting: u32,
+}
+
+impl PoolUse {
+    pub fn of(size: u32, state: &bb8::State) -> Self {
+        let waiting = u32::try_from(state.statistics.pending_gets()).unwrap_or(u32::MAX);
+        Self { size, open: state.connections, idle: state.idle_connections, waiting }
+    }
+}
 
 /// The pool of connections, as the role that owns nothing.
 #[derive(Clone)]
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
+    /// Most connections of the pool.
+    pool_size: u32,
+    /// Where queries may read, if there is one.
+    replica: Option<Arc<Replica>>,
+    slow: Arc<SlowReads>,
     statements: Arc<AtomicU64>,
     url: Arc<str>,
     statement_timeout: Duration,
@@ -48,22 +83,16 @@ impl Db {
     pub fn new(config: &DatabaseConfig, versions: Versions) -> Self {
         let statements = Arc::new(AtomicU64::new(0));
         let statement_timeout = Duration::from_secs(config.statement_timeout_seconds);
-        let counter = statements.clone();
-        let mut manager = ManagerConfig::<AsyncPgConnection>::default();
-        // The default asks the server whether it is there at each checkout, which costs a round trip.
-        manager.recycling_method = RecyclingMethod::Fast;
-        manager.custom_setup = Box::new(move |url| {
-            let (url, counter) = (url.to_owned(), counter.clone());
-            async move { establish(&url, statement_timeout, counter).await }.boxed()
+        let open = |url: &str, wait| pool(url, config.pool_size, wait, statement_timeout, &statements);
+        let replica = config.read_url.as_deref().map(|url| {
+            // Who waits for the replica could ask the primary.
+            Arc::new(Replica::new(open(url, replica::PATIENCE), config.pool_size))
         });
-        let manager = AsyncDieselConnectionManager::new_with_config(config.url.clone(), manager);
-        let pool = Pool::builder()
-            .max_size(config.pool_size)
-            .connection_timeout(Duration::from_secs(config.pool_wait_seconds))
-            .test_on_check_out(false)
-            .build_unchecked(manager);
         Self {
-            pool,
+            pool: open(&config.url, Duration::from_secs(config.pool_wait_seconds)),
+            pool_size: config.pool_size,
+            replica,
+            slow: Arc::default(),
             statements,
             url: config.url.as_str().into(),
             statement_timeout,
@@ -97,7 +126,28 @@ impl Db {
 
     /// The read snapshot of one operation; takes a connection when it is first read from.
     pub fn snapshot(&self, tenant: TenantId) -> Snapshot {
-        Snapshot { db: self.clone(), tenant, conn: OnceCell::new(), opening: Mutex::new(()) }
+        Snapshot::new(self.clone(), tenant, false)
+    }
+
+    /// The same for a query whose answer may be kept, and so is made of what has versions: on the read replica, if there is one
+    /// that has replayed everything that this process has heard of.
+    pub fn snapshot_elsewhere(&self, tenant: TenantId) -> Snapshot {
+        Snapshot::new(self.clone(), tenant, true)
+    }
+
+    /// Whether there is a read replica.
+    pub fn has_replica(&self) -> bool {
+        self.replica.is_some()
+    }
+
+    /// How many snapshots were taken on the read replica. Tests count with it.
+    pub fn replica_reads(&self) -> u64 {
+        self.replica.as_ref().map_or(0, |replica| replica.served())
+    }
+
+    /// Reads of a tenant since then that took longer than a setting says, the slowest first; of the last thousand of all tenants.
+    pub fn slow_reads(&self, tenant: TenantId, since: DateTime<Utc>) -> Vec<SlowRead> {
+        self.slow.of(tenant, since)
     }
 
     /// A connection outside the pool, for `COPY` and `LISTEN`. The driver task ends when the client is dropped.
@@ -129,6 +179,22 @@ impl Db {
         self.pool.state()
     }
 
+    /// How the connections to the primary are used now.
+    pub fn pool_use(&self) -> PoolUse {
+        PoolUse::of(self.pool_size, &self.pool.state())
+    }
+
+    /// The same of the read replica, if there is one.
+    pub fn replica_use(&self) -> Option<PoolUse> {
+        self.replica.as_ref().map(|replica| replica.pool_use())
+    }
+
+    /// Whether all connections that there may be are in use.
+    pub fn is_busy(&self) -> bool {
+        let pool = self.pool_use();
+        pool.idle == 0 && pool.open >= pool.size
+    }
+
     async fn get(&self) -> Result<PooledConnection> {
         let start = Instant::now();
         let mut conn = self.pool.get_owned().await.map_err(|e| Error::unavailable("PostgreSQL", e))?;
@@ -145,8 +211,22 @@ impl Db {
         let mut conn = self.get().await?;
         conn.batch_execute(opening).await?;
         let versions = self.versions.clone();
-        Ok(Transaction { conn: Some(conn), began: Instant::now(), tenant, versions, touched: StdMutex::default() })
+        Ok(Transaction { conn: Some(conn), began: Instant::now(), tenant, versions, touched: Mutex::default() })
     }
+}
+
+/// A connection as another role than the pool's, without a limit to the time of its statements: for backups. It ends when the
+/// client is dropped.
+pub async fn connect_as(mut config: tokio_postgres::Config) -> Result<tokio_postgres::Client> {
+    configure(&mut config, Duration::ZERO);
+    let (client, connection) = config.connect(tls()?).await.map_err(|e| Error::unavailable("PostgreSQL", e))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            // Whoever waits for an answer on it hears of it as well.
+            tracing::debug!(%error, "A connection for backups has ended");
+        }
+    });
+    Ok(client)
 }
 
 /// A raw connection and the driver that must be polled (spawned) for it to move.
@@ -166,7 +246,7 @@ pub struct Transaction {
     tenant: Option<TenantId>,
     versions: Versions,
     /// Whose versions the commit bumps.
-    touched: StdMutex<Touched>,
+    touched: Mutex<Touched>,
 }
 
 #[derive(Default)]
@@ -236,93 +316,6 @@ impl Drop for Transaction {
     }
 }
 
-/// One operation's view of the database: everything it reads is of one moment.
-///
-/// The first read opens the transaction, in the same round trip as its own statement. An operation that reads nothing
-/// (a cache hit) takes no connection.
-pub struct Snapshot {
-    db: Db,
-    tenant: TenantId,
-    conn: OnceCell<PooledConnection>,
-    opening: Mutex<()>,
-}
-
-impl Snapshot {
-    pub fn tenant(&self) -> TenantId {
-        self.tenant
-    }
-
-    /// Runs one store function on this snapshot.
-    pub async fn read<T>(&self, query: impl AsyncFnOnce(&AsyncPgConnection) -> Result<T>) -> Result<T> {
-        let start = Instant::now();
-        let result = self.read_untimed(query).await;
-        let elapsed = start.elapsed();
-        metrics::histogram!(instruments::DB_READ_SECONDS).record(elapsed.as_secs_f64());
-        if elapsed >= self.db.slow_read {
-            // The span of the request says which operation, and whose.
-            warn!(duration_ms = elapsed.as_millis() as u64, "A read of the database was slow");
-        }
-        result
-    }
-
-    async fn read_untimed<T>(&self, query: impl AsyncFnOnce(&AsyncPgConnection) -> Result<T>) -> Result<T> {
-        if let Some(conn) = self.conn.get() {
-            return query(conn).await;
-        }
-        let opening = self.opening.lock().await;
-        if let Some(conn) = self.conn.get() {
-            drop(opening);
-            return query(conn).await;
-        }
-        let conn = Rollback(Some(self.db.get().await?));
-        let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL app.tenant_id = '{}'", self.tenant);
-        let mut opener: &AsyncPgConnection = conn.conn();
-        // try_join! polls in order, so the opening is in the server's queue before the first statement.
-        let (_, rows) =
-            futures::try_join!(async { opener.batch_execute(&begin).await.map_err(Error::from) }, query(conn.conn()))?;
-        let _already_set = self.conn.set(conn.keep());
-        Ok(rows)
-    }
-
-    /// Ends the snapshot and returns its connection to the pool.
-    pub async fn finish(mut self) {
-        if let Some(mut conn) = self.conn.take()
-            && let Err(error) = conn.batch_execute("COMMIT").await
-        {
-            warn!(%error, "Could not end a read snapshot");
-        }
-    }
-}
-
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        if let Some(conn) = self.conn.take() {
-            roll_back(conn);
-        }
-    }
-}
-
-/// Holds a connection while its transaction opens: a failure or a cancelled request must not return it half open.
-struct Rollback(Option<PooledConnection>);
-
-impl Rollback {
-    fn conn(&self) -> &AsyncPgConnection {
-        self.0.as_deref().expect("present until kept")
-    }
-
-    fn keep(mut self) -> PooledConnection {
-        self.0.take().expect("present until kept")
-    }
-}
-
-impl Drop for Rollback {
-    fn drop(&mut self) {
-        if let Some(conn) = self.0.take() {
-            roll_back(conn);
-        }
-    }
-}
-
 /// Ends an abandoned transaction behind the caller's back, so that its connection can be used again.
 fn roll_back(mut conn: PooledConnection) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -332,6 +325,26 @@ fn roll_back(mut conn: PooledConnection) {
             tracing::debug!(%error, "Could not roll back");
         }
     });
+}
+
+/// A pool that connects when it is first used.
+fn pool(
+    url: &str,
+    size: u32,
+    wait: Duration,
+    statement_timeout: Duration,
+    statements: &Arc<AtomicU64>,
+) -> Pool<AsyncPgConnection> {
+    let counter = statements.clone();
+    let mut manager = ManagerConfig::<AsyncPgConnection>::default();
+    // The default asks the server whether it is there at each checkout, which costs a round trip.
+    manager.recycling_method = RecyclingMethod::Fast;
+    manager.custom_setup = Box::new(move |url| {
+        let (url, counter) = (url.to_owned(), counter.clone());
+        async move { establish(&url, statement_timeout, counter).await }.boxed()
+    });
+    let manager = AsyncDieselConnectionManager::new_with_config(url, manager);
+    Pool::builder().max_size(size).connection_timeout(wait).test_on_check_out(false).build_unchecked(manager)
 }
 
 async fn establish(

@@ -59,11 +59,39 @@ pub struct Document {
     /// Some seconds behind.
     pub use_count: i64,
     pub last_used_at: Option<DateTime<Utc>>,
+    #[diesel(embed)]
+    pub caching: Caching,
 }
 
 impl Document {
     pub fn is_for_all_tenants(&self) -> bool {
         self.tenant_id == ALL_TENANTS
+    }
+}
+
+/// How answers to a document are kept, as whoever published it says. By default as all answers of their kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Queryable, Selectable, AsChangeset)]
+#[diesel(table_name = documents, treat_none_as_null = true)]
+pub struct Caching {
+    /// Seconds that an answer is kept at most; 0 for never.
+    #[diesel(column_name = cache_seconds)]
+    pub seconds: Option<i32>,
+    /// Whether caches between us and the caller may keep answers to GET requests.
+    pub public: bool,
+}
+
+impl Caching {
+    /// Most seconds that may be given: a day.
+    pub const MAX_SECONDS: i32 = 86_400;
+
+    fn check(&self) -> Result<()> {
+        match self.seconds {
+            Some(seconds) if !(0..=Self::MAX_SECONDS).contains(&seconds) => {
+                let message = format!("Must be from 0 to {} seconds", Self::MAX_SECONDS);
+                Err(Error::invalid("cache_seconds", Code::OutOfRange, message))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -96,14 +124,17 @@ pub fn from_hex(text: &str) -> Option<DocumentHash> {
     HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
-/// Publishes all of these, or none. What is published already stays as it is; what was withdrawn is published again.
-/// Returns them as they are now, in the order given.
+/// Publishes all of these, or none. What is published already stays as it is, but for `caching` where that is given; what was
+/// withdrawn is published again. Returns them as they are now, in the order given.
 ///
 /// Problems, all of the field `manifest`: an id that stands for another text, an id or a name that is blank or too long, too
-/// many at once.
-pub async fn publish(app: &App, actor: &Actor, new: &[NewDocument]) -> Result<Vec<Document>> {
+/// many at once. Of the field `cache_seconds`: out of range.
+pub async fn publish(app: &App, actor: &Actor, new: &[NewDocument], caching: Option<Caching>) -> Result<Vec<Document>> {
     actor.require(Permission::PublishDocuments)?;
     check(new)?;
+    if let Some(caching) = caching {
+        caching.check()?;
+    }
     let tx = app.db.begin(actor.tenant).await?;
     // Versions are counted: one publication after the other.
     let mut conn: &AsyncPgConnection = &tx;
@@ -132,6 +163,13 @@ pub async fn publish(app: &App, actor: &Actor, new: &[NewDocument]) -> Result<Ve
         let again = known.iter().filter(|known| known.withdrawn_at.is_some()).map(|known| known.document_id.as_str());
         let changed: Vec<&str> = again.chain(unknown.iter().map(|document| document.document_id.as_str())).collect();
         record(&tx, actor, "documents.published", actor.tenant.0, &json!({ "document_ids": changed })).await?;
+    }
+    if let Some(caching) = caching {
+        let changed = store::set_caching(&tx, actor.tenant, &ids, caching).await?;
+        if !changed.is_empty() {
+            let details = json!({ "document_ids": changed, "cache_seconds": caching.seconds, "public": caching.public });
+            record(&tx, actor, "documents.caching_changed", actor.tenant.0, &details).await?;
+        }
     }
     let mut published = store::by_document_ids(&tx, actor.tenant, &ids).await?;
     tx.commit().await?;

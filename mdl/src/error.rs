@@ -23,6 +23,15 @@ pub enum Error {
     /// The same idempotency key was used for another request, or the first request still runs.
     #[error("{0}")]
     IdempotencyConflict(&'static str),
+    /// Events after this cursor are no longer kept.
+    #[error("Events after this cursor are not kept any more: read the catalog again, and go on from there")]
+    CursorTooOld,
+    /// The caller does not take its events as fast as they happen.
+    #[error("You did not take your events in time: go on from your last cursor")]
+    TooSlow,
+    /// More of something at once than is allowed.
+    #[error("Too many {0} at once")]
+    TooMany(&'static str),
     /// A server we depend on did not answer; worth trying again.
     #[error("{service} is not available")]
     Unavailable {
@@ -124,6 +133,9 @@ impl Error {
             Error::Unauthenticated(_) => "UNAUTHENTICATED",
             Error::Forbidden(_) => "FORBIDDEN",
             Error::IdempotencyConflict(_) => "IDEMPOTENCY_CONFLICT",
+            Error::CursorTooOld => "CURSOR_TOO_OLD",
+            Error::TooSlow => "SLOW_CONSUMER",
+            Error::TooMany(_) => "TOO_MANY",
             Error::Unavailable { .. } => "UNAVAILABLE",
             Error::Internal(_) => "INTERNAL",
         }

@@ -6,7 +6,7 @@
 //! | [`push`] | owes an event, in the transaction of the change: what is rolled back was never owed |
 //! | [`stamping`] | gives committed events their place in the stream of their tenant: the relay calls it |
 //! | [`history`] | reads the stream, and removes what is too old |
-//! | [`live`] | how it is told to those who listen |
+//! | [`live`] | tells those who listen |
 //!
 //! The stream of a tenant is numbered from 1 without a gap, in the order in which the transactions were committed.
 

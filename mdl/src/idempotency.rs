@@ -10,8 +10,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{Binary, Double, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Binary, Bool, Double, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 use uuid::Uuid;
@@ -22,6 +23,7 @@ use crate::db::Db;
 use crate::error::{Code, Error, Result};
 use crate::ids::TenantId;
 use crate::schema::idempotency_keys;
+use crate::tenants;
 
 const OTHER_REQUEST: Error = Error::IdempotencyConflict("This idempotency key was used for another request");
 const STILL_RUNS: Error = Error::IdempotencyConflict("The first request with this idempotency key still runs; try again");
@@ -107,6 +109,20 @@ impl Guard {
             .await?;
         tx.commit().await
     }
+}
+
+/// Deletes the keys of all tenants that are past their time. Answers how many.
+pub async fn prune(app: &App) -> Result<u64> {
+    let mut deleted = 0;
+    for tenant in tenants::all_ids(app).await? {
+        let tx = app.db.begin(tenant).await?;
+        let old = idempotency_keys::table
+            .filter(idempotency_keys::tenant_id.eq(tenant))
+            .filter(sql::<Bool>("created_at < now() - interval '24 hours'"));
+        deleted += diesel::delete(old).execute(&mut &*tx).await? as u64;
+        tx.commit().await?;
+    }
+    Ok(deleted)
 }
 
 /// Inserts the key, or takes over one that is past its time or whose run has died. `None` when it is somebody's.

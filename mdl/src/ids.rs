@@ -72,9 +72,12 @@ typed_ids! {
     ImportId,
     DocumentId,
     JobId,
+    BatchId,
     EventId,
     WebhookEndpointId,
     WebhookSecretId,
     WebhookDeliveryId,
     AuditId,
+    BackupId,
+    DrillId,
 }

@@ -19,11 +19,13 @@ mod reader;
 mod run;
 pub mod store;
 mod survey;
+mod tidy;
 mod watch;
 
 pub use formats::csv::csv_template;
 pub use operations::{Upload, cancel, start, start_inline};
 pub use run::{End, give_up, run};
+pub use tidy::tidy;
 
 use std::time::Duration;
 

@@ -13,6 +13,7 @@ pub const DB_READ_SECONDS: &str = "mdl_db_read_seconds";
 pub const DB_TRANSACTION_SECONDS: &str = "mdl_db_transaction_seconds";
 pub const DB_POOL_WAIT_SECONDS: &str = "mdl_db_pool_wait_seconds";
 pub const DB_POOL_CONNECTIONS: &str = "mdl_db_pool_connections";
+pub const DB_REPLICA_READS: &str = "mdl_db_replica_reads_total";
 pub const JOBS_FINISHED: &str = "mdl_jobs_finished_total";
 pub const JOB_RUN_SECONDS: &str = "mdl_job_run_seconds";
 pub const JOB_WAIT_SECONDS: &str = "mdl_job_wait_seconds";
@@ -27,6 +28,11 @@ pub const OUTBOX_EVENTS: &str = "mdl_outbox_events";
 pub const OUTBOX_OLDEST_SECONDS: &str = "mdl_outbox_oldest_seconds";
 pub const EVENTS_PUBLISHED: &str = "mdl_events_published_total";
 pub const EVENTS_LEADER: &str = "mdl_events_leader";
+pub const SCHEDULE_TIMES: &str = "mdl_schedule_times_total";
+pub const LIVE_CONNECTIONS: &str = "mdl_live_connections";
+pub const LIVE_SUBSCRIPTIONS: &str = "mdl_live_subscriptions";
+pub const LIVE_EVENTS: &str = "mdl_live_events_total";
+pub const LIVE_SLOW: &str = "mdl_live_slow_total";
 pub const IMPORT_ROWS: &str = "mdl_import_rows_total";
 pub const SIGN_INS: &str = "mdl_sign_ins_total";
 pub const RATE_LIMITED: &str = "mdl_rate_limited_total";
@@ -36,6 +42,14 @@ pub const CACHE_BYTES: &str = "mdl_cache_bytes";
 pub const CACHE_BUMPS: &str = "mdl_cache_bumps_total";
 pub const CACHE_BUMP_SECONDS: &str = "mdl_cache_bump_seconds";
 pub const CACHE_LIVE: &str = "mdl_cache_live";
+pub const BACKUPS: &str = "mdl_backups_total";
+pub const BACKUP_SECONDS: &str = "mdl_backup_seconds";
+pub const BACKUP_BYTES: &str = "mdl_backup_bytes";
+pub const BACKUP_DEVIATION: &str = "mdl_backup_size_deviation_ratio";
+pub const BACKUP_VERIFIED_AT: &str = "mdl_backup_last_verified_timestamp";
+pub const BACKUP_OVERDUE: &str = "mdl_backup_overdue";
+pub const WARMED: &str = "mdl_warmed_answers_total";
+pub const WARM_SECONDS: &str = "mdl_warm_seconds";
 
 /// Name, kind and meaning of each instrument, as `/metrics` and docs/operations/instruments.md show it.
 pub const ALL: &[(&str, Kind, &str)] = &[
@@ -54,6 +68,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (DB_TRANSACTION_SECONDS, Kind::Seconds, "Time from BEGIN to COMMIT of a write"),
     (DB_POOL_WAIT_SECONDS, Kind::Seconds, "Time waited for a connection of the pool"),
     (DB_POOL_CONNECTIONS, Kind::Gauge, "Connections of the pool by state (idle, used)"),
+    (
+        DB_REPLICA_READS,
+        Kind::Counter,
+        "Snapshots that may be taken on the read replica, by outcome (replica; or the primary, as the replica was behind or down, or what it needs unknown)",
+    ),
     (JOBS_FINISHED, Kind::Counter, "Attempts by queue, kind and outcome (succeeded, failed, dead, cancelled, lost)"),
     (JOB_RUN_SECONDS, Kind::Seconds, "Time of one attempt, by kind"),
     (JOB_WAIT_SECONDS, Kind::Seconds, "Time from when a job was due to its start, by queue"),
@@ -72,6 +91,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (OUTBOX_OLDEST_SECONDS, Kind::Gauge, "Age of the oldest event that is not yet published, as the leading worker sees it"),
     (EVENTS_PUBLISHED, Kind::Counter, "Events published by this worker"),
     (EVENTS_LEADER, Kind::Gauge, "1 in the one worker that publishes events"),
+    (SCHEDULE_TIMES, Kind::Counter, "Times of schedules by schedule and outcome (fired, skipped, missed)"),
+    (LIVE_CONNECTIONS, Kind::Gauge, "Open connections of subscribers by transport (websocket, sse)"),
+    (LIVE_SUBSCRIPTIONS, Kind::Gauge, "Running subscriptions"),
+    (LIVE_EVENTS, Kind::Counter, "Answers sent to subscribers by transport (websocket, sse)"),
+    (LIVE_SLOW, Kind::Counter, "Subscribers let go because they did not take their events in time"),
     (IMPORT_ROWS, Kind::Counter, "Imported entries by outcome (created, updated, unchanged, failed)"),
     (SIGN_INS, Kind::Counter, "Sign-in attempts by outcome (ok, refused)"),
     (RATE_LIMITED, Kind::Counter, "Requests refused by a rate limit, by limit"),
@@ -81,6 +105,18 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (CACHE_BUMPS, Kind::Counter, "Attempts to tell Redis of a write (ok, failed), and commits that did not wait for it (late)"),
     (CACHE_BUMP_SECONDS, Kind::Seconds, "Time to tell Redis of a write"),
     (CACHE_LIVE, Kind::Gauge, "1 while changes elsewhere are heard of at once; at 0 answers are kept for a second at most"),
+    (BACKUPS, Kind::Counter, "Backups by what happened (published, copied, verified, failed, copy_failed, verify_failed)"),
+    (BACKUP_SECONDS, Kind::Seconds, "Time of a backup's parts (dump, files, copy, verify)"),
+    (BACKUP_BYTES, Kind::Gauge, "Bytes of the last backup of the database, as stored"),
+    (
+        BACKUP_DEVIATION,
+        Kind::Gauge,
+        "By what share the last backup is larger (or, negative, smaller) than the average of those before",
+    ),
+    (BACKUP_VERIFIED_AT, Kind::Gauge, "When the newest verified backup was made, in seconds since 1970; 0 when there is none"),
+    (BACKUP_OVERDUE, Kind::Gauge, "1 when no backup has been verified for longer than MDL_BACKUP_MAX_AGE_HOURS"),
+    (WARMED, Kind::Counter, "Operations that were to be warmed, by outcome (made, kept, refused, or left to a busy api)"),
+    (WARM_SECONDS, Kind::Seconds, "Time to warm one api for one tenant"),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

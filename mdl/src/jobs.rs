@@ -3,12 +3,25 @@
 //! A job is enqueued in the transaction of the change that needs it. The relay moves due ids to Redis, a worker claims the
 //! row with a lease and a fencing token, and its end is written with that token (see `ledger`).
 
+pub mod batches;
+pub mod dispatch;
 pub mod ledger;
+mod prune;
+pub mod queues;
+mod redact;
+pub mod steer;
+pub mod store;
+pub mod workers;
+
+pub use prune::prune;
+pub use redact::redacted;
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::now;
 use diesel::prelude::*;
+use diesel::sql_types;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use rand::Rng;
 use serde::Serialize;
@@ -18,7 +31,7 @@ use uuid::Uuid;
 
 use crate::actor::Actor;
 use crate::error::Result;
-use crate::ids::{JobId, TenantId};
+use crate::ids::{BatchId, JobId, TenantId};
 use crate::schema::jobs;
 use crate::telemetry;
 
@@ -48,6 +61,8 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
 /// How far a job has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobState {
+    /// For the jobs of a batch to end.
+    Held,
     /// For its time, or for room in the queue.
     Waiting,
     /// Its id is in Redis, for the next free worker.
@@ -58,16 +73,25 @@ pub enum JobState {
     /// Out of attempts, or not worth repeating: kept with its error.
     Dead,
     Cancelled,
+    /// Was dead, and somebody decided to leave it at that.
+    Discarded,
 }
 
 crate::text::text_enum!(JobState {
+    Held = "held",
     Waiting = "waiting",
     Dispatched = "dispatched",
     Running = "running",
     Succeeded = "succeeded",
     Dead = "dead",
     Cancelled = "cancelled",
+    Discarded = "discarded",
 });
+
+impl JobState {
+    /// The states of jobs that are still to end by themselves.
+    pub const UNFINISHED: [JobState; 4] = [Self::Held, Self::Waiting, Self::Dispatched, Self::Running];
+}
 
 /// A job as the ledger knows it.
 #[derive(Debug, Clone, Queryable, Selectable)]
@@ -90,11 +114,28 @@ pub struct JobRow {
     pub cancel_requested_at: Option<DateTime<Utc>>,
     /// Of the last attempt that failed. Internal detail: for operators only.
     pub last_error: Option<String>,
+    pub trace_context: Value,
     pub enqueued_by: Option<Uuid>,
     pub created_at: DateTime<Utc>,
     /// Of the last attempt.
     pub started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
+    /// Which jobs it was enqueued together with.
+    pub batch_id: Option<BatchId>,
+    /// The batch after which it runs.
+    pub waits_for: Option<BatchId>,
+    /// How far the handler says it is, of `progress_total`, in units of its own.
+    pub progress_done: Option<i64>,
+    pub progress_total: Option<i64>,
+    pub progress_message: Option<String>,
+}
+
+impl JobRow {
+    /// The id of the trace that it was enqueued in and runs in; `None` when nothing was traced.
+    pub fn trace_id(&self) -> Option<&str> {
+        // version-traceid-parentid-flags, as the W3C has it.
+        self.trace_context["traceparent"].as_str()?.split('-').nth(1)
+    }
 }
 
 /// When and how to enqueue; `Default` is at once.
@@ -102,9 +143,20 @@ pub struct JobRow {
 pub struct Enqueue {
     /// At most one unfinished job of the kind has this key.
     pub unique_key: Option<String>,
+    /// With a `unique_key`: none other is enqueued for this long from now, even if this one has ended.
+    pub unique_for: Option<Duration>,
     pub run_at: Option<DateTime<Utc>>,
     /// Greater runs earlier.
     pub priority: i16,
+}
+
+/// A job of a kind that the caller knows by name only, as schedules do.
+#[derive(Debug, Clone)]
+pub struct RawJob<'a> {
+    pub queue: &'a str,
+    pub kind: &'a str,
+    pub payload: Value,
+    pub max_attempts: i32,
 }
 
 #[derive(Insertable)]
@@ -115,29 +167,95 @@ struct NewJob<'a> {
     queue: &'a str,
     kind: &'a str,
     payload: Value,
+    state: JobState,
     priority: i16,
     /// The database's clock when not given.
     run_at: Option<DateTime<Utc>>,
     unique_key: Option<&'a str>,
+    unique_until: Option<DateTime<Utc>>,
     max_attempts: i32,
     trace_context: Value,
     enqueued_by: Option<Uuid>,
+    waits_for: Option<BatchId>,
 }
 
-/// Adds a job to the ledger, in the caller's transaction. `None` when an unfinished job has the same unique key.
-pub async fn enqueue<J: Job>(mut conn: &AsyncPgConnection, actor: &Actor, job: &J, how: &Enqueue) -> Result<Option<JobId>> {
+/// Adds a job to the ledger, in the caller's transaction. `None` when the unique key is another's: of an unfinished job, or
+/// of one whose period is not over.
+pub async fn enqueue<J: Job>(conn: &AsyncPgConnection, actor: &Actor, job: &J, how: &Enqueue) -> Result<Option<JobId>> {
+    insert(conn, actor, raw(job)?, how, None).await
+}
+
+/// As [`enqueue`], of a kind that is known by name only.
+pub async fn enqueue_raw(conn: &AsyncPgConnection, actor: &Actor, job: RawJob<'_>, how: &Enqueue) -> Result<Option<JobId>> {
+    insert(conn, actor, job, how, None).await
+}
+
+/// Adds many jobs of one kind to the ledger in one statement, in the caller's transaction; to `batch`, if it is given.
+pub async fn enqueue_many<J: Job>(
+    mut conn: &AsyncPgConnection,
+    actor: &Actor,
+    jobs: &[J],
+    priority: i16,
+    batch: Option<BatchId>,
+) -> Result<Vec<JobId>> {
+    let ids: Vec<JobId> = jobs.iter().map(|_| JobId::new()).collect();
+    let payloads = jobs.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
+    diesel::sql_query(
+        "INSERT INTO jobs (tenant_id, id, queue, kind, payload, priority, max_attempts, trace_context, enqueued_by, batch_id)
+         SELECT $1, new.id, $2, $3, new.payload, $4, $5, $6, $7, $8 FROM unnest($9, $10) AS new (id, payload)",
+    )
+    .bind::<sql_types::Uuid, _>(actor.tenant)
+    .bind::<sql_types::Text, _>(J::QUEUE)
+    .bind::<sql_types::Text, _>(J::KIND)
+    .bind::<sql_types::Int2, _>(priority)
+    .bind::<sql_types::Integer, _>(J::MAX_ATTEMPTS)
+    .bind::<sql_types::Jsonb, _>(telemetry::trace_context())
+    .bind::<sql_types::Nullable<sql_types::Uuid>, _>(enqueued_by(actor))
+    .bind::<sql_types::Nullable<sql_types::Uuid>, _>(batch)
+    .bind::<sql_types::Array<sql_types::Uuid>, _>(&ids)
+    .bind::<sql_types::Array<sql_types::Jsonb>, _>(payloads)
+    .execute(&mut conn)
+    .await?;
+    if !ids.is_empty() {
+        notify(conn, CHANNEL, J::QUEUE).await?;
+    }
+    Ok(ids)
+}
+
+fn raw<J: Job>(job: &J) -> Result<RawJob<'static>> {
+    Ok(RawJob { queue: J::QUEUE, kind: J::KIND, payload: serde_json::to_value(job)?, max_attempts: J::MAX_ATTEMPTS })
+}
+
+async fn insert(
+    mut conn: &AsyncPgConnection,
+    actor: &Actor,
+    job: RawJob<'_>,
+    how: &Enqueue,
+    waits_for: Option<BatchId>,
+) -> Result<Option<JobId>> {
+    let unique_key = how.unique_key.as_deref();
+    if unique_key.is_some() {
+        // A key whose period is over is free again, unless its job is unfinished.
+        let over = jobs::table
+            .filter(jobs::tenant_id.eq(actor.tenant).and(jobs::kind.eq(job.kind)).and(jobs::unique_key.eq(unique_key)))
+            .filter(jobs::unique_until.le(now));
+        diesel::update(over).set(jobs::unique_until.eq(None::<DateTime<Utc>>)).execute(&mut conn).await?;
+    }
     let row = NewJob {
         tenant_id: actor.tenant,
         id: JobId::new(),
-        queue: J::QUEUE,
-        kind: J::KIND,
-        payload: serde_json::to_value(job)?,
+        queue: job.queue,
+        kind: job.kind,
+        payload: job.payload,
+        state: if waits_for.is_some() { JobState::Held } else { JobState::Waiting },
         priority: how.priority,
         run_at: how.run_at,
-        unique_key: how.unique_key.as_deref(),
-        max_attempts: J::MAX_ATTEMPTS,
+        unique_key,
+        unique_until: how.unique_for.filter(|_| unique_key.is_some()).map(|period| Utc::now() + period),
+        max_attempts: job.max_attempts,
         trace_context: telemetry::trace_context(),
-        enqueued_by: Some(actor.id()).filter(|id| !id.is_nil()),
+        enqueued_by: enqueued_by(actor),
+        waits_for,
     };
     let id = diesel::insert_into(jobs::table)
         .values(&row)
@@ -147,9 +265,14 @@ pub async fn enqueue<J: Job>(mut conn: &AsyncPgConnection, actor: &Actor, job: &
         .await
         .optional()?;
     if id.is_some() {
-        notify(conn, CHANNEL, J::QUEUE).await?;
+        notify(conn, CHANNEL, job.queue).await?;
     }
     Ok(id)
+}
+
+/// `None` for the system.
+fn enqueued_by(actor: &Actor) -> Option<Uuid> {
+    Some(actor.id()).filter(|id| !id.is_nil())
 }
 
 /// The job with this id.
@@ -173,11 +296,11 @@ pub async fn request_cancel(mut conn: &AsyncPgConnection, tenant: TenantId, id: 
         #[diesel(sql_type = diesel::sql_types::Text)]
         state: JobState,
     }
-    let now: Option<Now> = diesel::sql_query(
+    let found: Option<Now> = diesel::sql_query(
         "UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, now()),
              state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
              finished_at = CASE WHEN state = 'running' THEN NULL ELSE now() END
-         WHERE tenant_id = $1 AND id = $2 AND state IN ('waiting', 'dispatched', 'running')
+         WHERE tenant_id = $1 AND id = $2 AND state IN ('held', 'waiting', 'dispatched', 'running')
          RETURNING state",
     )
     .bind::<diesel::sql_types::Uuid, _>(tenant)
@@ -185,13 +308,13 @@ pub async fn request_cancel(mut conn: &AsyncPgConnection, tenant: TenantId, id: 
     .get_result(&mut conn)
     .await
     .optional()?;
-    match now {
+    match found {
         None => Ok(by_id(conn, tenant, id).await?.map(|job| job.state)),
-        Some(now) => {
-            if now.state == JobState::Running {
+        Some(job) => {
+            if job.state == JobState::Running {
                 notify(conn, CANCEL_CHANNEL, &id.to_string()).await?;
             }
-            Ok(Some(now.state))
+            Ok(Some(job.state))
         }
     }
 }

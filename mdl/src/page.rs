@@ -92,12 +92,13 @@ pub fn cursor<C: Serialize>(position: &C) -> String {
 }
 
 fn decode<C: DeserializeOwned>(field: &str, cursor: Option<String>) -> Result<Option<C>> {
-    let Some(cursor) = cursor else { return Ok(None) };
-    let parsed = URL_SAFE_NO_PAD.decode(&cursor).ok().and_then(|json| serde_json::from_slice(&json).ok());
-    match parsed {
-        Some(position) => Ok(Some(position)),
-        None => Err(Error::invalid(field, Code::Invalid, "Not a cursor of this list in this order")),
-    }
+    cursor.map(|cursor| parse_cursor(field, &cursor)).transpose()
+}
+
+/// What [`cursor`] made a cursor of, given as the argument `field`.
+pub fn parse_cursor<C: DeserializeOwned>(field: &str, cursor: &str) -> Result<C> {
+    let parsed = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    parsed.ok_or_else(|| Error::invalid(field, Code::Invalid, "Not a cursor of this list in this order"))
 }
 
 /// The cursor of a list ordered by one text column alone.

@@ -45,6 +45,38 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
+    backups (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        state -> Text,
+        phase -> Text,
+        requested_by -> Nullable<Uuid>,
+        started_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+        verified_at -> Nullable<Timestamptz>,
+        pruned_at -> Nullable<Timestamptz>,
+        done_bytes -> Int8,
+        expected_bytes -> Nullable<Int8>,
+        plain_bytes -> Nullable<Int8>,
+        stored_bytes -> Nullable<Int8>,
+        table_count -> Nullable<Int4>,
+        row_count -> Nullable<Int8>,
+        file_count -> Nullable<Int8>,
+        file_bytes -> Nullable<Int8>,
+        encrypted -> Bool,
+        dump_seconds -> Nullable<Float8>,
+        schema_version -> Nullable<Text>,
+        server_version -> Nullable<Text>,
+        program_version -> Text,
+        places -> Array<Text>,
+        error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
     business_domains (tenant_id, id) {
         tenant_id -> Uuid,
         id -> Uuid,
@@ -84,6 +116,8 @@ diesel::table! {
         withdrawn_at -> Nullable<Timestamptz>,
         use_count -> Int8,
         last_used_at -> Nullable<Timestamptz>,
+        cache_seconds -> Nullable<Int4>,
+        public -> Bool,
     }
 }
 
@@ -183,6 +217,22 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
+    job_attempts (tenant_id, job_id, lease_token) {
+        tenant_id -> Uuid,
+        job_id -> Uuid,
+        lease_token -> Int8,
+        number -> Int4,
+        worker -> Nullable<Text>,
+        started_at -> Nullable<Timestamptz>,
+        finished_at -> Timestamptz,
+        outcome -> Text,
+        error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
     jobs (tenant_id, id) {
         tenant_id -> Uuid,
         id -> Uuid,
@@ -206,6 +256,13 @@ diesel::table! {
         dispatched_at -> Nullable<Timestamptz>,
         started_at -> Nullable<Timestamptz>,
         finished_at -> Nullable<Timestamptz>,
+        turn -> Int8,
+        unique_until -> Nullable<Timestamptz>,
+        batch_id -> Nullable<Uuid>,
+        waits_for -> Nullable<Uuid>,
+        progress_done -> Nullable<Int8>,
+        progress_total -> Nullable<Int8>,
+        progress_message -> Nullable<Text>,
     }
 }
 
@@ -389,6 +446,18 @@ diesel::table! {
 diesel::table! {
     use diesel::sql_types::*;
 
+    queue_settings (tenant_id, queue) {
+        tenant_id -> Uuid,
+        queue -> Text,
+        paused_at -> Nullable<Timestamptz>,
+        concurrency -> Nullable<Int4>,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
     refresh_tokens (tenant_id, id) {
         tenant_id -> Uuid,
         id -> Uuid,
@@ -396,6 +465,62 @@ diesel::table! {
         secret_hash -> Bytea,
         issued_at -> Timestamptz,
         used_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    restore_drills (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        backup_id -> Uuid,
+        place -> Text,
+        state -> Text,
+        phase -> Text,
+        requested_by -> Nullable<Uuid>,
+        started_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+        done_bytes -> Int8,
+        expected_bytes -> Nullable<Int8>,
+        restore_seconds -> Nullable<Float8>,
+        differences -> Array<Text>,
+        error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    schedule_slots (tenant_id, schedule, slot) {
+        tenant_id -> Uuid,
+        schedule -> Text,
+        slot -> Timestamptz,
+        outcome -> Text,
+        job_id -> Nullable<Uuid>,
+        fired_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    schedules (tenant_id, name) {
+        tenant_id -> Uuid,
+        name -> Text,
+        description -> Text,
+        expression -> Text,
+        time_zone -> Text,
+        overlap -> Text,
+        catch_up -> Text,
+        enabled -> Bool,
+        queue -> Text,
+        kind -> Text,
+        payload -> Jsonb,
+        max_attempts -> Int4,
+        since -> Timestamptz,
+        paused_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -518,9 +643,28 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+
+    workers (tenant_id, name) {
+        tenant_id -> Uuid,
+        name -> Text,
+        host -> Text,
+        pid -> Int8,
+        version -> Text,
+        queues -> Array<Text>,
+        running -> Int4,
+        memory_bytes -> Nullable<Int8>,
+        started_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+        stopped_at -> Nullable<Timestamptz>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     api_keys,
     audit_log,
+    backups,
     business_domains,
     documents,
     event_streams,
@@ -528,6 +672,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     import_changes,
     import_issues,
     imports,
+    job_attempts,
     jobs,
     key_result_metrics,
     key_results,
@@ -538,7 +683,11 @@ diesel::allow_tables_to_appear_in_same_query!(
     objectives,
     outbox,
     outbox_commits,
+    queue_settings,
     refresh_tokens,
+    restore_drills,
+    schedule_slots,
+    schedules,
     sessions,
     tenants,
     users,
@@ -546,4 +695,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     webhook_deliveries,
     webhook_endpoints,
     webhook_secrets,
+    workers,
 );

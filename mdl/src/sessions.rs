@@ -30,6 +30,18 @@ use crate::users::User;
 use crate::{audit, instruments, tenants, users};
 
 pub(crate) use store::end_all;
+pub use store::roles_of;
+
+/// Deletes the sessions of all tenants that ended more than thirty days ago, with their refresh tokens. Answers how many.
+pub async fn prune(app: &App) -> Result<u64> {
+    let mut deleted = 0;
+    for tenant in tenants::all_ids(app).await? {
+        let tx = app.db.begin(tenant).await?;
+        deleted += store::delete_ended(&tx, tenant).await? as u64;
+        tx.commit().await?;
+    }
+    Ok(deleted)
+}
 
 const ENDED: Error = Error::Unauthenticated("The session has ended; sign in again");
 const REFRESH_REFUSED: Error = Error::Unauthenticated("The refresh token is not valid, or no longer; sign in again");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -23,6 +24,14 @@ pub struct Storage {
 pub struct Stored {
     pub bytes: u64,
     pub sha256: [u8; 32],
+}
+
+/// A file that is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFile {
+    pub key: String,
+    pub bytes: u64,
+    pub modified_at: DateTime<Utc>,
 }
 
 impl Storage {
@@ -82,6 +91,16 @@ impl Storage {
             Err(object_store::Error::NotFound { .. }) => Err(Error::not_found("stored file", key)),
             Err(error) => Err(unavailable(error)),
         }
+    }
+
+    /// Everything that is stored.
+    pub async fn list(&self) -> Result<Vec<StoredFile>> {
+        let found: Vec<_> = self.store.list(Some(&self.root)).try_collect().await.map_err(unavailable)?;
+        let file = |meta: object_store::ObjectMeta| {
+            let parts: Vec<_> = meta.location.prefix_match(&self.root)?.map(|part| part.as_ref().to_owned()).collect();
+            Some(StoredFile { key: parts.join("/"), bytes: meta.size, modified_at: meta.last_modified })
+        };
+        Ok(found.into_iter().filter_map(file).collect())
     }
 
     /// Removes what was stored under `key`; that there is nothing is fine.

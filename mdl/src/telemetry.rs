@@ -22,6 +22,17 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{LogFormat, TelemetryConfig};
 
+/// Names this process so that an operator finds it: its host, and its number there.
+pub fn process_name() -> String {
+    format!("{}-{}", host_name(), std::process::id())
+}
+
+/// What this machine is called; `mdl` where it does not say.
+pub fn host_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if host.trim().is_empty() { "mdl".to_owned() } else { host.trim().to_owned() }
+}
+
 /// Keeps the trace exporter; dropping it sends what is left.
 pub struct Telemetry(Option<SdkTracerProvider>);
 

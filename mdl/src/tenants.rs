@@ -6,8 +6,9 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::json;
+use uuid::Uuid;
 
-use crate::actor::Actor;
+use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::audit;
 use crate::error::{Code, Error, Problem, Result};
@@ -23,6 +24,16 @@ pub struct Tenant {
     pub slug: String,
     pub name: String,
     pub created_at: DateTime<Utc>,
+}
+
+/// The tenant of what belongs to no company: the jobs that look after the deployment, its schedules, its workers. Who is a
+/// member of it operates the deployment. Its slug is `mdl-system`; a migration makes it.
+pub const SYSTEM: TenantId = TenantId(Uuid::from_u128(1));
+
+/// Fails unless this actor may, in [`SYSTEM`].
+pub fn require_system(actor: &Actor, permission: Permission) -> Result<()> {
+    actor.require(permission)?;
+    if actor.tenant == SYSTEM { Ok(()) } else { Err(Error::Forbidden("operate, of a member of the tenant mdl-system")) }
 }
 
 /// Makes a tenant, for the operator at the command line. Its first admin is made by `users::create` with
@@ -67,6 +78,20 @@ pub async fn by_slug(app: &App, slug: &str) -> Result<Option<Tenant>> {
     let tenant = tenants::table.filter(tenants::slug.eq(slug)).select(Tenant::as_select()).first(&mut conn).await.optional()?;
     tx.commit().await?;
     Ok(tenant)
+}
+
+/// All tenants but [`SYSTEM`], in the order of their ids. Needs a transaction of [`dispatch`](crate::db::Db::dispatch).
+pub async fn all(mut conn: &AsyncPgConnection) -> Result<Vec<Tenant>> {
+    let query = tenants::table.filter(tenants::id.ne(SYSTEM)).order(tenants::id).select(Tenant::as_select());
+    Ok(query.load(&mut conn).await?)
+}
+
+/// The ids of all tenants but [`SYSTEM`], for work that sees to each of them.
+pub async fn all_ids(app: &App) -> Result<Vec<TenantId>> {
+    let tx = app.db.dispatch().await?;
+    let tenants = all(&tx).await?;
+    tx.commit().await?;
+    Ok(tenants.into_iter().map(|tenant| tenant.id).collect())
 }
 
 /// The tenant itself, on a connection that acts in it.

@@ -132,7 +132,8 @@ impl Entities {
             "import" => Self::of(&[Entity::Imports, Entity::Metrics, Entity::Domains, Entity::Objectives]),
             "user" => Self::of(&[Entity::People]),
             // No answer that is kept holds any of these.
-            "session" | "api_key" | "tenant" | "cache" | "document" | "webhook" => Self::NONE,
+            "session" | "api_key" | "apiKey" | "tenant" | "cache" | "document" | "job" | "backup" | "queue" | "schedule"
+            | "webhook" => Self::NONE,
             _ => Self::ALL,
         }
     }
@@ -194,6 +195,15 @@ impl Versions {
     /// Whether the tokens can be believed now.
     pub fn is_live(&self) -> bool {
         self.0.is_live()
+    }
+
+    /// How many changes of a tenant were heard of, or `None` while those of other processes are not heard of at once. As long as
+    /// it stays the same, so do the versions.
+    pub fn changes(&self, tenant: TenantId) -> Option<u64> {
+        let known = self.0.read().changes(tenant);
+        let changes = known.unwrap_or_else(|| self.0.write().begin_counting(tenant));
+        // Last, so that nothing was missed before it was counted.
+        self.0.is_live().then_some(changes)
     }
 
     /// The versions of these entities and of this document, now. Ask for it before the data is read.

@@ -97,20 +97,19 @@ orphaned_server_homes() {
 # Passwords, because every user of the machine can reach a loopback port. Files, because arguments can be read by all of them too.
 open_passwords() {
   local role password
-  if [ ! -s "$INSTANCE/pgpass" ]; then
-    PRIVATE_PASSWORD="$(random_password)"
+  [ ! -s "$INSTANCE/pgpass" ] || PRIVATE_PASSWORD="$(password_of postgres)"
+  # One by one, since a later version may know more roles than the one that made the file.
+  for role in postgres mdl_owner mdl_app mdl_backup mdl_scratch mdl_restore; do
+    [ ! -s "$INSTANCE/pgpass" ] || [ -z "$(password_of "$role")" ] || continue
+    password="$(random_password)"
+    # Tests make databases and log in by role: one password for all saves them four variables.
+    if [ "$role" = postgres ]; then PRIVATE_PASSWORD="$password"; elif [ "$INSTANCE" != "$DEV" ]; then password="$PRIVATE_PASSWORD"; fi
     (
       umask 077
-      for role in postgres mdl_owner mdl_app mdl_backup; do
-        # Tests make databases and log in by role: one password for all saves them four variables.
-        password="$PRIVATE_PASSWORD"
-        [ "$INSTANCE" != "$DEV" ] || [ "$role" = postgres ] || password="$(random_password)"
-        echo "127.0.0.1:*:*:$role:$password"
-      done >"$INSTANCE/pgpass.new"
+      { cat "$INSTANCE/pgpass" 2>/dev/null || true; echo "127.0.0.1:*:*:$role:$password"; } >"$INSTANCE/pgpass.new"
       mv "$INSTANCE/pgpass.new" "$INSTANCE/pgpass"
     )
-  fi
-  PRIVATE_PASSWORD="$(password_of postgres)"
+  done
   export PGPASSFILE="$INSTANCE/pgpass"
 }
 

@@ -97,7 +97,7 @@ open_redis_cli() {
 
 # A command of one of the programs, on the servers and with the binaries that `up` has started.
 run_beside() { # api|worker argument…
-  local program="$1" pid
+  local program="$1" pid home
   shift
   pid="$(remembered_process "$DEV/api.process")" || die "It does not run: start it with ops/dev up."
   BIN_DIR="$(dirname "$(command_of "$pid")")"
@@ -105,6 +105,11 @@ run_beside() { # api|worker argument…
     find_private_server postgres
     POSTGRES_PORT="$(remembered_port postgres)"
     name_private_database
+    # What brings a backup back is not for the programs that run.
+    MDL_RESTORE_DATABASE_URL="$(private_database_url mdl_restore postgres)"
+    export MDL_RESTORE_DATABASE_URL
+    home="$(cat "$DEV/server-home" 2>/dev/null || echo "$DEV")"
+    find_postgres "$(cat "$home/pg/data/PG_VERSION" 2>/dev/null || true)" || true
   fi
   if [ -z "${REDIS_URL:-}" ]; then
     find_private_server redis

@@ -1,13 +1,44 @@
 # shellcheck shell=bash
-# `measure`: speed and memory of the release build, as shares of what PostgreSQL's own tools reach. loadtests/README.md explains.
+# `measure`: speed and memory of the release build, as shares of what PostgreSQL's own tools and a bare HTTP server reach on the same
+# machine. loadtests/README.md explains. The table of the five shapes is in shapes.sh.
 
 MEASURE_TENANT=""   # id of the tenant that the load reads
-MEASURE_PIDS=""     # programs to stop in the end
+MEASURE_COUNT=0     # metrics in it
+MEASURE_API="" MEASURE_WORKER="" MEASURE_FLOOR=""   # processes that run
+MEASURE_SECONDS=8   # length of one run of wrk or pgbench; each is run twice
 
 measure() {
-  local count="${1:-100000}" list_share import_share
-  require_cargo
+  local count="" grown=""
+  while [ $# -gt 0 ]; do
+    case "$1" in
+      --seconds) MEASURE_SECONDS="${2:-}" && shift ;;
+      --grow) grown="${2:-}" && shift ;;
+      -*) die "measure knows no argument \"$1\": see ops/dev help." ;;
+      *) count="$1" ;;
+    esac
+    shift
+  done
+  count="${count:-10000}"
+  is_number "$count" && is_number "$MEASURE_SECONDS" && is_number "${grown:-1}" || die "measure takes numbers: ops/dev measure 10000 --seconds 8 --grow 1000000"
+  [ -z "$grown" ] || [ "$grown" -gt "$count" ] || die "--grow takes more metrics than there are at first ($count)."
   have wrk || install_packages wrk wrk wrk wrk || die "$INSTALL_PROBLEM"
+  measure_open
+  measure_create_tenant demo
+  psql_as_superuser mdl -q -c "INSERT INTO tenants (id, slug, name) VALUES (gen_random_uuid(), 'psql', 'psql')"
+  MEASURE_TENANT="$(psql_as_superuser mdl -Atc "SELECT id FROM tenants WHERE slug = 'demo'")"
+
+  measure_start
+  measure_import "$count"
+  measure_shapes
+  [ -z "$grown" ] || measure_grown "$grown"
+  measure_report
+}
+
+is_number() { case "$1" in "" | *[!0-9]*) return 1 ;; esac; }
+
+# Servers of its own, the release build, and what the programs are told: nothing limits callers.
+measure_open() {
+  require_cargo
   open_test_instance
   trap 'measure_leave $?' EXIT
   step "release build" build_programs --release
@@ -22,26 +53,21 @@ measure() {
   MDL_WORKER_OPS_ADDR="127.0.0.1:$(port_for worker)"
   MDL_RATE_LIMIT_PER_SECOND=1000000
   MDL_RATE_LIMIT_BURST=1000000
+  MDL_SIGN_IN_LIMIT_PER_MINUTE=1000
   export DATABASE_URL DATABASE_OWNER_URL REDIS_URL MDL_STORAGE_URL MDL_SIGNING_KEY_FILE MDL_HTTP_ADDR MDL_OPS_ADDR MDL_WORKER_OPS_ADDR
-  # Every request is executed; measure_cached turns the response cache on.
-  MDL_CACHE_BYTES=0
-  export MDL_RATE_LIMIT_PER_SECOND MDL_RATE_LIMIT_BURST MDL_CACHE_BYTES
+  export MDL_RATE_LIMIT_PER_SECOND MDL_RATE_LIMIT_BURST MDL_SIGN_IN_LIMIT_PER_MINUTE
   "$BIN_DIR/mdl-api" keygen >"$MDL_SIGNING_KEY_FILE"
   "$BIN_DIR/mdl-api" migrate >/dev/null
-  printf '%s' "$PRIVATE_PASSWORD" | "$BIN_DIR/mdl-api" tenant create --slug demo --name Demo --admin-email admin@demo.example --admin-password-stdin >/dev/null
-  psql_as_superuser mdl -q -c "INSERT INTO tenants (id, slug, name) VALUES (gen_random_uuid(), 'psql', 'psql')"
-  MEASURE_TENANT="$(psql_as_superuser mdl -Atc "SELECT id FROM tenants WHERE slug = 'demo'")"
+}
 
-  measure_start
-  measure_import "$count"
-  measure_list
-  measure_cached
-  measure_report
+measure_create_tenant() { # slug
+  printf '%s' "$PRIVATE_PASSWORD" |
+    "$BIN_DIR/mdl-api" tenant create --slug "$1" --name "$1" --admin-email admin@load.example --admin-password-stdin >/dev/null
 }
 
 measure_leave() {
   local pid
-  for pid in $MEASURE_PIDS; do kill "$pid" 2>/dev/null || true; done
+  for pid in $MEASURE_API $MEASURE_WORKER $MEASURE_FLOOR; do kill "$pid" 2>/dev/null || true; done
   leave_tests "$1"
 }
 
@@ -53,8 +79,8 @@ measure_start() {
     measure_serve
     times="$times $(($(now_milliseconds) - start))"
     if [ "$run" != 5 ]; then
-      kill "$MEASURE_API"
-      wait "$MEASURE_API" || true
+      measure_stop "$MEASURE_API"
+      MEASURE_API=""
     fi
   done
   COLD_START="$(echo "$times" | tr ' ' '\n' | sed '/^$/d' | sort -n | sed -n 3p)"
@@ -62,32 +88,58 @@ measure_start() {
   IDLE_KB="$(resident_kb "$MEASURE_API" VmRSS)"
 }
 
-# Starts the API, and returns when it has answered.
+# Starts the API, in place of one that runs, and returns when it has answered.
 measure_serve() {
+  measure_stop "$MEASURE_API"
   "$BIN_DIR/mdl-api" serve >"$LOGS/measure-api.log" 2>&1 &
   MEASURE_API=$!
-  MEASURE_PIDS="$MEASURE_API"
-  until curl -fs -o /dev/null -H 'content-type: application/json' -d '{"query":"{__typename}"}' "http://$MDL_HTTP_ADDR/graphql"; do
-    kill -0 "$MEASURE_API" 2>/dev/null || die "mdl-api does not start: see $LOGS/measure-api.log."
+  wait_for_answer "http://$MDL_HTTP_ADDR/graphql" "$MEASURE_API" "mdl-api does not start: see $LOGS/measure-api.log."
+}
+
+wait_for_answer() { # address process what-if-not
+  local deadline=$((SECONDS + 60))
+  until curl -fs -m 10 -o /dev/null -H 'content-type: application/json' -d '{"query":"{__typename}"}' "$1"; do
+    process_runs "$2" && [ "$SECONDS" -lt "$deadline" ] || die "$3"
   done
 }
 
+measure_stop() { # process
+  [ -n "$1" ] || return 0
+  kill "$1"
+  wait "$1" || true
+}
+
 measure_import() { # count
-  local file="$INSTANCE/metrics.ndjson" worker seconds
-  awk -v count="$1" -f "$ROOT/loadtests/generate.awk" >"$file"
-  "$BIN_DIR/mdl-worker" run >"$LOGS/measure-worker.log" 2>&1 &
-  worker=$!
-  MEASURE_PIDS="$MEASURE_PIDS $worker"
-  "$BIN_DIR/mdl-api" import --tenant demo --wait "$file" >"$LOGS/measure-import.log" 2>&1 || die "The import failed: see $LOGS/measure-import.log."
-  WORKER_KB="$(resident_kb "$worker" VmHWM)"
+  local seconds
+  MEASURE_COUNT="$1"
+  start_worker
+  import_generated demo "$1" metrics
+  WORKER_KB="$(resident_kb "$MEASURE_WORKER" VmHWM)"
   seconds="$(psql_as_superuser mdl -Atc "SELECT extract(epoch FROM finished_at - started_at) FROM imports")"
   IMPORT_ROWS="$(psql_as_superuser mdl -Atc 'SELECT created_count FROM imports')"
   [ "$IMPORT_ROWS" = "$1" ] || die "The import created $IMPORT_ROWS of $1 metrics."
   IMPORT_RATE="$(awk -v n="$1" -v s="$seconds" 'BEGIN { printf "%.0f", n / s }')"
-  kill "$worker"
-  wait "$worker" || true
-  MEASURE_PIDS="${MEASURE_PIDS% *}"
+  import_generated demo "$1" objectives
+  stop_worker
   measure_psql_import "$1"
+}
+
+start_worker() {
+  "$BIN_DIR/mdl-worker" run >"$LOGS/measure-worker.log" 2>&1 &
+  MEASURE_WORKER=$!
+}
+
+stop_worker() {
+  measure_stop "$MEASURE_WORKER"
+  MEASURE_WORKER=""
+}
+
+# Entries of a catalog of so many metrics, by a worker that runs.
+import_generated() { # tenant count metrics|objectives [how many are there already]
+  local file="$INSTANCE/$3.ndjson"
+  awk -v count="$2" -v what="$3" -v from="${4:-0}" -f "$ROOT/loadtests/generate.awk" >"$file"
+  "$BIN_DIR/mdl-api" import --tenant "$1" --wait "$file" >"$LOGS/measure-import.log" 2>&1 || die "The import failed: see $LOGS/measure-import.log."
+  rm -f "$file"
 }
 
 # What the import staged, taken back from its versions, into a second tenant: by the same statements, in psql.
@@ -126,64 +178,22 @@ SQL
   psql_as_superuser mdl -q -c 'VACUUM ANALYZE'
 }
 
-# A page of 50 metrics with their domain: through the API, and the same statements by pgbench.
-measure_list() {
-  local token sql="$INSTANCE/list.sql" ids
-  token="$(curl -fs -H 'content-type: application/json' "http://$MDL_HTTP_ADDR/graphql" -d "{\"query\":\"mutation(\$i: SignInInput!) { signIn(input: \$i) { session { accessToken } } }\",\"variables\":{\"i\":{\"tenant\":\"demo\",\"email\":\"admin@demo.example\",\"password\":\"$PRIVATE_PASSWORD\"}}}" | sed -n 's/.*"accessToken":"\([^"]*\)".*/\1/p')"
-  cat >"$INSTANCE/list.lua" <<LUA
-wrk.method = "POST"
-wrk.headers["content-type"] = "application/json"
-wrk.headers["authorization"] = "Bearer $token"
-wrk.body = '{"query":"{ metrics(first: 50) { nodes { id key name description tier status category updatedAt domain { name } } } }"}'
-LUA
-  ids="$(psql_as_superuser mdl -Atc "SELECT string_agg(DISTINCT quote_literal(domain_id), ',') FROM (SELECT domain_id FROM metrics WHERE tenant_id = '$MEASURE_TENANT' AND archived_at IS NULL ORDER BY key LIMIT 50) page")"
-  cat >"$sql" <<SQL
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-SET LOCAL app.tenant_id = '$MEASURE_TENANT';
-SELECT tenant_id, id, key, name, short_name, description, category, tier, domain_id, indicator_kind, metric_type, status, tags, synonyms, formula, unit, expected_direction, owner_team, technical_owner, business_owner, data_classification, pii_involved, version_major, version_minor, version_patch, revision, created_at, created_by, updated_at, updated_by, archived_at, NULL::jsonb FROM metrics WHERE tenant_id = '$MEASURE_TENANT' AND archived_at IS NULL ORDER BY key LIMIT 51;
-SELECT tenant_id, id, key, name, description, owner_team, stakeholders, industry, priority, objective_keys, key_metric_keys, extra, implied, revision, created_at, created_by, updated_at, updated_by, archived_at FROM business_domains WHERE tenant_id = '$MEASURE_TENANT' AND id = ANY (ARRAY[$ids]::uuid[]);
-COMMIT;
-SQL
-  LIST_RATE="$(measure_wrk)"
-  PGBENCH_RATE="$(
-    point_psql_at mdl
-    PGUSER=mdl_app "$PG_BIN/pgbench" -n -M prepared -c 16 -j 2 -T 15 -f "$sql" 2>/dev/null | sed -n 's/^tps = \([0-9.]*\).*/\1/p'
-  )"
-}
-
-# The same list when its answer is kept.
-measure_cached() {
-  kill "$MEASURE_API"
-  wait "$MEASURE_API" || true
-  unset MDL_CACHE_BYTES
-  measure_serve
-  CACHED_RATE="$(measure_wrk)"
-}
-
-# Requests per second of the page of 50.
-measure_wrk() {
-  local address="http://$MDL_HTTP_ADDR/graphql"
-  wrk -t2 -c16 -d5s -s "$INSTANCE/list.lua" "$address" >/dev/null
-  wrk -t2 -c16 -d15s -s "$INSTANCE/list.lua" "$address" >"$LOGS/measure-wrk.log"
-  ! grep -q 'Non-2xx' "$LOGS/measure-wrk.log" || die "Some requests failed: see $LOGS/measure-wrk.log."
-  sed -n 's/^Requests\/sec: *\([0-9.]*\)/\1/p' "$LOGS/measure-wrk.log"
-}
-
 measure_report() {
-  import_share="$(awk -v a="$IMPORT_RATE" -v b="$PSQL_RATE" 'BEGIN { printf "%.2f", a / b }')"
-  list_share="$(awk -v a="$LIST_RATE" -v b="$PGBENCH_RATE" 'BEGIN { printf "%.2f", a / b }')"
+  echo
+  shapes_report
   cat <<REPORT
 
 | figure | measured | wanted |
 |---|---|---|
-| import of $IMPORT_ROWS metrics, share of psql | $import_share ($IMPORT_RATE/s of $PSQL_RATE/s) | at least 0.5 |
+| import of $IMPORT_ROWS metrics, share of psql | $(share "$IMPORT_RATE" "$PSQL_RATE") ($IMPORT_RATE/s of $PSQL_RATE/s) | at least 0.5 |
 | worker, greatest resident size | $((WORKER_KB / 1024)) MiB | under 200 MB |
-| list of 50 metrics with their domain, share of pgbench | $list_share ($LIST_RATE/s of $PGBENCH_RATE/s) | at least 0.4 |
-| the same list from the response cache | $(awk -v a="$CACHED_RATE" -v b="$LIST_RATE" 'BEGIN { printf "%.1f", a / b }') times as many ($CACHED_RATE/s) | |
 | api, cold start to first answer | $COLD_START ms | under 300 ms |
 | api, idle | $((IDLE_KB / 1024)) MiB | under 60 MB |
+| api, greatest resident size under the load of the shapes, uncached / cached | $((UNCACHED_KB / 1024)) / $((CACHED_KB / 1024)) MiB | under 150 MB |
 REPORT
 }
+
+share() { awk -v a="$1" -v b="$2" 'BEGIN { if (b > 0) printf "%.2f", a / b; else printf "-" }'; } # of
 
 now_milliseconds() { date +%s%3N; }
 

@@ -67,8 +67,9 @@ start_own_servers() {
 name_private_database() {
   DATABASE_URL="$(private_database_url mdl_app mdl)"
   DATABASE_OWNER_URL="$(private_database_url mdl_owner mdl)"
-  DATABASE_BACKUP_URL="$(private_database_url mdl_backup mdl)"
-  export DATABASE_BACKUP_URL
+  MDL_BACKUP_DATABASE_URL="$(private_database_url mdl_backup mdl)"
+  MDL_BACKUP_SCRATCH_URL="$(private_database_url mdl_scratch postgres)"
+  export MDL_BACKUP_DATABASE_URL MDL_BACKUP_SCRATCH_URL
 }
 
 # What the programs are told. Anything that is set already stays.
@@ -81,11 +82,28 @@ export_environment() {
   export MDL_SHUTDOWN_GRACE_SECONDS="${MDL_SHUTDOWN_GRACE_SECONDS:-10}"
   export MDL_WORKER_GRACE_SECONDS="${MDL_WORKER_GRACE_SECONDS:-10}"
   export MDL_WEB_DIR="${MDL_WEB_DIR:-$ROOT/web/dist}"
+  export MDL_WARM_SECRET="${MDL_WARM_SECRET:-$(random_password)}"
+  export MDL_WARM_API_URLS="${MDL_WARM_API_URLS:-http://$MDL_HTTP_ADDR}"
   export_files
+}
+
+# Where backups go, and the keys that open them. The tools are those of the server's version, which need not be on the PATH.
+export_backups() {
+  local keys="$DEV/backup-keys.txt" place="$DEV/backups"
+  export MDL_BACKUP_URL="${MDL_BACKUP_URL:-file://${place// /%20}}"
+  [ -z "$PG_BIN" ] || export MDL_BACKUP_TOOLS_DIR="${MDL_BACKUP_TOOLS_DIR:-$PG_BIN}"
+  [ -z "${MDL_BACKUP_RECIPIENTS:-}" ] || return 0
+  if [ ! -s "$keys" ]; then
+    (umask 077 && "$BIN_DIR/mdl-worker" backup keygen >"$keys.new") || die "mdl-worker backup keygen failed: it says why above."
+    mv "$keys.new" "$keys"
+  fi
+  MDL_BACKUP_RECIPIENTS="$(sed -n 's/^# public key: //p' "$keys")"
+  export MDL_BACKUP_RECIPIENTS MDL_BACKUP_IDENTITY_FILE="$keys"
 }
 
 # Where uploads are, and the key that signs access tokens.
 export_files() {
+  export_backups
   local storage="$DEV/storage"
   mkdir -p "$storage"
   chmod 700 "$storage"

@@ -66,6 +66,8 @@ prepare_roles() {
     echo "\\set owner_password '$(password_of mdl_owner)'"
     echo "\\set app_password '$(password_of mdl_app)'"
     echo "\\set backup_password '$(password_of mdl_backup)'"
+    echo "\\set scratch_password '$(password_of mdl_scratch)'"
+    echo "\\set restore_password '$(password_of mdl_restore)'"
     cat "$ROOT/ops/roles.sql"
   } | psql_as_superuser postgres -q -f - >>"$LOGS/postgres.log" 2>&1 || {
     tail -n 5 "$LOGS/postgres.log" >&2

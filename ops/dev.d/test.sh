@@ -75,8 +75,9 @@ step() { # name command…
 }
 
 # Starts the servers that the tests use, and exports where they are:
-#   MDL_TEST_DATABASE_URL   superuser, database postgres. mdl_owner, mdl_app and mdl_backup have the same password as in this URL.
+#   MDL_TEST_DATABASE_URL   superuser, database postgres. mdl_owner, mdl_app and the others have the same password as in this URL.
 #                           The database mdl is empty but for what ops/roles.sql does to it: good as a template.
+#   MDL_TEST_PG_BIN         folder with pg_dump and pg_restore of the server's version
 #   MDL_TEST_REDIS_URL
 #   MDL_TEST_CHROMIUM, MDL_TEST_CHROMEDRIVER   if there is a browser
 open_test_instance() {
@@ -100,6 +101,7 @@ open_test_instance() {
     prepare_roles
     MDL_TEST_DATABASE_URL="$(private_database_url postgres postgres)"
   fi
+  [ -z "$PG_BIN" ] || export MDL_TEST_PG_BIN="${MDL_TEST_PG_BIN:-$PG_BIN}"
   if [ -z "${MDL_TEST_REDIS_URL:-}" ]; then
     start_redis
     MDL_TEST_REDIS_URL="$(private_redis_url)"

@@ -10,17 +10,30 @@ use crate::cache::{live, source, started};
 use crate::root_fields::{MUTATIONS, Needs, QUERIES, Seed, call};
 
 /// Root fields whose answers are never kept. The others are, for everybody who may ask.
+<<<<<<< HEAD
+const NEVER_KEPT: &[&str] = &["me", "apiKeys", "import", "imports", "documents", "eventTypes", "eventCursor"];
+=======
 const NEVER_KEPT: &[&str] = &[
     "me",
     "apiKeys",
     "import",
     "imports",
     "documents",
+    "performanceStats",
+    "queues",
+    "jobs",
+    "job",
+    "workers",
+    "schedules",
+    "eventCursor",
+    "backups",
+    "restoreDrills",
     "webhookEndpoint",
     "webhookEndpoints",
     "webhookDelivery",
     "webhookDeliveries",
 ];
+>>>>>>> main
 
 /// Mutations after which none of [`WIDE`] may have changed.
 const CHANGE_NOTHING_KEPT: &[&str] = &[
@@ -45,6 +58,17 @@ const CHANGE_NOTHING_KEPT: &[&str] = &[
     "enableWebhookEndpoint",
     "deleteWebhookEndpoint",
     "purgeCache",
+    "backUpNow",
+    "retryJobs",
+    "cancelJobs",
+    "discardJobs",
+    "rescheduleJobs",
+    "pauseQueue",
+    "resumeQueue",
+    "setQueueConcurrency",
+    "runScheduleNow",
+    "pauseSchedule",
+    "resumeSchedule",
 ];
 
 /// Much of everything that can be kept.

@@ -221,7 +221,7 @@ impl<'a> Paths<'a> {
     fn new(app: &'a TestApp) -> Self {
         let keys = Arc::new(Keys::load(&app.app.config.auth).unwrap());
         let limits = &app.app.config.graphql;
-        let executor = Executor::new(schema(limits, keys), limits.clone(), Duration::from_secs(30));
+        let executor = Executor::new(schema(limits, keys, Arc::default()), limits.clone(), Duration::from_secs(30));
         Self { app, executor, stock: strict(limits, Nothing) }
     }
 

@@ -145,6 +145,40 @@ async fn a_published_document_runs_by_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_publishes_says_how_answers_are_kept() {
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    let manifest = json!({ "counted": "query Counted { catalogStats { metricCount } }" }).to_string();
+    let publish = async |caching: Value| {
+        let input = json!({ "manifest": manifest, "caching": caching });
+        admin.mutate("publishDocuments", input, "documents { cacheSeconds public }").await
+    };
+    // Within a second every process knows what was published.
+    let answered = async |cache_control: &str, x_cache: &str| {
+        eventually("the document is answered as was said", async || {
+            let answer = admin.get("/graphql?documentId=counted").await;
+            let as_said = answer.header("cache-control") == Some(cache_control) && answer.header("x-cache") == Some(x_cache);
+            as_said.then_some(())
+        })
+        .await;
+    };
+    let first = publish(Value::Null).await.payload();
+    assert_eq!(first["documents"], json!([{ "cacheSeconds": null, "public": false }]));
+    answered("private, no-cache", "HIT").await;
+    let public = publish(json!({ "cacheSeconds": 60, "public": true })).await.payload();
+    assert_eq!(public["documents"], json!([{ "cacheSeconds": 60, "public": true }]));
+    answered("public, max-age=60", "HIT").await;
+    assert_eq!(publish(Value::Null).await.payload(), public, "as before");
+    assert_eq!(publish(json!({ "cacheSeconds": 0 })).await.user_errors(), [""; 0]);
+    answered("no-store", "BYPASS").await;
+    for wrong in [-1, 86_401] {
+        assert_eq!(publish(json!({ "cacheSeconds": wrong })).await.user_errors(), ["cacheSeconds: OUT_OF_RANGE"]);
+    }
+    let changes = "SELECT count(*) FROM audit_log WHERE action = 'documents.caching_changed'";
+    assert_eq!(app.database.number(changes).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_is_published_whole_or_not_at_all() {
     let app = TestApp::start().await;
     let admin = app.client(Role::Admin).await;
@@ -203,7 +237,7 @@ async fn documents_of_all_tenants_are_read_by_all_and_written_by_none() {
     let app = TestApp::start().await;
     app.other_tenant().await;
     let new = NewDocument { document_id: "all-1".to_owned(), name: "Public".to_owned(), text: "{ __typename }".to_owned() };
-    let published = documents::publish(&app.app, &Actor::system(ALL_TENANTS), &[new]).await.unwrap();
+    let published = documents::publish(&app.app, &Actor::system(ALL_TENANTS), &[new], None).await.unwrap();
     for client in [app.anonymous().clone(), app.client(Role::Viewer).await, app.client_of("globex", Role::Viewer).await] {
         assert_eq!(client.post(&json!({ "documentId": "all-1" })).await.data()["__typename"], "Query");
     }

@@ -3,8 +3,10 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use mdl::config::Config;
 use mdl::ids::{JobId, TenantId};
+use mdl::jobs::ledger::Progress;
 use mdl::jobs::{self, Enqueue, Job, JobRow, JobState};
 use mdl::{Actor, App, Error, migrations};
 use mdl_worker::Stop;
@@ -233,8 +235,12 @@ pub enum Probe {
     Block {
         millis: u64,
     },
-    /// Wait for the cancellation.
+    /// Wait for the cancellation, having told how far it is.
     Obey,
+    /// Is not to be done before this time.
+    NotBefore {
+        time: DateTime<Utc>,
+    },
 }
 
 impl Job for Probe {
@@ -268,7 +274,10 @@ async fn probe(job: Probe, ctx: JobContext) -> mdl::Result<Done> {
         Probe::Panic => panic!("as the test wanted"),
         Probe::Hang => std::future::pending().await,
         Probe::Block { millis } => std::thread::sleep(Duration::from_millis(millis)),
+        Probe::NotBefore { time } if Utc::now() < time => return Ok(Done::Snooze(Duration::from_millis(100))),
+        Probe::NotBefore { .. } => {}
         Probe::Obey => {
+            ctx.progress(&Progress { done: 3, total: Some(7), message: Some("waiting".to_owned()) }).await?;
             ctx.cancelled().cancelled().await;
             return Ok(Done::Cancelled);
         }

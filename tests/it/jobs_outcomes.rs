@@ -146,7 +146,8 @@ async fn jobs_run_by_priority_and_when_they_are_due() {
         let how = Enqueue { priority, ..Enqueue::default() };
         ids.push(bench.enqueue_as(&Probe::Take { millis: 1 }, &how).await.unwrap());
     }
-    let unique = Enqueue { unique_key: Some("one".to_owned()), run_at: Some(Utc::now() + TimeDelta::seconds(3)), priority: 0 };
+    let unique =
+        Enqueue { unique_key: Some("one".to_owned()), run_at: Some(Utc::now() + TimeDelta::seconds(3)), ..Enqueue::default() };
     let later = bench.enqueue_as(&Probe::Take { millis: 1 }, &unique).await.unwrap();
     assert_eq!(bench.enqueue_as(&Probe::Take { millis: 1 }, &unique).await, None, "one unfinished job of a key");
 

@@ -13,6 +13,8 @@ pub enum Needs {
     Viewer,
     Editor,
     Admin,
+    /// A member of mdl-system, which no role of another tenant is.
+    Deployment,
 }
 
 impl Needs {
@@ -22,7 +24,7 @@ impl Needs {
             None => self == Needs::Nobody,
             Some(Role::Viewer) => self <= Needs::Viewer,
             Some(Role::Editor) => self <= Needs::Editor,
-            Some(Role::Admin) => true,
+            Some(Role::Admin) => self <= Needs::Admin,
         }
     }
 }
@@ -46,6 +48,7 @@ pub struct Seed {
     pub key_result: String,
     pub import: String,
     pub document: String,
+    pub job: String,
     pub webhook: String,
     pub delivery: String,
 }
@@ -105,6 +108,13 @@ impl Seed {
             )
             .await;
         let document = published["publishDocuments"]["documents"][0]["id"].as_str().expect("a document").to_owned();
+        let job = mdl::ids::JobId::new();
+        let dead = format!(
+            "INSERT INTO jobs (tenant_id, id, queue, kind, payload, max_attempts, attempt, state, last_error, finished_at)
+             SELECT id, '{job}', 'xyzzy', 'xyzzy', '{{\"note\": \"XYZZY\"}}', 3, 3, 'dead', 'XYZZY', now() FROM tenants WHERE slug = 'acme'"
+        );
+        app.database.execute(&dead).await;
+        let job = mdl_api::graphql::global_id::encode(mdl_api::graphql::global_id::Kind::Job, job.0).to_string();
         let webhook = id(
             "mutation($input: CreateWebhookEndpointInput!) { createWebhookEndpoint(input: $input) { endpoint { id } userErrors { message } } }",
             json!({ "url": "https://xyzzy.example/", "description": MARK }),
@@ -115,7 +125,7 @@ impl Seed {
             json!({ "id": webhook, "kind": "metric.created" }),
         )
         .await;
-        Self { user, api_key, domain, metric, objective, key_result, import, document, webhook, delivery }
+        Self { user, api_key, domain, metric, objective, key_result, import, document, job, webhook, delivery }
     }
 }
 
@@ -230,9 +240,65 @@ pub const QUERIES: &[RootField] = &[
         variables: |_| json!({}),
     },
     RootField {
+        name: "queues",
+        needs: Needs::Admin,
+        operation: "{ queues { name held scheduled due dispatched running dead oldestDueAt succeeded died failureRate waitSecondsP50 waitSecondsP95 runSecondsP50 runSecondsP95 workers pausedAt concurrency pausedForAllAt concurrencyForAll } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "jobs",
+        needs: Needs::Admin,
+        operation: "{ jobs(first: 100, filter: { error: \"xyz\" }) { totalCount nodes { id queue kind payload error attempts { error } enqueuedBy { name } } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "job",
+        needs: Needs::Admin,
+        operation: "query($id: ID!) { job(id: $id) { id queue payload error progress { done total message } } }",
+        variables: |seed| json!({ "id": seed.job }),
+    },
+    RootField {
+        name: "workers",
+        needs: Needs::Admin,
+        operation: "{ workers { name host pid version queues runningJobs memoryBytes startedAt lastSeenAt stoppedAt alive } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "schedules",
+        needs: Needs::Admin,
+        operation: "{ schedules { name description expression timeZone kind overlap catchUp enabled pausedAt nextRuns lastRuns { time outcome firedAt jobId } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "eventTypes",
+        needs: Needs::SignedIn,
+        operation: "{ eventTypes { name version description fields { name description } example } }",
+        variables: |_| json!({}),
+    },
+    RootField { name: "eventCursor", needs: Needs::Viewer, operation: "{ eventCursor }", variables: |_| json!({}) },
+    RootField {
         name: "documents",
         needs: Needs::Admin,
         operation: "{ documents(first: 100) { totalCount nodes { id documentId name text publishedBy { name } } } }",
+        variables: |_| json!({}),
+    },
+    // Of the deployment: members of the tenant mdl-system see them, for others there are none.
+    RootField {
+        name: "backups",
+        needs: Needs::Admin,
+        operation: "{ backups(first: 10) { newestVerified { id } nodes { id backupId state requestedBy { name } } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "restoreDrills",
+        needs: Needs::Admin,
+        operation: "{ restoreDrills(first: 10) { nodes { id backupId state requestedBy { name } } } }",
+        variables: |_| json!({}),
+    },
+    RootField {
+        name: "performanceStats",
+        needs: Needs::Admin,
+        operation: "{ performanceStats { instance postgresql { size } redis { size } } }",
         variables: |_| json!({}),
     },
     RootField {
@@ -367,6 +433,26 @@ pub const MUTATIONS: &[RootField] = &[
     mutation!("withdrawDocument", "WithdrawDocumentInput", "document { id }", Needs::Admin, |seed| {
         json!({ "input": { "id": seed.document } })
     }),
+    mutation!("retryJobs", "JobSelectionInput", "count", Needs::Admin, |seed| json!({ "input": { "ids": [seed.job] } })),
+    mutation!("rescheduleJobs", "RescheduleJobsInput", "count", Needs::Admin, |seed| {
+        json!({ "input": { "ids": [seed.job], "runAt": "2100-01-01T00:00:00Z" } })
+    }),
+    mutation!("cancelJobs", "JobSelectionInput", "count", Needs::Admin, |seed| json!({ "input": { "ids": [seed.job] } })),
+    mutation!("discardJobs", "JobSelectionInput", "count", Needs::Admin, |seed| json!({ "input": { "ids": [seed.job] } })),
+    mutation!("pauseQueue", "QueueInput", "settings { queue }", Needs::Admin, |_| json!({ "input": { "queue": "imports" } })),
+    mutation!("resumeQueue", "QueueInput", "settings { queue }", Needs::Admin, |_| json!({ "input": { "queue": "imports" } })),
+    mutation!("setQueueConcurrency", "SetQueueConcurrencyInput", "settings { queue }", Needs::Admin, |_| {
+        json!({ "input": { "queue": "imports", "concurrency": 2 } })
+    }),
+    mutation!("runScheduleNow", "ScheduleInput", "run { time }", Needs::Deployment, |_| {
+        json!({ "input": { "name": "prune_jobs" } })
+    }),
+    mutation!("pauseSchedule", "ScheduleInput", "schedule { name }", Needs::Deployment, |_| {
+        json!({ "input": { "name": "prune_jobs" } })
+    }),
+    mutation!("resumeSchedule", "ScheduleInput", "schedule { name }", Needs::Deployment, |_| {
+        json!({ "input": { "name": "prune_jobs" } })
+    }),
     mutation!("createWebhookEndpoint", "CreateWebhookEndpointInput", "endpoint { id }", Needs::Admin, |_| {
         json!({ "input": { "url": "https://receiver.example/" } })
     }),
@@ -395,6 +481,12 @@ pub const MUTATIONS: &[RootField] = &[
         json!({ "input": { "id": seed.webhook } })
     }),
     mutation!("purgeCache", "PurgeCacheInput", "", Needs::Admin, |_| json!({ "input": {} })),
+    RootField {
+        name: "backUpNow",
+        needs: Needs::Deployment,
+        operation: "mutation { backUpNow { backup { id } userErrors { message } } }",
+        variables: |_| json!({}),
+    },
     mutation!("removeMembership", "UserInput", "user { id }", Needs::Admin, |seed| json!({ "input": { "id": seed.user } })),
 ];
 

@@ -32,6 +32,14 @@ fn the_instruments_are_documented() {
 }
 
 #[test]
+fn kinds_of_jobs_and_schedules_are_documented() {
+    let documented = std::fs::read_to_string(root().join("docs/operations/jobs.md")).unwrap();
+    for table in [mdl_worker::jobs::registry().reference(), mdl_worker::schedule::reference()] {
+        assert!(documented.contains(&table), "docs/operations/jobs.md is to have\n{table}");
+    }
+}
+
+#[test]
 fn every_page_of_the_docs_is_in_the_summary() {
     let docs = root().join("docs");
     let summary = std::fs::read_to_string(docs.join("SUMMARY.md")).unwrap();

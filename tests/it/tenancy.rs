@@ -58,7 +58,7 @@ async fn without_a_tenant_nothing_is_seen() {
     let superuser = database.superuser().await;
     superuser
         .batch_execute("INSERT INTO tenants (id, slug, name) VALUES (gen_random_uuid(), 'acme', 'Acme');
-                        INSERT INTO business_domains (tenant_id, id, key, name) SELECT id, gen_random_uuid(), 'D', 'D' FROM tenants")
+                        INSERT INTO business_domains (tenant_id, id, key, name) SELECT id, gen_random_uuid(), 'D', 'D' FROM tenants WHERE slug = 'acme'")
         .await
         .unwrap();
     let (app, connection) = tokio_postgres::connect(&database.url("mdl_app"), tokio_postgres::NoTls).await.unwrap();
@@ -70,7 +70,7 @@ async fn without_a_tenant_nothing_is_seen() {
         count
     };
     assert_eq!(count("").await, 0, "never set");
-    let tenant: uuid::Uuid = superuser.query_one("SELECT id FROM tenants", &[]).await.unwrap().get(0);
+    let tenant: uuid::Uuid = superuser.query_one("SELECT id FROM tenants WHERE slug = 'acme'", &[]).await.unwrap().get(0);
     assert_eq!(count(&format!("SET LOCAL app.tenant_id = '{tenant}'")).await, 1);
     assert_eq!(count("").await, 0, "empty after a transaction that set it");
     assert_eq!(count("SET LOCAL app.dispatcher = 'on'").await, 0, "the dispatcher sees jobs, not catalogs");

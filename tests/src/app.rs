@@ -40,7 +40,11 @@ impl TestApp {
 
     /// With settings, as environment variables.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
-        let database = TestDatabase::migrated().await;
+        Self::start_on(TestDatabase::migrated().await, settings).await
+    }
+
+    /// The same with this database.
+    pub async fn start_on(database: TestDatabase, settings: &[(&str, &str)]) -> Self {
         let name = uuid::Uuid::now_v7().simple().to_string();
         let storage = std::env::temp_dir().join(format!("mdl-test-{name}"));
         let mut environment: Vec<(String, String)> = vec![
@@ -67,7 +71,7 @@ impl TestApp {
         let app = App::new(config).expect("an app");
         let keys = Arc::new(Keys::load(&app.config.auth).expect("signing keys"));
         let stop = CancellationToken::new();
-        let base = serve(&app, &keys, &stop).await;
+        let base = serve(&app, 0, &keys, &stop).await;
         let tenant = tenants::create(&app, "acme", "Acme").await.expect("a tenant");
         add_users(&app, &tenant).await;
         let anonymous = Client::anonymous(&base);
@@ -77,14 +81,23 @@ impl TestApp {
     /// Starts another API on the same servers, with these settings changed, and gives its app and its address. A client of
     /// the first is one of this, too, at this address.
     pub async fn another_api(&self, settings: &[(&str, &str)]) -> (App, String) {
+        self.another_api_at(0, settings).await
+    }
+
+    /// The same on this port.
+    pub async fn another_api_at(&self, port: u16, settings: &[(&str, &str)]) -> (App, String) {
+        let app = self.app_with(settings);
+        let base = serve(&app, port, &self.keys, &self.stop).await;
+        (app, base)
+    }
+
+    fn app_with(&self, settings: &[(&str, &str)]) -> App {
         let mut environment = self.environment.clone();
         for (name, value) in settings {
             environment.retain(|(known, _)| known != name);
             environment.push(((*name).to_owned(), (*value).to_owned()));
         }
-        let app = App::new(config(&environment)).expect("an app");
-        let base = serve(&app, &self.keys, &self.stop).await;
-        (app, base)
+        App::new(config(&environment)).expect("an app")
     }
 
     /// The command line's actor in the first tenant: may everything.
@@ -123,6 +136,11 @@ impl TestApp {
         self.start_worker_of(self.app.clone());
     }
 
+    /// The same with these settings changed.
+    pub fn start_worker_with(&self, settings: &[(&str, &str)]) {
+        self.start_worker_of(self.app_with(settings));
+    }
+
     /// The same with another app of these servers.
     pub fn start_worker_of(&self, app: App) {
         let stop = mdl_worker::Stop { gently: self.stop.clone(), now: self.stop.clone() };
@@ -146,9 +164,9 @@ impl Drop for TestApp {
     }
 }
 
-/// Serves until the test ends, and gives the address.
-async fn serve(app: &App, keys: &Arc<Keys>, stop: &CancellationToken) -> String {
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+/// Serves until the test ends, and gives the address. Port 0 is any.
+async fn serve(app: &App, port: u16, keys: &Arc<Keys>, stop: &CancellationToken) -> String {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
     let base = format!("http://{}", listener.local_addr().expect("its address"));
     let router = mdl_api::http::router(app.clone(), keys.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let stopped = stop.clone().cancelled_owned();

@@ -17,7 +17,11 @@ pub struct TestDatabase {
 impl TestDatabase {
     /// A clone of the migrated template.
     pub async fn migrated() -> Self {
-        let superuser = superuser_url();
+        Self::migrated_on(superuser_url()).await
+    }
+
+    /// The same on another server, at the address of its superuser.
+    pub async fn migrated_on(superuser: Url) -> Self {
         let template = template(&superuser).await;
         Self::clone_of(superuser, &template).await
     }
@@ -36,6 +40,27 @@ impl TestDatabase {
     /// The address of this database for a role.
     pub fn url(&self, role: &str) -> String {
         url_of(&self.superuser, role, &self.name).into()
+    }
+
+    /// The address of the server for a role, with a database that no test uses.
+    pub fn server_url(&self, role: &str) -> String {
+        url_of(&self.superuser, role, "postgres").into()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Drops another database of the server, if it is there.
+    pub async fn drop_other(&self, name: &str) {
+        execute(&self.superuser, &format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)")).await;
+    }
+
+    /// The databases of the server whose names begin like this.
+    pub async fn others(&self, prefix: &str) -> Vec<String> {
+        let query = "SELECT datname::text FROM pg_database WHERE starts_with(datname, $1)";
+        let rows = connect(&self.superuser).await.query(query, &[&prefix]).await.expect("pg_database");
+        rows.iter().map(|row| row.get(0)).collect()
     }
 
     /// A connection that may do anything, for looking behind the scenes.
@@ -96,7 +121,7 @@ impl Drop for TestDatabase {
         // The test's own runtime may be ending; this needs one that is not.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(execute(&url, &format!("DROP DATABASE {name} WITH (FORCE)")));
+            runtime.block_on(execute(&url, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")));
         });
         if dropped.join().is_err() {
             eprintln!("Could not drop {}", self.name);

@@ -35,7 +35,7 @@ impl<'a> Direct<'a> {
     pub fn new(app: &'a TestApp) -> Self {
         let keys = Arc::new(Keys::load(&app.app.config.auth).expect("signing keys"));
         let limits = &app.app.config.graphql;
-        let executor = Executor::new(schema(limits, keys), limits.clone(), Duration::from_secs(30));
+        let executor = Executor::new(schema(limits, keys, Arc::default()), limits.clone(), Duration::from_secs(30));
         let documents = ParsedDocuments::new(limits.clone(), &app.app.config.documents);
         Self { app, executor: Arc::new(executor), documents }
     }

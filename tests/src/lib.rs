@@ -3,13 +3,16 @@
 //! The servers are real. `ops/dev test` starts them and says where they are (`MDL_TEST_DATABASE_URL`, `MDL_TEST_REDIS_URL`).
 
 pub mod app;
+pub mod backups;
 pub mod browser;
 mod client;
 pub mod clients;
 pub mod database;
 mod direct;
+pub mod postgres;
 pub mod receiver;
 pub mod servers;
+pub mod socket;
 
 pub use app::{PASSWORD, TestApp, email};
 pub use client::{Answer, Client};

@@ -95,10 +95,15 @@ pub struct WorkerProcess {
 
 impl WorkerProcess {
     pub fn start(app: &TestApp) -> Self {
+        Self::start_with(&app.environment())
+    }
+
+    /// With these settings.
+    pub fn start_with(environment: &[(String, String)]) -> Self {
         let ops_port = free_port();
         let process = Command::new(binary("mdl-worker"))
             .arg("run")
-            .envs(app.environment())
+            .envs(environment.iter().cloned())
             .env("MDL_WORKER_OPS_ADDR", format!("127.0.0.1:{ops_port}"))
             .stdout(Stdio::null())
             .spawn()
@@ -135,6 +140,73 @@ impl WorkerProcess {
 }
 
 impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        if self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.kill();
+        }
+    }
+}
+
+/// The real api program, on a port that it gets again when it is started anew.
+pub struct ApiProcess {
+    process: Child,
+    port: u16,
+    environment: Vec<(String, String)>,
+}
+
+impl ApiProcess {
+    /// With these settings besides those of the app.
+    pub async fn start(app: &TestApp, settings: &[(&str, &str)]) -> Self {
+        let mut environment = app.environment();
+        environment.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Self::on(free_port(), environment).await
+    }
+
+    async fn on(port: u16, environment: Vec<(String, String)>) -> Self {
+        let process = Command::new(binary("mdl-api"))
+            .arg("serve")
+            .envs(environment.iter().cloned())
+            .env("MDL_HTTP_ADDR", format!("127.0.0.1:{port}"))
+            .env("MDL_OPS_ADDR", format!("127.0.0.1:{}", free_port()))
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("mdl-api, which cargo build --workspace --bins makes");
+        let api = Self { process, port, environment };
+        let health = format!("{}/health", api.base());
+        eventually("the api answers", async || reqwest::get(&health).await.ok()).await;
+        api
+    }
+
+    pub fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// SIGKILL, and another in its place.
+    pub async fn kill_and_restart(mut self) -> Self {
+        self.kill();
+        let environment = std::mem::take(&mut self.environment);
+        Self::on(self.port, environment).await
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        let told = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().expect("kill");
+        assert!(told.success());
+    }
+
+    /// Waits until it has ended by itself. Whether it ended well.
+    pub async fn ended_well(mut self) -> bool {
+        let waited = tokio::task::spawn_blocking(move || self.process.wait().expect("the api has ended"));
+        waited.await.expect("waiting does not panic").success()
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().expect("the api ends");
+        self.process.wait().expect("the api has ended");
+    }
+}
+
+impl Drop for ApiProcess {
     fn drop(&mut self) {
         if self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
             self.kill();

@@ -1,14 +1,17 @@
 /** How GraphiQL reaches the API: its operations and its introspection query carry the access token of this tab. */
 
 import type { GraphiQLProps } from 'graphiql';
+import { getOperationAST, parse } from 'graphql';
 import { post, type Operation, type Result } from './graphql';
+import { listen } from './live';
 import { accessToken, replacementFor } from './session';
 
 type Fetcher = GraphiQLProps['fetcher'];
 
 export const fetcher: Fetcher = async (operation, options) => {
   try {
-    return await send(operation, new Headers(options?.headers));
+    const headers = new Headers(options?.headers);
+    return isSubscription(operation) ? await subscribe(operation, headers) : await send(operation, headers);
   } catch (error) {
     // Thrown, GraphiQL would show it with its stack trace.
     return { errors: [{ message: error instanceof Error ? error.message : String(error) }] };
@@ -26,4 +29,18 @@ async function send(operation: Operation, headers: Headers): Promise<Result> {
 
   headers.set('Authorization', `Bearer ${await replacementFor(token)}`);
   return (await post(operation, headers)).result;
+}
+
+async function subscribe(operation: Operation, headers: Headers): Promise<AsyncIterable<Result>> {
+  if (!headers.has('Authorization')) headers.set('Authorization', `Bearer ${await accessToken()}`);
+  return listen(operation, headers);
+}
+
+function isSubscription({ query, operationName }: Operation): boolean {
+  try {
+    return getOperationAST(parse(query), operationName)?.operation === 'subscription';
+  } catch {
+    // The server says what is wrong with it.
+    return false;
+  }
 }

@@ -13,9 +13,10 @@ use apalis::prelude::{BoxDynError, Task};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mdl::db::Db;
+use mdl::ids::BatchId;
 use mdl::instruments;
-use mdl::jobs::JobState;
 use mdl::jobs::ledger::{self, Claimed, End, Outcome, Settled};
+use mdl::jobs::{JobState, batches};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tower::{Layer, Service};
@@ -23,7 +24,8 @@ use tracing::{error, info, warn};
 
 use crate::Shared;
 use crate::leases::{Held, Leases};
-use crate::link::{Outage, RETRY};
+use crate::link::{Outage, RETRY, with_sources};
+use crate::relay::Wake;
 
 /// How long a handler may go on after its job was to be cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(10);
@@ -128,7 +130,7 @@ where
 }
 
 /// Writes ends to the ledger until nobody can send any more.
-pub async fn record(mut ends: UnboundedReceiver<Ended>, db: Db, leases: Arc<Leases>) {
+pub async fn record(mut ends: UnboundedReceiver<Ended>, db: Db, leases: Arc<Leases>, wake: Arc<Wake>) {
     let mut outage = Outage::of("write down the ends of jobs");
     let mut batch = Vec::new();
     while ends.recv_many(&mut batch, BATCH).await > 0 {
@@ -144,6 +146,15 @@ pub async fn record(mut ends: UnboundedReceiver<Ended>, db: Db, leases: Arc<Leas
         outage.over();
         let outcomes: HashMap<_, _> =
             batch.iter().map(|ended| ((ended.held.id, ended.held.lease_token), &ended.outcome)).collect();
+        let batches: Vec<_> = settled.iter().filter_map(|job| job.batch_id).collect();
+        if !batches.is_empty()
+            && let Err(error) = release(&db, &batches).await
+        {
+            // The reconciler looks after them in a few seconds.
+            warn!(error = with_sources(&error), "Could not look whether batches of jobs have ended");
+        }
+        // A limit of concurrency may have kept others back.
+        wake.room();
         for job in &settled {
             tell(job, outcomes.get(&(job.id, job.lease_token)).copied());
         }
@@ -154,6 +165,13 @@ pub async fn record(mut ends: UnboundedReceiver<Ended>, db: Db, leases: Arc<Leas
             leases.let_go(&ended.held);
         }
     }
+}
+
+/// In a transaction of its own, after that of the ends: of two that end the last jobs of a batch, the later sees both.
+async fn release(db: &Db, ended: &[BatchId]) -> mdl::Result<()> {
+    let tx = db.dispatch().await?;
+    batches::release(&tx, Some(ended)).await?;
+    tx.commit().await
 }
 
 async fn write(db: &Db, batch: &[Ended]) -> mdl::Result<Vec<Settled>> {
@@ -175,6 +193,10 @@ fn tell(job: &Settled, outcome: Option<&Outcome>) {
             info!(job.id = %job.id, job.kind, "Handed a job back unfinished");
             return;
         }
+        (JobState::Waiting, Some(Outcome::Snoozed { run_in })) => {
+            info!(job.id = %job.id, job.kind, "A job cannot be done yet; again in {} s", run_in.as_secs_f64());
+            return;
+        }
         (JobState::Succeeded, _) => {
             info!(job.id = %job.id, job.kind, "Finished a job");
             "succeeded"
@@ -187,7 +209,7 @@ fn tell(job: &Settled, outcome: Option<&Outcome>) {
             error!(job.id = %job.id, job.kind, error, "A job is dead");
             "dead"
         }
-        (JobState::Waiting | JobState::Dispatched | JobState::Running, _) => {
+        (JobState::Held | JobState::Waiting | JobState::Dispatched | JobState::Running | JobState::Discarded, _) => {
             warn!(job.id = %job.id, job.kind, error, "An attempt failed; the job will be tried again");
             "failed"
         }

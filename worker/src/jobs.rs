@@ -7,11 +7,22 @@
 //! |---|---|
 //! | `Ok(Done::Finished)` | succeeded |
 //! | `Ok(Done::Cancelled)` | cancelled |
+//! | `Ok(Done::Snooze(duration))` | run again after that long; the attempt does not count |
 //! | `Err` that repeating may mend ([`mdl::Error::Unavailable`], `Internal`, `VersionConflict`) | tried again after the kind's backoff, until its attempts are used up |
 //! | any other `Err` | dead at once |
 //! | a panic, or more time than the kind's timeout | as an `Err` that repeating may mend |
 
+mod announce_expiring_keys;
+mod back_up;
 mod import_catalog;
+mod prune_backups;
+mod prune_credentials;
+mod prune_jobs;
+mod restore_drill;
+mod tidy_imports;
+mod warm_cache;
+mod warm_caches;
+mod watch_backups;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +32,7 @@ use futures::future::BoxFuture;
 use mdl::db::Transaction;
 use mdl::ids::{JobId, TenantId};
 use mdl::jobs::Job;
-use mdl::jobs::ledger::{self, Claimed, Outcome};
+use mdl::jobs::ledger::{self, Claimed, Outcome, Progress};
 use mdl::{App, Error, telemetry};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +42,18 @@ use crate::link::with_sources;
 
 /// Every kind of job that `mdl-worker` does: one line for each.
 pub fn registry() -> Registry {
-    Registry::default().with(import_catalog::run)
+    Registry::default()
+        .with(import_catalog::run)
+        .with(tidy_imports::run)
+        .with(announce_expiring_keys::run)
+        .with(prune_jobs::run)
+        .with(prune_credentials::run)
+        .with(warm_cache::run)
+        .with(back_up::run)
+        .with(restore_drill::run)
+        .with(prune_backups::run)
+        .with(watch_backups::run)
+        .with(warm_caches::run)
 }
 
 /// What a handler came to.
@@ -40,6 +62,8 @@ pub enum Done {
     Finished,
     /// It stopped because [`JobContext::cancelled`] asked it to.
     Cancelled,
+    /// It cannot be done yet: run it again after this long. Not an attempt.
+    Snooze(Duration),
 }
 
 /// What a handler is given besides its payload. Cheap to clone.
@@ -61,6 +85,13 @@ impl JobContext {
         &self.cancelled
     }
 
+    /// Tells operators how far it has come: at most about once a second, since each call writes.
+    pub async fn progress(&self, progress: &Progress) -> mdl::Result<()> {
+        let tx = self.app.db.begin(self.tenant).await?;
+        ledger::report_progress(&tx, self.tenant, (self.id, self.lease_token), progress).await?;
+        tx.commit().await
+    }
+
     /// Commits what the handler did, unless another worker has taken the job over in the meantime: then nothing is written,
     /// and the handler should return the error.
     pub async fn commit(&self, tx: Transaction) -> mdl::Result<()> {
@@ -79,6 +110,7 @@ pub struct Registry {
 
 struct Kind {
     queue: &'static str,
+    max_attempts: i32,
     timeout: Duration,
     backoff: fn(i32) -> Duration,
     run: Box<dyn Fn(Value, JobContext) -> Running + Send + Sync>,
@@ -103,9 +135,20 @@ impl Registry {
             Ok(job) => run(job, ctx).map(Ok).boxed(),
             Err(error) => std::future::ready(Err(error)).boxed(),
         };
-        let kind = Kind { queue: J::QUEUE, timeout: J::TIMEOUT, backoff: J::backoff, run: Box::new(run) };
+        let kind =
+            Kind { queue: J::QUEUE, max_attempts: J::MAX_ATTEMPTS, timeout: J::TIMEOUT, backoff: J::backoff, run: Box::new(run) };
         self.kinds.insert(J::KIND, kind);
         self
+    }
+
+    /// The kinds as rows of a table in Markdown, as docs/operations/jobs.md has them: queue, kind, attempts, time limit.
+    pub fn reference(&self) -> String {
+        let row = |(name, kind): (&&str, &Kind)| {
+            let minutes = kind.timeout.as_secs() / 60;
+            let unit = if minutes == 1 { "minute" } else { "minutes" };
+            format!("| `{}` | `{name}` | {} | {minutes} {unit} |\n", kind.queue, kind.max_attempts)
+        };
+        self.kinds.iter().map(row).collect()
     }
 
     /// The queues that these kinds come from.
@@ -144,6 +187,7 @@ impl Registry {
         match (kind.run)(job.payload, ctx).instrument(span).await {
             Ok(Ok(Done::Finished)) => Outcome::Succeeded,
             Ok(Ok(Done::Cancelled)) => Outcome::Cancelled,
+            Ok(Ok(Done::Snooze(run_in))) => Outcome::Snoozed { run_in },
             Ok(Err(error)) if may_pass(&error) => self.failed(&job.kind, attempt, with_sources(&error)),
             Ok(Err(error)) => Outcome::Dead { error: with_sources(&error) },
             Err(error) => Outcome::Dead { error: format!("The payload cannot be read: {error}") },
@@ -154,12 +198,15 @@ impl Registry {
 /// Whether the same attempt may succeed later.
 fn may_pass(error: &Error) -> bool {
     match error {
-        Error::Unavailable { .. } | Error::Internal(_) | Error::VersionConflict { .. } => true,
+        Error::Unavailable { .. } | Error::Internal(_) | Error::VersionConflict { .. } | Error::TooSlow | Error::TooMany(_) => {
+            true
+        }
         Error::Invalid(_)
         | Error::NotFound { .. }
         | Error::Unauthenticated(_)
         | Error::Forbidden(_)
-        | Error::IdempotencyConflict(_) => false,
+        | Error::IdempotencyConflict(_)
+        | Error::CursorTooOld => false,
     }
 }
 

@@ -80,6 +80,11 @@ impl Leases {
         }
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Ends all running handlers, so that their jobs can be handed back. Returns how many there were.
     pub fn hand_back(&self) -> usize {
         let held = self.lock();

@@ -9,6 +9,8 @@
 //! | [`leases`] | keeps the leases, hears of cancellations and losses |
 //! | [`jobs`] | which handlers there are, and what they are given |
 //! | [`attempt`] | makes one outcome of whatever happens to a job, and writes it to the ledger |
+//! | [`schedule`] | what runs by the clock |
+//! | [`heartbeat`] | this worker's row, for operators |
 //! | [`listen`] | PostgreSQL's notifications, which wake the relay and the leases |
 //! | [`webhooks`] | the courier: sends what is owed to webhook endpoints |
 //! | [`ops`] | health and instruments |
@@ -17,6 +19,8 @@
 //! thought dead cannot overwrite what its successor does.
 
 pub mod attempt;
+pub mod cli;
+pub mod heartbeat;
 pub mod jobs;
 pub mod leases;
 pub mod link;
@@ -26,6 +30,7 @@ pub mod publish;
 pub mod queue;
 pub mod relay;
 pub mod repair;
+pub mod schedule;
 pub mod start;
 pub mod webhooks;
 
@@ -36,9 +41,11 @@ use std::time::Duration;
 
 use apalis::layers::catch_panic::CatchPanicLayer;
 use apalis::prelude::{Monitor, ParallelizeExt, WorkerBuilder};
-use mdl::App;
 use mdl::config::DatabaseConfig;
 use mdl::db::Db;
+use mdl::jobs::Job;
+use mdl::warming::WarmCaches;
+use mdl::{App, telemetry};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
@@ -88,8 +95,8 @@ impl Shared {
         let lease = app.config.worker.lease_seconds;
         let db = Db::new(
             &DatabaseConfig {
-                // Relay, reconciler, repair, leases, ends, the courier's three, and one for each queue.
-                pool_size: 8 + registry.queues().len() as u32,
+                // Relay, reconciler, repair, schedules, heartbeat, leases, ends, the courier's three, and one for each queue.
+                pool_size: 10 + registry.queues().len() as u32,
                 // A statement that takes as long as a lease has come too late.
                 statement_timeout_seconds: settings.statement_timeout_seconds.min((lease / 3).max(1)),
                 ..settings.clone()
@@ -128,7 +135,7 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
     let shared = Shared::new(app, registry, stop.gently.clone());
     let all_done = CancellationToken::new();
     let (ends, ended) = unbounded_channel();
-    let mut recorder = tokio::spawn(attempt::record(ended, shared.db.clone(), shared.leases.clone()));
+    let mut recorder = tokio::spawn(attempt::record(ended, shared.db.clone(), shared.leases.clone(), shared.wake.clone()));
     let mut parts = start_parts(&shared, &all_done)?;
 
     let failed = CancellationToken::new();
@@ -220,7 +227,7 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
         Err(_) => warn!("Could not write down the last ends of jobs; these jobs will be repeated"),
     }
     all_done.cancel();
-    // All of them end by themselves; the courier has requests under way, as the queues had jobs.
+    // All of them end by themselves: the last sign of life is to be written, and the courier has requests under way, as the queues had jobs.
     let ended = async { while parts.join_next().await.is_some() {} };
     let at_once = async {
         stop.now.cancelled().await;
@@ -252,10 +259,23 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
         publish.await;
         "publisher"
     });
+    let mut table = schedule::definitions(schedule::TABLE, &shared.app.config.schedules)?;
+    let warms = shared.app.config.warming.is_on();
+    table.iter_mut().filter(|line| line.job.kind == WarmCaches::KIND).for_each(|line| line.enabled &= warms);
+    let schedule = schedule::keep(shared.clone(), table);
+    parts.spawn(async move {
+        schedule.await;
+        "schedule"
+    });
     let repair = repair::repair(shared.clone());
     parts.spawn(async move {
         repair.await;
         "repair"
+    });
+    let heartbeat = heartbeat::keep(shared.clone(), all_done.clone());
+    parts.spawn(async move {
+        heartbeat.await;
+        "heartbeat"
     });
     let courier = webhooks::courier(shared.clone())?;
     parts.spawn(async move {
@@ -304,8 +324,6 @@ fn panicked(payload: &Box<dyn Any + Send>) -> Panicked {
 
 /// A name that no other worker has, and that tells an operator where to look.
 fn name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "worker" } else { host.trim() };
     let unique = uuid::Uuid::new_v4().simple().to_string();
-    format!("{host}-{}-{}", std::process::id(), &unique[..6])
+    format!("{}-{}", telemetry::process_name(), &unique[..6])
 }

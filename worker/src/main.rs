@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use mdl::config::Config;
 use mdl::{App, instruments, telemetry};
+use mdl_worker::cli::{Cli, Command};
 use mdl_worker::{Stop, jobs, ops, start};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -15,25 +16,8 @@ use tracing::info;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Does MDL's background work: takes jobs from the ledger in PostgreSQL and does them
-#[derive(Parser)]
-#[command(name = "mdl-worker", version)]
-struct Program {
-    #[arg(value_enum, default_value_t = Command::Run)]
-    command: Command,
-    #[command(flatten)]
-    config: Config,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Command {
-    /// Work until told to stop
-    Run,
-}
-
 fn main() -> ExitCode {
-    let program = Program::parse();
-    let Command::Run = program.command;
+    let Cli { command, run: settings } = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -41,11 +25,20 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(run(program.config));
+    // Fails only when a provider is installed already, and then there is one.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let work = async |config| run(config).await.map(|()| ExitCode::SUCCESS);
+    let result = runtime.block_on(async {
+        match command {
+            None => work(settings.config).await,
+            Some(Command::Run(settings)) => work(settings.config).await,
+            Some(command) => command.ask().await,
+        }
+    });
     // A handler that blocks its thread must not keep the program alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE
@@ -54,8 +47,6 @@ fn main() -> ExitCode {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    // Fails only when a provider is installed already, and then there is one.
-    let _installed = rustls::crypto::ring::default_provider().install_default();
     let _telemetry = telemetry::init(&config.telemetry, "mdl-worker")?;
     let metrics = instruments::install()?;
     let app = App::new(config)?;

@@ -8,10 +8,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use mdl::instruments;
 use mdl::jobs::JobState;
-use mdl::jobs::ledger::{self, Due};
+use mdl::jobs::dispatch::{self, Due};
+use mdl::jobs::{batches, ledger};
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
@@ -109,11 +109,12 @@ struct Round {
 async fn round(shared: &Shared) -> mdl::Result<Round> {
     let window = shared.app.config.worker.queue_window;
     let tx = shared.db.dispatch().await?;
+    dispatch::settle_settings(&tx).await?;
     let mut due = Vec::new();
     for queue in shared.queues() {
-        due.push((queue, ledger::dispatch(&tx, queue, window).await?));
+        due.push((queue, dispatch::dispatch(&tx, queue, window).await?));
     }
-    let next = ledger::next_due(&tx, &shared.queues(), POLL).await?;
+    let next = dispatch::next_due(&tx, &shared.queues(), POLL).await?;
     tx.commit().await?;
     let backlog = next.is_some_and(|next| next.is_zero());
     shared.wake.backlog.store(backlog, Ordering::Relaxed);
@@ -153,6 +154,7 @@ async fn keep_reconciling(shared: Shared, mut redis: Link) {
 async fn rescue(shared: &Shared) -> mdl::Result<()> {
     let tx = shared.db.dispatch().await?;
     let rescued = ledger::rescue(&tx).await?;
+    batches::release(&tx, None).await?;
     tx.commit().await?;
     for job in &rescued {
         let reason = job.last_error.as_deref().unwrap_or_default();
@@ -173,7 +175,7 @@ async fn add_again(shared: &Shared, redis: &mut Link, age: Duration) -> mdl::Res
     let tx = shared.db.dispatch().await?;
     let mut jobs = Vec::new();
     for queue in shared.queues() {
-        jobs.push((queue, ledger::dispatched(&tx, queue, age, shared.app.config.worker.queue_window).await?));
+        jobs.push((queue, dispatch::dispatched(&tx, queue, age, shared.app.config.worker.queue_window).await?));
     }
     tx.commit().await?;
     push(shared, redis, &jobs).await
@@ -186,21 +188,19 @@ async fn push(shared: &Shared, redis: &mut Link, jobs: &[(&'static str, Vec<Due>
         let mut command = redis::cmd("ZADD");
         command.arg(shared.queue_key(queue)).arg("NX");
         for job in jobs {
-            command.arg(score(job.priority, job.run_at)).arg(job.id.to_string());
+            command.arg(score(job.priority, job.turn)).arg(job.id.to_string());
         }
         added += redis.query::<u64>(&command).await?;
     }
     Ok(added)
 }
 
-/// The order in which Redis gives ids out, least first: by priority, greatest first, then by time. Ids of one instant are
-/// ordered by themselves, and so by when they were made.
-fn score(priority: i16, run_at: DateTime<Utc>) -> f64 {
-    // A score holds whole numbers of 53 bits: 16 for the priority, 37 for the time in steps of 16 ms (69 years).
-    const TIMES: f64 = (1u64 << 37) as f64;
-    const YEAR_2025_MILLIS: i64 = 1_735_689_600_000;
-    let steps = ((run_at.timestamp_millis() - YEAR_2025_MILLIS) / 16) as f64;
-    f64::from(priority) * -TIMES + steps.clamp(0.0, TIMES - 1.0)
+/// The order in which Redis gives ids out, least first: by priority, greatest first, then by turn. Ids of one turn are ordered by
+/// themselves, and so by when they were made.
+fn score(priority: i16, turn: i64) -> f64 {
+    // A score holds whole numbers of 53 bits: 16 for the priority, 37 for the turn. Turns begin at 0 whenever a queue is empty.
+    const TURNS: i64 = 1 << 37;
+    f64::from(priority) * -(TURNS as f64) + turn.clamp(0, TURNS - 1) as f64
 }
 
 #[cfg(test)]
@@ -208,14 +208,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn greater_priority_goes_first_then_the_earlier() {
-        let now = Utc::now();
-        let later = now + chrono::TimeDelta::seconds(1);
-        assert!(score(1, later) < score(0, now));
-        assert!(score(0, now) < score(0, later));
-        assert!(score(0, later) < score(-1, now));
+    fn greater_priority_goes_first_then_the_earlier_turn() {
+        assert!(score(1, 9) < score(0, 1));
+        assert!(score(0, 1) < score(0, 2));
+        assert!(score(0, 2) < score(-1, 1));
         for priority in [i16::MIN, i16::MAX] {
-            assert!(score(priority, now) < score(priority, later), "no precision is lost at priority {priority}");
+            let last = (1 << 37) - 1;
+            assert!(score(priority, last - 1) < score(priority, last), "no precision is lost at priority {priority}");
         }
     }
 }

@@ -1,11 +1,14 @@
 //! What is asked, as the key under which its answer is kept.
 
+use std::time::Duration;
+
 use async_graphql::{Value, Variables};
 use chrono::Utc;
 use mdl::Actor;
-use mdl::documents::DocumentHash;
+use mdl::documents::{Caching, DocumentHash};
 use mdl::ids::TenantId;
 use mdl::versions::Stamp;
+use mdl::warming::used::UseId;
 use sha2::{Digest, Sha256};
 
 use super::policy::Policy;
@@ -55,10 +58,33 @@ impl Question {
         Self { tenant: actor.tenant, document, policy, asked }
     }
 
+    /// The same, kept as whoever published the document says. `None` when nothing is to be kept.
+    pub fn within(mut self, caching: Caching) -> Option<Self> {
+        if let Some(seconds) = caching.seconds {
+            let seconds = u64::try_from(seconds).unwrap_or(0);
+            self.policy.ttl = self.policy.ttl.min(Duration::from_secs(seconds));
+        }
+        (!self.policy.ttl.is_zero()).then_some(self)
+    }
+
     /// The key of the answer that is made of these versions.
     pub fn key(&self, stamp: &Stamp) -> Key {
         self.asked.clone().chain_update(stamp.bytes).finalize().into()
     }
+}
+
+/// Names what was asked within a tenant, whatever the day and the version of this program: by it is counted how often it is.
+pub fn use_id(actor: &Actor, document: &DocumentHash, operation: Option<&str>, variables: &Variables) -> UseId {
+    let mut asked = Sha256::new();
+    for permission in actor.permissions.iter() {
+        part(&mut asked, permission.as_str().as_bytes());
+    }
+    asked.update(b";");
+    asked.update(document);
+    part(&mut asked, operation.unwrap_or_default().as_bytes());
+    canonical_map(&mut asked, variables.iter().map(|(name, value)| (name.as_str(), value)).collect());
+    let hash: [u8; 32] = asked.finalize().into();
+    std::array::from_fn(|at| hash[at])
 }
 
 /// A value so that equal ones are hashed alike: the order of an object's fields means nothing.

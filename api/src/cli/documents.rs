@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use mdl::documents::{ALL_TENANTS, Document, store};
+use mdl::documents::{ALL_TENANTS, Caching, Document, store};
 use mdl::ids::{DocumentId, TenantId};
 use mdl::{Actor, App, Error};
 
@@ -42,6 +42,12 @@ pub struct Publish {
     /// graphql-codegen's persisted-documents.json, Apollo's or Relay's manifest, or a .graphql file with one document
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Seconds that answers are kept at most, 0 for never. With neither this nor --public, caching stays as it was
+    #[arg(long, value_parser = clap::value_parser!(i32).range(0..=Caching::MAX_SECONDS as i64))]
+    cache_seconds: Option<i32>,
+    /// Whether caches between the api and its callers may keep answers to GET requests
+    #[arg(long)]
+    public: bool,
 }
 
 #[derive(Debug, Args)]
@@ -77,10 +83,12 @@ impl Audience {
 async fn publish(app: &App, args: Publish) -> anyhow::Result<ExitCode> {
     let actor = args.audience.actor(app).await?;
     let validator = Validator::new(&app.config.graphql);
+    let said = args.cache_seconds.is_some() || args.public;
+    let caching = said.then_some(Caching { seconds: args.cache_seconds, public: args.public });
     let mut complete = true;
     for file in &args.files {
         let text = std::fs::read_to_string(file).with_context(|| format!("Could not read {}", file.display()))?;
-        match publish::publish(app, &actor, &validator, &text).await {
+        match publish::publish(app, &actor, &validator, &text, caching).await {
             Ok(documents) => {
                 println!("{}: published {} documents", file.display(), documents.len());
                 documents.iter().for_each(|document| println!("  {}", line(document)));

@@ -33,6 +33,8 @@ const BYTES_PER_DOCUMENT: usize = 1_000;
 /// A document that was parsed and keeps to the limits.
 pub struct ParsedDocument {
     pub document: ExecutableDocument,
+    /// As it was sent.
+    pub text: Box<str>,
     /// SHA-256 of its text.
     pub hash: [u8; 32],
     /// Whether it asks for the schema.
@@ -73,6 +75,7 @@ impl ParsedDocument {
         let operations = document.operations.iter();
         let operations = operations.map(|(name, operation)| ParsedOperation::read(&document, name, &operation.node)).collect();
         Ok(Self {
+            text: text.into(),
             hash,
             introspects: size.introspects,
             repeats: repeats(&document),

@@ -2,7 +2,7 @@
 
 use async_graphql::ServerError;
 use mdl::actor::Permission;
-use mdl::documents::{self, Document, MAX_NAME, MAX_PUBLISHED, NewDocument, manifest, store};
+use mdl::documents::{self, Caching, Document, MAX_NAME, MAX_PUBLISHED, NewDocument, manifest, store};
 use mdl::error::{Code, Problem};
 use mdl::{Actor, App, Error, Result};
 
@@ -19,7 +19,13 @@ pub struct Outdated {
 
 /// Publishes the documents of a manifest. A document that the schema refuses is a problem of the field `manifest`, with its
 /// name, line and column; then none is published.
-pub async fn publish(app: &App, actor: &Actor, validator: &Validator, text: &str) -> Result<Vec<Document>> {
+pub async fn publish(
+    app: &App,
+    actor: &Actor,
+    validator: &Validator,
+    text: &str,
+    caching: Option<Caching>,
+) -> Result<Vec<Document>> {
     actor.require(Permission::PublishDocuments)?;
     let entries = manifest::read(text)?;
     if entries.len() > MAX_PUBLISHED {
@@ -44,7 +50,7 @@ pub async fn publish(app: &App, actor: &Actor, validator: &Validator, text: &str
         tokio::task::yield_now().await;
     }
     problems.truncate(MAX_PROBLEMS);
-    if problems.is_empty() { documents::publish(app, actor, &new).await } else { Err(Error::Invalid(problems)) }
+    if problems.is_empty() { documents::publish(app, actor, &new, caching).await } else { Err(Error::Invalid(problems)) }
 }
 
 /// Which of these documents the schema refuses.

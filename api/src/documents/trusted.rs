@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mdl::documents::{Document, sha256, store};
+use mdl::documents::{Caching, Document, sha256, store};
 use mdl::ids::{DocumentId, TenantId};
 use mdl::{App, Error, Result};
 use moka::future::Cache;
@@ -25,6 +25,7 @@ const MAX_NAME_BYTES: usize = 800;
 pub struct Trusted {
     pub sha256: [u8; 32],
     pub text: String,
+    pub caching: Caching,
     id: DocumentId,
     /// Whose it is, perhaps all tenants'.
     owner: TenantId,
@@ -68,7 +69,7 @@ impl TrustedDocuments {
 
 impl From<Document> for Trusted {
     fn from(row: Document) -> Self {
-        Self { sha256: sha256(&row.text), text: row.text, id: row.id, owner: row.tenant_id }
+        Self { sha256: sha256(&row.text), text: row.text, caching: row.caching, id: row.id, owner: row.tenant_id }
     }
 }
 

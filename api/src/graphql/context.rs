@@ -1,13 +1,15 @@
 //! What a resolver is given: the operation it is part of.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_graphql::Context;
 use mdl::db::Snapshot;
 use mdl::{Actor, App, Error};
 
 use super::error::top_level;
+use super::executor::Prepared;
 use super::loaders::Loaders;
+use crate::cache::policy_of;
 
 /// One operation: who asks, and the moment of the database that it reads.
 pub struct Operation {
@@ -16,6 +18,14 @@ pub struct Operation {
     pub actor: Option<Actor>,
     /// Of the HTTP request; sign-in keeps it with the session.
     pub user_agent: Option<String>,
+    /// As its document names it.
+    name: Option<Arc<str>>,
+    /// Whether it may read from the read replica.
+    elsewhere: bool,
+    /// Where a subscription goes on that broke off: the cursor of the last event that the caller has got.
+    pub resume_after: Option<String>,
+    /// The cursor of the event that a subscription gives next.
+    cursor: Mutex<Option<String>>,
     view: RwLock<Option<Arc<View>>>,
 }
 
@@ -27,8 +37,37 @@ pub struct View {
 }
 
 impl Operation {
+    /// One without a name, that reads from the primary.
     pub fn new(app: App, actor: Option<Actor>, user_agent: Option<String>) -> Arc<Self> {
-        Arc::new(Self { app, actor, user_agent, view: RwLock::new(None) })
+        Arc::new(Self::reading_here(app, actor, user_agent))
+    }
+
+    /// The one that is about to be executed. Where its answer would be kept, and so is made of what has versions, it reads from
+    /// the read replica, if there is one and it is up to date.
+    pub fn of(prepared: &Prepared, app: App, actor: Option<Actor>, user_agent: Option<String>) -> Arc<Self> {
+        let name = prepared.operation().name.as_deref().map(Arc::from);
+        let elsewhere = app.db.has_replica() && policy_of(prepared).is_some();
+        Arc::new(Self { name, elsewhere, ..Self::reading_here(app, actor, user_agent) })
+    }
+
+    /// A subscription.
+    pub fn listening(app: App, actor: Option<Actor>, resume_after: Option<String>) -> Arc<Self> {
+        Arc::new(Self { resume_after, ..Self::reading_here(app, actor, None) })
+    }
+
+    fn reading_here(app: App, actor: Option<Actor>, user_agent: Option<String>) -> Self {
+        let (name, elsewhere, resume_after) = (None, false, None);
+        Self { app, actor, user_agent, name, elsewhere, resume_after, cursor: Mutex::default(), view: RwLock::new(None) }
+    }
+
+    /// Notes the cursor of the event that is given next.
+    pub fn note_cursor(&self, cursor: String) {
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor);
+    }
+
+    /// The cursor of the event that was given.
+    pub fn take_cursor(&self) -> Option<String> {
+        self.cursor.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The view of this moment; made when it is first asked for.
@@ -39,7 +78,9 @@ impl Operation {
         }
         let mut slot = self.view.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let view = slot.get_or_insert_with(|| {
-            let snapshot = Arc::new(self.app.db.snapshot(tenant));
+            let db = &self.app.db;
+            let snapshot = if self.elsewhere { db.snapshot_elsewhere(tenant) } else { db.snapshot(tenant) };
+            let snapshot = Arc::new(snapshot.named(self.name.clone()));
             Arc::new(View { loaders: Loaders::new(snapshot.clone()), snapshot })
         });
         Ok(view.clone())

@@ -6,7 +6,7 @@ use async_graphql::{Context, ID, InputObject, Object, Result, SimpleObject};
 use chrono::{DateTime, Utc};
 use data_encoding::HEXLOWER;
 use mdl::actor::Permission;
-use mdl::documents::{self, ById, store};
+use mdl::documents::{self, ById, Caching, store};
 use mdl::ids::DocumentId;
 use mdl::page::{Page, PageArgs};
 
@@ -78,6 +78,16 @@ impl PublishedDocument {
         self.0.withdrawn_at
     }
 
+    /// Seconds that an answer is kept at most, 0 for never; null where whoever published it did not say.
+    fn cache_seconds(&self) -> Option<i32> {
+        self.0.caching.seconds
+    }
+
+    /// Whether caches between the API and its callers may keep answers to GET requests.
+    fn public(&self) -> bool {
+        self.0.caching.public
+    }
+
     /// How often it was run, some seconds behind; null when it is everybody's.
     fn use_count(&self) -> Option<i64> {
         (!self.0.is_for_all_tenants()).then_some(self.0.use_count)
@@ -135,6 +145,19 @@ pub struct PublishDocumentsInput {
     /// What a client's build tool wrote: `persisted-documents.json` of graphql-codegen, Apollo's persisted query manifest,
     /// Relay's persist file; or the text of one document.
     manifest: String,
+    /// How answers to these documents are kept; as before if not given, and for new documents as all answers of their kind.
+    caching: Option<DocumentCachingInput>,
+}
+
+/// How answers to documents are kept. Changes are noticed at once whatever stands here.
+#[derive(InputObject)]
+pub struct DocumentCachingInput {
+    /// Seconds that an answer is kept at most, up to 86400; 0 for never. As all answers of their kind if not given.
+    cache_seconds: Option<i32>,
+    /// Whether caches between the API and its callers may keep answers to GET requests, each caller's for that caller, and
+    /// answer from them for as long without asking. Otherwise only browsers may, and have to ask each time.
+    #[graphql(default)]
+    public: bool,
 }
 
 /// Names a document.
@@ -191,7 +214,8 @@ impl DocumentMutations {
     async fn publish_documents(&self, ctx: &Context<'_>, input: PublishDocumentsInput) -> Result<PublishDocumentsPayload> {
         let (app, actor) = (ctx.app(), ctx.actor().map_err(top_level)?);
         let validator = ctx.data_unchecked::<Arc<Validator>>();
-        let (published, user_errors) = split(publish::publish(app, actor, validator, &input.manifest).await)?;
+        let caching = input.caching.map(|given| Caching { seconds: given.cache_seconds, public: given.public });
+        let (published, user_errors) = split(publish::publish(app, actor, validator, &input.manifest, caching).await)?;
         let outdated = match ctx.look_ahead().field("outdated").exists() {
             true => publish::outdated_of(app, actor, validator).await.map_err(top_level)?,
             false => Vec::new(),

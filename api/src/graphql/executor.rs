@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use async_graphql::parser::types::{BaseType, OperationDefinition, OperationType};
 use async_graphql::{Name, Request, Response, ServerError, Value, Variables};
+use futures::stream::{BoxStream, StreamExt};
 use mdl::config::GraphqlConfig;
+use mdl::documents::Caching;
 use mdl::instruments;
 use metrics::{counter, histogram};
 
@@ -43,12 +45,19 @@ pub struct Prepared {
     pub document: Arc<ParsedDocument>,
     /// Its place in the document.
     place: usize,
+    /// How answers to its document are kept, as whoever published it says.
+    pub caching: Caching,
 }
 
 impl Prepared {
     /// What its root fields say of it.
     pub fn operation(&self) -> &ParsedOperation {
         &self.document.operations()[self.place]
+    }
+
+    /// The place of its operation in the document.
+    pub fn place(&self) -> usize {
+        self.place
     }
 
     /// What is asked for.
@@ -59,6 +68,11 @@ impl Prepared {
     /// SHA-256 of the document's text. With the operation's name and the variables, it says what is asked for.
     pub fn document_hash(&self) -> [u8; 32] {
         self.document.hash
+    }
+
+    /// As the request has it.
+    pub fn operation_name(&self) -> Option<&str> {
+        self.request.operation_name.as_deref()
     }
 
     /// As they were sent.
@@ -114,7 +128,7 @@ impl Executor {
         if place.is_err() {
             self.count_rejected();
         }
-        place.map(|place| Prepared { request, document, place })
+        place.map(|place| Prepared { request, document, place, caching: Caching::default() })
     }
 
     fn admit(&self, request: &Request, document: &ParsedDocument, signed_in: bool) -> Result<usize, Vec<ServerError>> {
@@ -163,9 +177,34 @@ impl Executor {
         Answer::Executed(Executed(response))
     }
 
+    /// Validates a prepared subscription and begins it. An answer without data at the beginning means that it could not begin.
+    pub async fn subscribe(
+        &self,
+        prepared: Prepared,
+        operation: Arc<Operation>,
+    ) -> Result<BoxStream<'static, Response>, Vec<ServerError>> {
+        let (kind, name) = (prepared.operation().kind, prepared.operation().name.clone());
+        let signed_in = operation.actor.is_some();
+        let rejected = |mut errors: Vec<ServerError>| {
+            self.count("none", Some(kind), "rejected");
+            errors.truncate(MAX_ERRORS);
+            errors.into_iter().map(|error| rejection(error, signed_in)).collect()
+        };
+        if prepared.operation().root_fields != 1 {
+            return Err(rejected(vec![ServerError::new("A subscription has one root field", None)]));
+        }
+        let request = self.validate(prepared).await.map_err(rejected)?.data(operation);
+        self.count(&self.known_name(name), Some(kind), "ok");
+        let responses = self.schema.execute_stream(request).map(|mut response| {
+            response.errors = response.errors.into_iter().map(|error| coded(error, "BAD_USER_INPUT")).collect();
+            response
+        });
+        Ok(responses.boxed())
+    }
+
     /// The request to execute, if the operation and its variables fit the schema.
     async fn validate(&self, prepared: Prepared) -> Result<Request, Vec<ServerError>> {
-        let Prepared { mut request, document, place } = prepared;
+        let Prepared { mut request, document, place, .. } = prepared;
         define_counts(&document, place, &mut request.variables);
         if !self.fits(&document, place, &request.variables) {
             let name = request.operation_name.as_deref();
@@ -261,7 +300,7 @@ mod tests {
         let config = Config::from_arguments(["test"].iter().chain(arguments)).unwrap();
         let keys = Arc::new(Keys::load(&config.auth).unwrap());
         let documents = ParsedDocuments::new(config.graphql.clone(), &config.documents);
-        (Executor::new(schema(&config.graphql, keys), config.graphql, Duration::from_secs(1)), documents)
+        (Executor::new(schema(&config.graphql, keys, Arc::default()), config.graphql, Duration::from_secs(1)), documents)
     }
 
     #[test]

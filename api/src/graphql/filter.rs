@@ -7,6 +7,7 @@ use mdl::metrics::filter::DateRange;
 use super::imports::enums::ImportState;
 use super::metrics::enums::{IndicatorKind, MetricStatus, MetricType, Tier};
 use super::objectives::enums::ObjectiveStatus;
+use super::queues::JobState;
 use super::webhooks::enums::WebhookDeliveryState;
 
 /// Is one of some values.
@@ -18,6 +19,7 @@ use super::webhooks::enums::WebhookDeliveryState;
 #[graphql(concrete(name = "MetricStatusFilter", params(MetricStatus)))]
 #[graphql(concrete(name = "ObjectiveStatusFilter", params(ObjectiveStatus)))]
 #[graphql(concrete(name = "ImportStateFilter", params(ImportState)))]
+#[graphql(concrete(name = "JobStateFilter", params(JobState)))]
 #[graphql(concrete(name = "WebhookDeliveryStateFilter", params(WebhookDeliveryState)))]
 pub struct OneOf<T: InputType> {
     /// The values; none of them lets nothing through.

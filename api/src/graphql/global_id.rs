@@ -19,6 +19,9 @@ pub enum Kind {
     KeyResult,
     Import,
     Document,
+    Backup,
+    RestoreDrill,
+    Job,
     WebhookEndpoint,
     WebhookDelivery,
 }
@@ -32,6 +35,9 @@ const LETTERS: &[(Kind, u8)] = &[
     (Kind::KeyResult, b'k'),
     (Kind::Import, b'i'),
     (Kind::Document, b'p'),
+    (Kind::Backup, b'b'),
+    (Kind::RestoreDrill, b'r'),
+    (Kind::Job, b'j'),
     (Kind::WebhookEndpoint, b'w'),
     (Kind::WebhookDelivery, b'v'),
 ];
@@ -47,6 +53,9 @@ impl fmt::Display for Kind {
             Kind::KeyResult => "key result",
             Kind::Import => "import",
             Kind::Document => "published document",
+            Kind::Backup => "backup",
+            Kind::RestoreDrill => "trial restore",
+            Kind::Job => "job",
             Kind::WebhookEndpoint => "webhook endpoint",
             Kind::WebhookDelivery => "webhook delivery",
         })

@@ -2,6 +2,7 @@
 
 pub mod enums;
 mod object;
+mod progress;
 
 use async_graphql::{Context, ID, InputObject, Object, Result, Upload};
 use mdl::actor::Permission;
@@ -13,6 +14,7 @@ use tokio_util::io::ReaderStream;
 
 use self::enums::{ImportFormat, ImportMode, ImportState};
 pub use self::object::Import;
+pub use self::progress::ImportProgress;
 use super::connection::{Connection, connection};
 use super::context::ContextExt;
 use super::error::top_level;

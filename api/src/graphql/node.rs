@@ -14,6 +14,7 @@ use super::guard::Needs;
 use super::imports::{self, Import};
 use super::metrics::Metric;
 use super::objectives::{KeyResult, Objective};
+use super::queues::{self, Job};
 use super::users::{self, User};
 
 /// Anything that has an id of its own and can be asked for by it.
@@ -26,6 +27,7 @@ pub enum Node {
     KeyResult(KeyResult),
     User(User),
     Import(Import),
+    Job(Job),
 }
 
 #[derive(Default)]
@@ -80,8 +82,12 @@ async fn by_id(ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
         Kind::Import if ctx.actor().map_err(top_level)?.permissions.contains(Permission::CatalogImport) => {
             imports::find(ctx, &id).await?.map(Node::from)
         }
-        // API keys are listed by `apiKeys`, published documents by `documents`; webhooks have fields of their own.
-        Kind::User | Kind::ApiKey | Kind::Import | Kind::Document | Kind::WebhookEndpoint | Kind::WebhookDelivery => None,
+        Kind::Job if ctx.actor().map_err(top_level)?.permissions.contains(Permission::Operate) => {
+            queues::find(ctx, &id).await?.map(Node::from)
+        }
+        // API keys are listed by `apiKeys`, published documents by `documents`, backups by `backups`; webhooks have fields of their own.
+        Kind::User | Kind::ApiKey | Kind::Import | Kind::Document | Kind::Job | Kind::Backup | Kind::RestoreDrill => None,
+        Kind::WebhookEndpoint | Kind::WebhookDelivery => None,
     })
 }
 

@@ -3,24 +3,30 @@
 use std::sync::Arc;
 
 use async_graphql::extensions::ExtensionFactory;
-use async_graphql::{EmptySubscription, MergedObject, SchemaBuilder, ValidationMode};
+use async_graphql::{MergedObject, MergedSubscription, SchemaBuilder, ValidationMode};
 use mdl::config::GraphqlConfig;
 use mdl::tokens::Keys;
 
 use super::api_keys::{ApiKeyMutations, ApiKeyQueries};
+use super::backups::{BackupMutations, BackupQueries};
 use super::cache::CacheMutations;
 use super::documents::{DocumentMutations, DocumentQueries};
 use super::domains::{DomainMutations, DomainQueries};
+use super::events::{EventQueries, EventSubscriptions};
 use super::imports::{ImportMutations, ImportQueries};
 use super::limits::MAX_SELECTION_SETS;
 use super::metrics::{MetricMutations, MetricQueries};
 use super::node::NodeQueries;
 use super::objectives::{ObjectiveMutations, ObjectiveQueries};
+use super::performance::PerformanceQueries;
+use super::queues::{QueueMutations, QueueQueries};
+use super::schedules::{ScheduleMutations, ScheduleQueries};
 use super::sessions::{SessionMutations, SessionQueries};
 use super::stats::StatsQueries;
 use super::users::{UserMutations, UserQueries};
 use super::webhooks::{WebhookMutations, WebhookQueries};
 use crate::documents::Validator;
+use crate::performance::Performance;
 
 /// What can be read.
 #[derive(MergedObject, Default)]
@@ -35,6 +41,11 @@ pub struct Query(
     StatsQueries,
     ImportQueries,
     DocumentQueries,
+    BackupQueries,
+    PerformanceQueries,
+    QueueQueries,
+    ScheduleQueries,
+    EventQueries,
     WebhookQueries,
 );
 
@@ -50,15 +61,23 @@ pub struct Mutation(
     ImportMutations,
     DocumentMutations,
     CacheMutations,
+    BackupMutations,
+    QueueMutations,
+    ScheduleMutations,
     WebhookMutations,
 );
 
-pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
+/// What can be listened to.
+#[derive(MergedSubscription, Default)]
+pub struct Subscription(EventSubscriptions);
+
+pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
 
 /// The schema that executes. Depth and aliases are limited before it sees a document: see `limits`. It is told only of
 /// documents that its [`Validator`], which it has as data, found to fit: so it computes their cost and no more.
-pub fn schema(limits: &GraphqlConfig, keys: Arc<Keys>) -> Schema {
-    limited(limits).validation_mode(ValidationMode::Fast).data(keys).data(Arc::new(Validator::new(limits))).finish()
+pub fn schema(limits: &GraphqlConfig, keys: Arc<Keys>, performance: Arc<Performance>) -> Schema {
+    let schema = limited(limits).validation_mode(ValidationMode::Fast);
+    schema.data(keys).data(performance).data(Arc::new(Validator::new(limits))).finish()
 }
 
 /// The schema that validates, with the extension that keeps it from executing.
@@ -76,11 +95,11 @@ pub fn sdl() -> String {
     builder().finish().sdl_with_options(options)
 }
 
-fn limited(limits: &GraphqlConfig) -> SchemaBuilder<Query, Mutation, EmptySubscription> {
+fn limited(limits: &GraphqlConfig) -> SchemaBuilder<Query, Mutation, Subscription> {
     builder().limit_complexity(limits.max_complexity).limit_recursive_depth(MAX_SELECTION_SETS)
 }
 
-fn builder() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
+fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
     // No extensions for executing: with one, async-graphql wraps every field of every answer.
-    async_graphql::Schema::build(Query::default(), Mutation::default(), EmptySubscription)
+    async_graphql::Schema::build(Query::default(), Mutation::default(), Subscription::default())
 }

@@ -1,6 +1,7 @@
 //! How a kept answer is sent: compressed as the caller likes best, and not at all when the caller has it already.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -18,6 +19,25 @@ pub const BYPASS: HeaderValue = HeaderValue::from_static("BYPASS");
 const VARY: HeaderValue = HeaderValue::from_static("accept, accept-encoding, authorization, x-api-key");
 /// Browsers may keep it for the caller, and have to ask whether it is still so.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
+
+/// Who else may keep an answer to a GET request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// The caller's browser, which has to ask whether it is still so.
+    Private,
+    /// Every cache on the way, for so long without asking. [`VARY`] keeps callers apart there, too.
+    Public(Duration),
+}
+
+impl Sharing {
+    fn cache_control(self) -> HeaderValue {
+        let public = |ttl: Duration| HeaderValue::from_str(&format!("public, max-age={}", ttl.as_secs())).ok();
+        match self {
+            Sharing::Private => ASK_AGAIN,
+            Sharing::Public(ttl) => public(ttl).unwrap_or(ASK_AGAIN),
+        }
+    }
+}
 
 /// What a request says about how it wants to be answered.
 #[derive(Debug, Clone)]
@@ -41,7 +61,7 @@ impl Wishes {
 }
 
 /// The response with a kept answer.
-pub async fn respond(entry: &Arc<Entry>, source: Source, media: Media, wishes: &Wishes) -> Response {
+pub async fn respond(entry: &Arc<Entry>, source: Source, sharing: Sharing, media: Media, wishes: &Wishes) -> Response {
     let has_it = wishes.get.as_ref().is_some_and(|get| get.if_none_match.iter().any(|tags| names(tags, &entry.etag)));
     let mut response = if has_it {
         let mut response = Response::new(Body::empty());
@@ -61,7 +81,7 @@ pub async fn respond(entry: &Arc<Entry>, source: Source, media: Media, wishes: &
     headers.insert(header::ETAG, entry.etag.clone());
     headers.insert(header::VARY, VARY);
     if wishes.get.is_some() {
-        headers.insert(header::CACHE_CONTROL, ASK_AGAIN);
+        headers.insert(header::CACHE_CONTROL, sharing.cache_control());
     }
     if source == Source::Made {
         headers.insert(X_CACHE, HeaderValue::from_static("MISS"));

@@ -1,10 +1,10 @@
 //! `/graphql`: from an HTTP request to operations, and from their answers to an HTTP response. docs/api/http.md is its contract.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use async_graphql::ServerError;
 use async_graphql::parser::types::OperationType;
-use async_graphql::{Request, ServerError};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::request::Parts;
@@ -19,7 +19,8 @@ use metrics::counter;
 use sha2::{Digest, Sha256};
 use tracing::{Span, error};
 
-use super::cached::{self, Wishes};
+use super::cached::{self, Sharing, Wishes};
+use super::live::{socket, sse};
 use super::negotiate::{self, BodyKind, Media};
 use super::observe::RequestId;
 use super::parse::{self, Asked, Requests, malformed};
@@ -31,6 +32,7 @@ use crate::cache::{ResponseCache, Source, Unkept};
 use crate::documents::asks_for_text;
 use crate::graphql::context::Operation;
 use crate::graphql::executor::{Answer, Prepared};
+use crate::performance::Ending;
 use crate::rate_limit::client_address;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -39,6 +41,16 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 /// GET: one query, in the address.
 pub async fn get(State(server): State<Arc<Server>>, request: axum::extract::Request) -> Response {
     let (parts, _) = request.into_parts();
+    if socket::is_wanted(&parts.headers) {
+        return socket::upgrade(server, parts).await;
+    }
+    if sse::is_wanted(&parts.headers) {
+        let answer = match parse::query_string(parts.uri.query().unwrap_or_default()) {
+            Ok(asked) => sse::respond(server, parts, asked, false).await,
+            Err(refusal) => Err(refusal),
+        };
+        return answer.unwrap_or_else(|refusal| refusal.respond(Media::Json));
+    }
     let Some(media) = negotiate::accepted(&parts.headers) else { return not_acceptable() };
     let answer = async {
         let caller = Caller::identify(&server, &parts).await?;
@@ -52,12 +64,16 @@ pub async fn get(State(server): State<Arc<Server>>, request: axum::extract::Requ
 /// POST: an operation, a batch of them, or one with a file.
 pub async fn post(State(server): State<Arc<Server>>, request: axum::extract::Request) -> Response {
     let (parts, body) = request.into_parts();
+    if sse::is_wanted(&parts.headers) {
+        let answer = async {
+            let asked = read_single(&server, &parts.headers, body).await?;
+            sse::respond(server, parts, asked, true).await
+        };
+        return answer.await.unwrap_or_else(|refusal| refusal.respond(Media::Json));
+    }
     let Some(media) = negotiate::accepted(&parts.headers) else { return not_acceptable() };
     let answer = async {
-        let kind = negotiate::body_kind(&parts.headers).ok_or_else(|| {
-            let message = "Send application/json in UTF-8, or multipart/form-data to upload a file";
-            Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message)
-        })?;
+        let kind = negotiate::body_kind(&parts.headers).ok_or_else(unsupported)?;
         let caller = Caller::identify(&server, &parts).await?;
         let idempotency_key = idempotency_key(&parts.headers)?;
         let wishes = Wishes::of(&parts.method, &parts.headers);
@@ -102,7 +118,14 @@ pub struct Caller {
 impl Caller {
     /// Checks the credential, and charges the request to it, or without one to the address.
     async fn identify(server: &Server, parts: &Parts) -> Result<Self, Refusal> {
-        let mut actor = in_time(server, server.auth.authenticate(&parts.headers)).await?;
+        let actor = in_time(server, server.auth.authenticate(&parts.headers)).await?;
+        let caller = Self::known(server, parts, actor);
+        caller.charge(server)?;
+        Ok(caller)
+    }
+
+    /// Somebody whose credential was checked already. Nothing is charged yet.
+    pub fn known(server: &Server, parts: &Parts, mut actor: Option<Actor>) -> Self {
         if let Some(actor) = &mut actor {
             actor.request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
             let span = Span::current();
@@ -110,16 +133,15 @@ impl Caller {
             span.record("actor.id", tracing::field::display(actor.id()));
         }
         let peer = super::peer(&parts.extensions);
-        let caller = Self {
+        Self {
             actor,
             address: client_address(&parts.headers, peer, server.app.config.http.trust_forwarded_for),
             user_agent: parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned),
-        };
-        caller.charge(server)?;
-        Ok(caller)
+        }
     }
 
-    fn charge(&self, server: &Server) -> Result<(), Refusal> {
+    /// Charges one operation.
+    pub fn charge(&self, server: &Server) -> Result<(), Refusal> {
         let charged = server.limits.check_request(self.actor.as_ref(), self.address);
         charged.map_err(|limited| Refusal::rate_limited(limited, "requests"))
     }
@@ -135,20 +157,31 @@ struct Incoming {
 }
 
 /// What goes out for one operation.
-enum Outgoing {
+pub enum Outgoing {
     Executed(String),
+    /// It has errors.
+    Failed(String),
     /// The stored answer of an earlier request.
     Replayed(String),
     /// An answer that the cache keeps, perhaps since now.
-    Kept(Arc<Entry>, Source),
+    Kept(Arc<Entry>, Source, Sharing),
     Rejected(Vec<ServerError>),
 }
 
 impl Outgoing {
-    fn body(self) -> String {
+    /// How it counts in the statistics of its operation.
+    fn ending(&self) -> Ending {
         match self {
-            Outgoing::Executed(body) | Outgoing::Replayed(body) => body,
-            Outgoing::Kept(entry, _) => String::from_utf8_lossy(&entry.body).into_owned(),
+            Outgoing::Executed(_) | Outgoing::Replayed(_) => Ending { failed: false, source: None },
+            Outgoing::Failed(_) | Outgoing::Rejected(_) => Ending { failed: true, source: None },
+            Outgoing::Kept(_, source, _) => Ending { failed: false, source: Some(*source) },
+        }
+    }
+
+    pub fn body(self) -> String {
+        match self {
+            Outgoing::Executed(body) | Outgoing::Failed(body) | Outgoing::Replayed(body) => body,
+            Outgoing::Kept(entry, ..) => String::from_utf8_lossy(&entry.body).into_owned(),
             Outgoing::Rejected(errors) => errors_json(&errors),
         }
     }
@@ -162,8 +195,8 @@ async fn answer_one(
     wishes: &Wishes,
 ) -> Result<Response, Refusal> {
     let outgoing = run(server, caller, incoming).await?;
-    if let Outgoing::Kept(entry, source) = &outgoing {
-        return Ok(cached::respond(entry, *source, media, wishes).await);
+    if let Outgoing::Kept(entry, source, sharing) = &outgoing {
+        return Ok(cached::respond(entry, *source, *sharing, media, wishes).await);
     }
     let replayed = matches!(outgoing, Outgoing::Replayed(_));
     let status = match (&outgoing, media) {
@@ -199,56 +232,108 @@ async fn answer_many(server: &Server, caller: &Caller, requests: Vec<Asked>, med
 /// Runs one operation.
 async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Outgoing, Refusal> {
     let Incoming { asked, file, idempotency_key, may_write } = incoming;
-    let document = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
-        Ok(document) => document,
-        Err(errors) => {
-            server.executor.count_rejected();
-            return Ok(Outgoing::Rejected(errors));
-        }
-    };
-    let hash = idempotency_key.is_some().then(|| request_hash(&document.hash, &asked.request, file.as_ref()));
-    let prepared = match server.executor.prepare(asked.request, document, caller.actor.is_some()) {
+    let prepared = match prepare(server, caller, asked, may_write).await? {
         Ok(prepared) => prepared,
         Err(errors) => return Ok(Outgoing::Rejected(errors)),
+    };
+    if prepared.operation().kind == OperationType::Subscription {
+        let message = "A subscription is answered bit by bit: accept text/event-stream, or use a websocket";
+        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, "NOT_ACCEPTABLE", message));
+    }
+    run_prepared(server, caller, prepared, file.as_ref(), idempotency_key).await
+}
+
+/// Finds the document of an operation, and holds it against the caller. The inner error is for who reads GraphQL.
+pub async fn prepare(
+    server: &Server,
+    caller: &Caller,
+    asked: Asked,
+    may_write: bool,
+) -> Result<Result<Prepared, Vec<ServerError>>, Refusal> {
+    let (document, caching) = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
+        Ok(named) => named,
+        Err(errors) => {
+            server.executor.count_rejected();
+            return Ok(Err(errors));
+        }
+    };
+    let mut prepared = match server.executor.prepare(asked.request, document, caller.actor.is_some()) {
+        Ok(prepared) => prepared,
+        Err(errors) => return Ok(Err(errors)),
     };
     let wanted = prepared.operation();
     if let Some(name) = wanted.name.as_deref().filter(|name| name.len() <= 100) {
         Span::current().record("graphql.operation", name);
     }
-    let mutates = wanted.kind == OperationType::Mutation;
-    if mutates && !may_write {
+    if wanted.kind == OperationType::Mutation && !may_write {
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Send a mutation by POST");
         return Err(refusal.with_header(header::ALLOW, "POST"));
     }
     for _ in 0..wanted.password_checks {
         server.limits.check_sign_in(caller.address).map_err(|limited| Refusal::rate_limited(limited, "attempts to sign in"))?;
     }
-    match (idempotency_key, hash, &caller.actor) {
-        (Some(key), Some(hash), Some(actor)) if mutates => run_once(server, caller, actor, prepared, &key, &hash).await,
+    prepared.caching = caching;
+    Ok(Ok(prepared))
+}
+
+/// Runs a query or a mutation. `file` is the SHA-256 of the file that came with it.
+pub async fn run_prepared(
+    server: &Server,
+    caller: &Caller,
+    prepared: Prepared,
+    file: Option<&[u8; 32]>,
+    idempotency_key: Option<String>,
+) -> Result<Outgoing, Refusal> {
+    let start = Instant::now();
+    let measured = caller.actor.as_ref().map(|actor| server.performance.of(actor, &prepared));
+    let mutates = prepared.operation().kind == OperationType::Mutation;
+    let outgoing = match (idempotency_key, &caller.actor) {
+        (Some(key), Some(actor)) if mutates => {
+            let hash = request_hash(&prepared, file);
+            run_once(server, caller, actor, prepared, &key, &hash).await
+        }
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
-        _ => match question(server, caller, &prepared) {
-            Some((cache, question)) => {
-                let found = cache.answer(question, || execute(server, caller, prepared)).await;
-                match found.map_err(|unkept| Unkept::clone(&unkept)) {
-                    Ok((entry, source)) => Ok(Outgoing::Kept(entry, source)),
-                    Err(Unkept::Executed(body)) => Ok(Outgoing::Executed(body)),
-                    Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
-                    Err(Unkept::TimedOut) => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
-                }
-            }
-            None => match execute(server, caller, prepared).await {
-                Answer::Executed(executed) => Ok(Outgoing::Executed(executed.to_json())),
-                Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
-                Answer::TimedOut => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
-            },
-        },
+        _ => answer(server, caller, prepared).await,
+    };
+    if let Some(measured) = measured {
+        let ending = outgoing.as_ref().map_or(Ending { failed: true, source: None }, Outgoing::ending);
+        measured.record(start.elapsed(), ending);
+    }
+    outgoing
+}
+
+/// Answers from the cache, if that keeps answers like this.
+async fn answer(server: &Server, caller: &Caller, prepared: Prepared) -> Result<Outgoing, Refusal> {
+    let timed_out = || Err(Refusal::timed_out(server.executor.timeout().as_secs()));
+    let Some((cache, question)) = question(server, caller, &prepared) else {
+        return match execute(server, caller, prepared).await {
+            Answer::Executed(executed) if executed.failed() => Ok(Outgoing::Failed(executed.to_json())),
+            Answer::Executed(executed) => Ok(Outgoing::Executed(executed.to_json())),
+            Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
+            Answer::TimedOut => timed_out(),
+        };
+    };
+    // What is kept for a time of its publisher's own is not warmed: it is asked for by its text there, which says nothing of that.
+    if let (Some(used), Some(actor), None) = (&server.used, &caller.actor, prepared.caching.seconds) {
+        used.count(actor, &prepared, &question);
+    }
+    let ttl = question.policy.ttl;
+    let sharing = if prepared.caching.public { Sharing::Public(ttl) } else { Sharing::Private };
+    let (found, source) = cache.answer(question, || execute(server, caller, prepared)).await;
+    source.count();
+    match found.map_err(|unkept| Unkept::clone(&unkept)) {
+        Ok(entry) => Ok(Outgoing::Kept(entry, source, sharing)),
+        Err(Unkept::TooLong(body)) => Ok(Outgoing::Executed(body)),
+        Err(Unkept::Failed(body)) => Ok(Outgoing::Failed(body)),
+        Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
+        Err(Unkept::TimedOut) => timed_out(),
     }
 }
 
 /// What to ask the cache, if the answer can be there. Those without a credential see nothing that is worth keeping.
 fn question<'a>(server: &'a Server, caller: &Caller, prepared: &Prepared) -> Option<(&'a ResponseCache, Question)> {
     let cache = server.cache.as_ref()?;
-    let question = caller.actor.as_ref().and_then(|actor| ResponseCache::question(actor, prepared));
+    let question = caller.actor.as_ref().and_then(|actor| ResponseCache::question(actor, prepared)?.within(prepared.caching));
     if question.is_none() {
         counter!(instruments::CACHE_REQUESTS, "source" => "bypass").increment(1);
     }
@@ -286,7 +371,7 @@ async fn run_once(
         }
         Answer::Executed(executed) => {
             release(guard).await;
-            Ok(Outgoing::Executed(executed.to_json()))
+            Ok(Outgoing::Failed(executed.to_json()))
         }
         Answer::Rejected(errors) => {
             release(guard).await;
@@ -304,7 +389,7 @@ async fn release(guard: idempotency::Guard) {
 }
 
 /// What is asked of the database before an operation has the time of a request, too.
-async fn in_time<T>(server: &Server, work: impl Future<Output = mdl::Result<T>>) -> Result<T, Refusal> {
+pub async fn in_time<T>(server: &Server, work: impl Future<Output = mdl::Result<T>>) -> Result<T, Refusal> {
     match tokio::time::timeout(server.executor.timeout(), work).await {
         Ok(result) => result.map_err(Refusal::from_error),
         Err(_) => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
@@ -313,15 +398,15 @@ async fn in_time<T>(server: &Server, work: impl Future<Output = mdl::Result<T>>)
 
 /// In a box: an execution is a large future, and not for the stacks of those that pass it on.
 fn execute<'a>(server: &'a Server, caller: &Caller, prepared: Prepared) -> BoxFuture<'a, Answer> {
-    let operation = Operation::new(server.app.clone(), caller.actor.clone(), caller.user_agent.clone());
+    let operation = Operation::of(&prepared, server.app.clone(), caller.actor.clone(), caller.user_agent.clone());
     Box::pin(server.executor.execute(prepared, operation))
 }
 
 /// Everything that makes a request what it is, however it named its document.
-fn request_hash(document: &[u8; 32], request: &Request, file: Option<&[u8; 32]>) -> [u8; 32] {
+fn request_hash(prepared: &Prepared, file: Option<&[u8; 32]>) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update(document);
-    for part in [request.operation_name.as_deref().unwrap_or_default(), &to_json(&request.variables)] {
+    hash.update(prepared.document_hash());
+    for part in [prepared.operation_name().unwrap_or_default(), &to_json(prepared.variables())] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
@@ -359,6 +444,23 @@ async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, 
         Ok(Err(error)) => Err(malformed(format!("The body broke off: {error}"))),
         Err(_) => Err(slow_body()),
     }
+}
+
+/// The one operation of a JSON body.
+async fn read_single(server: &Server, headers: &HeaderMap, body: Body) -> Result<Asked, Refusal> {
+    if negotiate::body_kind(headers) != Some(BodyKind::Json) {
+        return Err(unsupported());
+    }
+    let bytes = read_body(&server.app, headers, body).await?;
+    match parse::body(&bytes, server.app.config.graphql.max_batch)? {
+        Requests::Single(asked) => Ok(*asked),
+        Requests::Batch(_) => Err(malformed("An event stream answers one request, not a batch")),
+    }
+}
+
+fn unsupported() -> Refusal {
+    let message = "Send application/json in UTF-8, or multipart/form-data to upload a file";
+    Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message)
 }
 
 /// The body did not come in time.

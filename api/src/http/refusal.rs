@@ -33,6 +33,8 @@ impl Refusal {
             Error::VersionConflict { .. } | Error::IdempotencyConflict(_) => StatusCode::CONFLICT,
             Error::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Error::Forbidden(_) => StatusCode::FORBIDDEN,
+            Error::CursorTooOld => StatusCode::GONE,
+            Error::TooSlow | Error::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -67,7 +69,12 @@ impl Refusal {
 
     /// The errors as GraphQL says them, for an answer of its own or for one place in a batch.
     pub fn to_json(&self) -> String {
-        errors_json(&[coded(ServerError::new(&self.message, None), self.code)])
+        errors_json(&self.errors())
+    }
+
+    /// The errors as GraphQL has them.
+    pub fn errors(&self) -> Vec<ServerError> {
+        vec![coded(ServerError::new(&self.message, None), self.code)]
     }
 
     pub fn respond(self, media: Media) -> Response {

@@ -8,9 +8,11 @@ use mdl::tokens::Keys;
 use mdl::{App, Error, instruments, migrations, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{listen, ops, router};
+use super::{listen, ops, router_with};
+use crate::live::LiveConnections;
 
 /// Between two attempts to migrate a database that is away.
 const MIGRATION_RETRY: Duration = Duration::from_secs(2);
@@ -32,6 +34,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let grace = Duration::from_secs(app.config.http.shutdown_grace_seconds);
     let (stop, stopped) = watch::channel(false);
+    let live = LiveConnections::new(app.clone(), CancellationToken::new());
+    let live_ends = live.stop().clone();
     let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
         let name = tokio::select! {
@@ -40,6 +44,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         };
         info!("Stopping on {name}: running requests may take {} s", grace.as_secs());
         stop.send_replace(true);
+        live_ends.cancel();
     });
     tokio::spawn(ops::keep_small(recorder.clone()));
     info!(
@@ -48,10 +53,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         "Serving"
     );
-    let public = listen::serve(listener, router(app.clone(), keys), stopped.clone(), grace);
+    let public = listen::serve(listener, router_with(app.clone(), keys, live.clone()), stopped.clone(), grace);
     let versions = app.versions.clone();
     let private = listen::serve(ops_listener, ops::router(app, recorder), stopped, grace);
     tokio::try_join!(public, private)?;
+    if tokio::time::timeout(grace, live.ended()).await.is_err() {
+        warn!("Some websockets do not end and are given up");
+    }
     versions.settle(LAST_NEWS).await;
     info!("Stopped");
     Ok(())

@@ -16,6 +16,10 @@ pub struct DatabaseConfig {
         default_value = "postgres://mdl_app@127.0.0.1:5432/mdl"
     )]
     pub url: String,
+    /// A streaming replica of the database, or several behind one address, as mdl_app: queries of the api read there once it has
+    /// replayed what they must see. Without it the primary serves all reads
+    #[arg(id = "database_read_url", long = "database-read-url", env = "DATABASE_READ_URL", hide_env_values = true)]
+    pub read_url: Option<String>,
     /// The same database as its owner mdl_owner; only migrations use it
     #[arg(id = "database_owner_url", long = "database-owner-url", env = "DATABASE_OWNER_URL", hide_env_values = true)]
     pub owner_url: Option<String>,
@@ -114,12 +118,27 @@ pub struct StorageConfig {
 impl StorageConfig {
     /// As options of the object_store crate; only those that its store understands have an effect.
     pub(crate) fn options(&self) -> Vec<(String, String)> {
-        let mut options = vec![("region".to_owned(), self.region.clone())];
-        let mut add = |name: &str, value: Option<String>| options.extend(value.map(|value| (name.to_owned(), value)));
-        add("endpoint", self.endpoint.as_ref().map(Url::to_string));
-        add("allow_http", self.endpoint.as_ref().map(|url| (url.scheme() == "http").to_string()));
-        add("access_key_id", self.access_key_id.clone());
-        add("secret_access_key", self.secret_access_key.clone());
-        options
+        object_store_options(
+            &self.region,
+            self.endpoint.as_ref(),
+            self.access_key_id.as_deref(),
+            self.secret_access_key.as_deref(),
+        )
     }
+}
+
+/// What the object_store crate calls these.
+pub(super) fn object_store_options(
+    region: &str,
+    endpoint: Option<&Url>,
+    access_key_id: Option<&str>,
+    secret_access_key: Option<&str>,
+) -> Vec<(String, String)> {
+    let mut options = vec![("region".to_owned(), region.to_owned())];
+    let mut add = |name: &str, value: Option<String>| options.extend(value.map(|value| (name.to_owned(), value)));
+    add("endpoint", endpoint.map(Url::to_string));
+    add("allow_http", endpoint.map(|url| (url.scheme() == "http").to_string()));
+    add("access_key_id", access_key_id.map(str::to_owned));
+    add("secret_access_key", secret_access_key.map(str::to_owned));
+    options
 }

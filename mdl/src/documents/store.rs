@@ -9,7 +9,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use super::{ALL_TENANTS, ById, Document, NewDocument, sha256};
+use super::{ALL_TENANTS, ById, Caching, Document, NewDocument, sha256};
 use crate::actor::Actor;
 use crate::error::Result;
 use crate::ids::{DocumentId, TenantId, UserId};
@@ -140,6 +140,19 @@ pub(super) async fn publish_again(mut conn: &AsyncPgConnection, actor: &Actor, i
         .execute(&mut conn)
         .await?;
     Ok(())
+}
+
+/// Changes how answers to these are kept. Returns the ids of those for which it was otherwise.
+pub(super) async fn set_caching(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    ids: &[&str],
+    caching: Caching,
+) -> Result<Vec<String>> {
+    let others = documents::cache_seconds.is_distinct_from(caching.seconds).or(documents::public.ne(caching.public));
+    let these = documents::table.filter(documents::tenant_id.eq(tenant)).filter(documents::document_id.eq_any(ids));
+    let update = diesel::update(these.filter(others)).set(caching).returning(documents::document_id);
+    Ok(update.get_results(&mut conn).await?)
 }
 
 /// `None` when it was withdrawn before.

@@ -7,7 +7,10 @@ use std::marker::PhantomData;
 
 use serde_json::Value;
 
-use super::payloads::{DomainPayload, ImportPayload, KeyResultPayload, MetricPayload, ObjectivePayload, Payload, WebhookPayload};
+use super::payloads::{
+    ApiKeyPayload, BackupPayload, DomainPayload, ImportPayload, KeyResultPayload, MetricPayload, ObjectivePayload, Payload,
+    TenantPayload, WebhookPayload,
+};
 
 /// A kind of event, told with a payload `P`.
 pub struct Kind<P> {
@@ -102,6 +105,20 @@ kinds! {
         IMPORT_COMPLETED = "import.completed", 1, "An import was applied, or a dry run of one has ended";
         IMPORT_FAILED = "import.failed", 1, "An import ended without success; `error` says why";
         IMPORT_CANCELLED = "import.cancelled", 1, "Somebody stopped an import; what it had committed entry by entry stays";
+    }
+    BackupPayload {
+        BACKUP_COMPLETED = "backup.completed", 1, "A backup was restored on trial and is good; told to members of mdl-system, as all of backups is";
+        BACKUP_FAILED = "backup.failed", 1, "No backup was made; `error` says why";
+        BACKUP_COPY_FAILED = "backup.copy.failed", 1, "A backup is not in the second place; `error` says why";
+        BACKUP_VERIFICATION_FAILED = "backup.verification.failed", 1, "A backup was not restored on trial, or to something else than was backed up";
+        BACKUP_SIZE_DEVIATED = "backup.size.deviated", 1, "A backup is much smaller or larger than those before";
+        BACKUP_OVERDUE = "backup.overdue", 1, "No backup was verified for too long; told once, until one is";
+    }
+    TenantPayload {
+        TENANT_RESTORED = "tenant.restored", 1, "The tenant's catalog, people and imports are again as they were in a backup: read everything anew";
+    }
+    ApiKeyPayload {
+        API_KEY_EXPIRING = "apiKey.expiring", 1, "An API key will stop working within a week; told once of each key";
     }
     WebhookPayload {
         WEBHOOK_ENDPOINT_DISABLED = "webhook.endpoint.disabled", 1, "A webhook endpoint was given up: it is gone, or has failed for too long";

@@ -1,41 +1,255 @@
-//! How the relay tells Redis of events, for those who listen live.
+//! Who listens live, in this process.
 //!
-//! A message names a tenant and the last sequence of its stream, and carries the events before it where they are few. Nobody
-//! relies on a message: who misses one sees the gap in the sequence, and asks PostgreSQL.
+//! | who | does |
+//! |---|---|
+//! | [`wire`] | what the relay tells Redis |
+//! | [`feed`] | one subscription to Redis for all listeners; asks PostgreSQL every two seconds what Redis did not tell |
+//! | [`filter`] | which events a listener wants |
+//! | [`subscription`] | one listener: first what it missed, from PostgreSQL, then what comes |
+//!
+//! Everybody goes by the sequence. The stream of a tenant has a position here, and takes nothing but the next event: what was
+//! told twice is passed over, and what is missing is read from PostgreSQL. So Redis may lose messages, forget everything or be
+//! away; that costs two seconds.
+//!
+//! A listener's queue is bounded. One that does not take its events in time is told so, and let go.
 
-use std::sync::Arc;
+mod feed;
+mod filter;
+mod subscription;
+mod wire;
 
-use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::Stamped;
+use redis::Client;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Bounds, Stamped, history};
+use crate::config::RedisConfig;
+use crate::db::Db;
+use crate::error::Result;
 use crate::ids::TenantId;
 
-/// Longer messages tell only how far the stream goes.
-const MAX_BYTES: usize = 64 * 1024;
+pub use filter::Filter;
+pub use subscription::Subscription;
+pub use wire::{channel, encode};
 
-/// Events of one tenant that have just got their sequence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct News {
-    pub tenant: TenantId,
-    /// The last sequence.
-    pub last: i64,
-    /// The last events in order, without a gap; empty when they are too much for a message.
-    pub events: Vec<Arc<Stamped>>,
+/// Events that wait for one listener at most. More would only hide for longer that it does not keep up.
+pub const QUEUE: usize = 256;
+/// Events that are read from PostgreSQL at once.
+const PAGE: i64 = 500;
+
+/// The listeners of this process. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Live(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    client: Client,
+    channel: String,
+    /// Those that somebody listens to.
+    streams: Mutex<HashMap<TenantId, Arc<Stream>>>,
+    next_listener: AtomicU64,
+    /// Runs from the first listener on.
+    feed: OnceLock<AbortOnDropHandle<()>>,
 }
 
-/// The channel of all news.
-pub fn channel(prefix: &str) -> String {
-    format!("{prefix}:events")
+/// The stream of one tenant.
+struct Stream {
+    tenant: TenantId,
+    state: Mutex<State>,
+    /// Held by who reads what is missing: once is enough.
+    reading: tokio::sync::Mutex<()>,
 }
 
-/// What is published for the events of one tenant, which are in order.
-pub fn encode(tenant: TenantId, events: &[Stamped]) -> Vec<u8> {
-    let last = events.last().map_or(0, |event| event.sequence);
-    let encode = |events| serde_json::to_vec(&News { tenant, last, events }).expect("events are plain data");
-    let whole = encode(events.iter().cloned().map(Arc::new).collect());
-    if whole.len() <= MAX_BYTES { whole } else { encode(Vec::new()) }
+#[derive(Default)]
+struct State {
+    /// The last sequence that was passed on; unknown until it was first read.
+    position: Option<i64>,
+    listeners: BTreeMap<u64, Listener>,
 }
 
-pub fn decode(message: &[u8]) -> Result<News, serde_json::Error> {
-    serde_json::from_slice(message)
+struct Listener {
+    filter: Filter,
+    queue: mpsc::Sender<Arc<Stamped>>,
+    /// Set when it is let go because it did not keep up.
+    dropped: Arc<AtomicBool>,
+}
+
+/// An event that does not come next was told of: some are missing.
+struct Missing;
+
+impl Live {
+    /// Connects when somebody listens.
+    pub fn new(db: Db, config: &RedisConfig) -> Result<Self> {
+        Ok(Self(Arc::new(Inner {
+            db,
+            client: Client::open(config.url.as_str())?,
+            channel: channel(&config.prefix),
+            streams: Mutex::default(),
+            next_listener: AtomicU64::new(0),
+            feed: OnceLock::new(),
+        })))
+    }
+
+    /// Listens to the events of a tenant: those after a sequence, or those from now on.
+    pub async fn subscribe(&self, tenant: TenantId, filter: Filter, after: Option<i64>) -> Result<Subscription> {
+        self.0.feed.get_or_init(|| AbortOnDropHandle::new(tokio::spawn(feed::follow(Arc::downgrade(&self.0)))));
+        Subscription::begin(self.clone(), tenant, filter, after).await
+    }
+
+    /// The bounds of a tenant's stream.
+    pub async fn bounds(&self, tenant: TenantId) -> Result<Bounds> {
+        let snapshot = self.0.db.snapshot(tenant);
+        let bounds = snapshot.read(async |conn| history::bounds(conn, tenant).await).await?;
+        snapshot.finish().await;
+        Ok(bounds)
+    }
+
+    /// Adds a listener, and says after which sequence it hears everything.
+    async fn join(&self, tenant: TenantId, filter: Filter) -> Result<(Joined, i64)> {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let dropped = Arc::new(AtomicBool::new(false));
+        let id = self.0.next_listener.fetch_add(1, Ordering::Relaxed);
+        let listener = Listener { filter, queue: sender, dropped: dropped.clone() };
+        let stream = {
+            let mut streams = self.0.streams();
+            let stream = streams.entry(tenant).or_insert_with(|| Stream::new(tenant)).clone();
+            // Before the map is given back: a stream without listeners is forgotten.
+            stream.state().listeners.insert(id, listener);
+            stream
+        };
+        // From here on its drop takes the listener away again.
+        let joined = Joined { live: self.clone(), tenant, id, queue, dropped };
+        let position = stream.position(&self.0.db).await?;
+        Ok((joined, position))
+    }
+}
+
+impl Inner {
+    fn streams(&self) -> MutexGuard<'_, HashMap<TenantId, Arc<Stream>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stream {
+    fn new(tenant: TenantId) -> Arc<Self> {
+        Arc::new(Self { tenant, state: Mutex::default(), reading: tokio::sync::Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last sequence that was passed on. A stream that is new begins where it ends in PostgreSQL.
+    async fn position(&self, db: &Db) -> Result<i64> {
+        let known = self.state().position;
+        if let Some(position) = known {
+            return Ok(position);
+        }
+        let _reading = self.reading.lock().await;
+        let known = self.state().position;
+        if let Some(position) = known {
+            return Ok(position);
+        }
+        let snapshot = db.snapshot(self.tenant);
+        let bounds = snapshot.read(async |conn| history::bounds(conn, self.tenant).await).await?;
+        snapshot.finish().await;
+        self.state().position = Some(bounds.last);
+        Ok(bounds.last)
+    }
+
+    /// Passes on those of these events that come next.
+    fn pass_on(&self, events: &[Arc<Stamped>]) -> Result<(), Missing> {
+        let mut state = self.state();
+        let Some(mut position) = state.position else { return Ok(()) };
+        for event in events {
+            if event.sequence <= position {
+                continue;
+            }
+            if event.sequence != position + 1 {
+                return Err(Missing);
+            }
+            position = event.sequence;
+            state.position = Some(position);
+            state.listeners.retain(|_, listener| listener.offer(event));
+        }
+        Ok(())
+    }
+
+    /// Reads what is missing up to this sequence from PostgreSQL, and passes it on.
+    async fn catch_up(&self, db: &Db, last: i64) -> Result<()> {
+        let _reading = self.reading.lock().await;
+        loop {
+            let position = self.state().position;
+            // Unknown, or another has read it meanwhile.
+            let Some(position) = position.filter(|position| *position < last) else { return Ok(()) };
+            let events = read(db, self.tenant, position, PAGE).await?;
+            let full = events.len() as i64 == PAGE;
+            if self.pass_on(&events).is_err() {
+                // Removed before they were passed on: nobody here can be told of them any more.
+                let mut state = self.state();
+                std::mem::take(&mut state.listeners).into_values().for_each(|listener| listener.let_go());
+                state.position = events.last().map(|event| event.sequence);
+            }
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Listener {
+    /// Gives it an event that it wants. `false` when it is not to get any more.
+    fn offer(&self, event: &Arc<Stamped>) -> bool {
+        if !self.filter.wants(event) {
+            return true;
+        }
+        match self.queue.try_send(event.clone()) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.let_go();
+                false
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+
+    /// Once it has taken what is in its queue, it is told.
+    fn let_go(&self) {
+        self.dropped.store(true, Ordering::Release);
+    }
+}
+
+/// A listener's end of its queue. Dropped, it listens no more.
+struct Joined {
+    live: Live,
+    tenant: TenantId,
+    id: u64,
+    queue: mpsc::Receiver<Arc<Stamped>>,
+    dropped: Arc<AtomicBool>,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        let mut streams = self.live.0.streams();
+        let Some(stream) = streams.get(&self.tenant) else { return };
+        let mut state = stream.state();
+        state.listeners.remove(&self.id);
+        let alone = state.listeners.is_empty();
+        drop(state);
+        if alone {
+            streams.remove(&self.tenant);
+        }
+    }
+}
+
+/// Events of a tenant after a sequence.
+async fn read(db: &Db, tenant: TenantId, after: i64, limit: i64) -> Result<Vec<Arc<Stamped>>> {
+    let snapshot = db.snapshot(tenant);
+    let events = snapshot.read(async |conn| history::after(conn, tenant, after, limit).await).await?;
+    snapshot.finish().await;
+    Ok(events.into_iter().map(Arc::new).collect())
 }

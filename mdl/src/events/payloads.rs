@@ -231,6 +231,100 @@ impl Payload for ImportPayload {
     }
 }
 
+/// An API key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiKeyPayload {
+    pub id: Uuid,
+    pub name: String,
+    pub hint: String,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub user_id: Uuid,
+}
+
+impl Payload for ApiKeyPayload {
+    const NAME: &'static str = "ApiKeyPayload";
+    const FIELDS: &'static [(&'static str, &'static str)] = &[
+        ("id", "UUID of the key"),
+        ("name", "What whoever made it called it"),
+        ("hint", "Its last four characters"),
+        ("expiresAt", "When it stops working, in RFC 3339"),
+        ("userId", "UUID of the user that it acts for"),
+    ];
+
+    fn example() -> Self {
+        Self {
+            id: Uuid::from_u128(0x0199_7d2a_5f00_7000_8000_0000_0000_0006),
+            name: "nightly export".to_owned(),
+            hint: "x7Qa".to_owned(),
+            expires_at: DateTime::from_timestamp(1_798_761_600, 0),
+            user_id: Uuid::from_u128(0x0199_7d2a_5f00_7000_8000_0000_0000_0007),
+        }
+    }
+}
+
+/// Something about a backup, for those who operate the deployment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupPayload {
+    pub id: Option<Uuid>,
+    pub place: Option<String>,
+    pub stored_bytes: Option<u64>,
+    pub rows: Option<u64>,
+    pub files: Option<u64>,
+    pub deviation: Option<f64>,
+    pub verified_at: Option<DateTime<Utc>>,
+    pub error: Option<String>,
+}
+
+impl Payload for BackupPayload {
+    const NAME: &'static str = "BackupPayload";
+    const FIELDS: &'static [(&'static str, &'static str)] = &[
+        ("id", "UUID of the backup; null when it is about there being none"),
+        ("place", "Address of the directory or bucket, if it is about one"),
+        ("storedBytes", "Size of the database's dump as it is stored"),
+        ("rows", "Rows of all tables in it"),
+        ("files", "Uploaded files in it"),
+        ("deviation", "By what share it is larger (or, negative, smaller) than the average of those before"),
+        ("verifiedAt", "When it was last restored on trial and found to be the same"),
+        ("error", "What went wrong; null when nothing did"),
+    ];
+
+    fn example() -> Self {
+        Self {
+            id: Some(Uuid::from_u128(0x0199_7d2a_5f00_7000_8000_0000_0000_0008)),
+            place: Some("s3://backups/mdl".to_owned()),
+            stored_bytes: Some(104_857_600),
+            rows: Some(1_250_000),
+            files: Some(310),
+            deviation: Some(0.02),
+            verified_at: DateTime::from_timestamp(1_763_697_600, 0),
+            error: None,
+        }
+    }
+}
+
+/// A company whose data was brought back from a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantPayload {
+    pub id: Uuid,
+    pub backup: Uuid,
+}
+
+impl Payload for TenantPayload {
+    const NAME: &'static str = "TenantPayload";
+    const FIELDS: &'static [(&'static str, &'static str)] =
+        &[("id", "UUID of the tenant"), ("backup", "UUID of the backup whose rows it has now")];
+
+    fn example() -> Self {
+        Self {
+            id: Uuid::from_u128(0x0199_7d2a_5f00_7000_8000_0000_0000_0009),
+            backup: Uuid::from_u128(0x0199_7d2a_5f00_7000_8000_0000_0000_0008),
+        }
+    }
+}
+
 /// A webhook endpoint that was given up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -254,7 +348,7 @@ impl Payload for WebhookPayload {
 
     fn example() -> Self {
         Self {
-            id: Uuid::from_u128(0x0199_7d2a_5f00_7000_8000_0000_0000_0006),
+            id: Uuid::from_u128(0x0199_7d2a_5f00_7000_8000_0000_0000_000a),
             description: "Data platform".to_owned(),
             reason: "failing".to_owned(),
             failing_since: DateTime::from_timestamp(1_795_000_000, 0),

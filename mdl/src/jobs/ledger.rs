@@ -1,4 +1,4 @@
-//! What the relay and the workers write to the ledger. Every statement here serves all tenants, and so runs in a
+//! What the workers write to the ledger. Every statement here serves all tenants, and so runs in a
 //! transaction of [`crate::db::Db::dispatch`]; only [`hold`] is for a handler's own transaction.
 //!
 //! Rows are always locked in the order of their ids or not waited for at all, so that these statements cannot block each
@@ -6,33 +6,21 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Double, Int2, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
+use diesel::sql_types::{Array, BigInt, Double, Integer, Jsonb, Nullable, Text, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 
 use super::{CHANNEL, JobState};
 use crate::error::Result;
-use crate::ids::{JobId, TenantId};
+use crate::ids::{BatchId, JobId, TenantId};
 
 /// Most characters of an error that the ledger keeps.
 const LONGEST_ERROR: usize = 4_000;
 
 /// Rows that one statement rescues; the next round takes the next ones.
 const RESCUE_BATCH: i64 = 1_000;
-
-/// A job whose id belongs into Redis.
-#[derive(Debug, Clone, QueryableByName)]
-pub struct Due {
-    #[diesel(sql_type = Uuid)]
-    pub id: JobId,
-    #[diesel(sql_type = Int2)]
-    pub priority: i16,
-    #[diesel(sql_type = Timestamptz)]
-    pub run_at: DateTime<Utc>,
-}
 
 /// A job that a worker has taken.
 #[derive(Debug, Clone, QueryableByName)]
@@ -87,6 +75,10 @@ pub enum Outcome {
     Cancelled,
     /// Handed back unfinished by a worker that stops; the attempt does not count.
     Returned,
+    /// Not yet possible, by what the handler found: to be done later, and the attempt does not count.
+    Snoozed {
+        run_in: Duration,
+    },
 }
 
 /// The end of one attempt; written only if the lease still has this token.
@@ -95,6 +87,16 @@ pub struct End {
     pub id: JobId,
     pub lease_token: i64,
     pub outcome: Outcome,
+}
+
+/// How far a job has come, in units of its own: rows, bytes, receivers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    pub done: i64,
+    /// `None` when it is not known how much there is to do.
+    pub total: Option<i64>,
+    /// What it is doing, in a few words.
+    pub message: Option<String>,
 }
 
 /// What became of a job by [`finish`] or [`rescue`].
@@ -112,62 +114,8 @@ pub struct Settled {
     pub lease_token: i64,
     #[diesel(sql_type = Nullable<Text>)]
     pub last_error: Option<String>,
-}
-
-/// Moves due jobs of a queue from `waiting` to `dispatched`, greatest priority first, then oldest, so that at most `window`
-/// are dispatched. Several relays at once share the rows between them, and may then pass the window a little.
-pub async fn dispatch(mut conn: &AsyncPgConnection, queue: &str, window: u32) -> Result<Vec<Due>> {
-    let rows = sql_query(
-        "UPDATE jobs SET state = 'dispatched', dispatched_at = now()
-         FROM (SELECT id FROM jobs
-               WHERE queue = $1 AND state = 'waiting' AND run_at <= now()
-               ORDER BY priority DESC, run_at
-               LIMIT greatest($2 - (SELECT count(*) FROM jobs WHERE queue = $1 AND state = 'dispatched'), 0)
-               FOR UPDATE SKIP LOCKED) AS due
-         WHERE jobs.id = due.id
-         RETURNING jobs.id, jobs.priority, jobs.run_at",
-    )
-    .bind::<Text, _>(queue)
-    .bind::<BigInt, _>(i64::from(window))
-    .load(&mut conn)
-    .await?;
-    Ok(rows)
-}
-
-/// How long until the next waiting job of these queues is due, if that is sooner than `within`. Zero when some are due that
-/// [`dispatch`] did not move, because there was no room or because another relay was moving them.
-pub async fn next_due(mut conn: &AsyncPgConnection, queues: &[&str], within: Duration) -> Result<Option<Duration>> {
-    #[derive(QueryableByName)]
-    struct Next {
-        #[diesel(sql_type = Nullable<Double>)]
-        seconds: Option<f64>,
-    }
-    // Asked for in this order because a long backlog answers the first question at its first row.
-    let next: Next = sql_query(
-        "SELECT CASE WHEN EXISTS (SELECT FROM jobs WHERE queue = ANY($1) AND state = 'waiting' AND run_at <= now()) THEN 0.0
-             ELSE (SELECT extract(epoch FROM min(run_at) - now())::float8 FROM jobs
-                   WHERE queue = ANY($1) AND state = 'waiting' AND run_at < now() + $2 * interval '1 second') END AS seconds",
-    )
-    .bind::<Array<Text>, _>(queues)
-    .bind::<Double, _>(within.as_secs_f64())
-    .get_result(&mut conn)
-    .await?;
-    Ok(next.seconds.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))
-}
-
-/// Jobs of a queue that were dispatched longer than `age` ago and that nobody has claimed: what Redis should still know.
-pub async fn dispatched(mut conn: &AsyncPgConnection, queue: &str, age: Duration, limit: u32) -> Result<Vec<Due>> {
-    let rows = sql_query(
-        "SELECT id, priority, run_at FROM jobs
-         WHERE queue = $1 AND state = 'dispatched' AND dispatched_at <= now() - $2 * interval '1 second'
-         ORDER BY priority DESC, run_at LIMIT $3",
-    )
-    .bind::<Text, _>(queue)
-    .bind::<Double, _>(age.as_secs_f64())
-    .bind::<BigInt, _>(i64::from(limit))
-    .load(&mut conn)
-    .await?;
-    Ok(rows)
+    #[diesel(sql_type = Nullable<Uuid>)]
+    pub batch_id: Option<BatchId>,
 }
 
 /// Takes those of these jobs that are still dispatched, as `worker`, for the time of a lease.
@@ -209,9 +157,10 @@ pub async fn claim_next(
 fn claim_statement(condition: &str, limit: &str) -> String {
     format!(
         "UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_token = lease_token + 1,
-             lease_until = now() + $3 * interval '1 second', worker = $2, started_at = now()
+             lease_until = now() + $3 * interval '1 second', worker = $2, started_at = now(),
+             progress_done = NULL, progress_total = NULL, progress_message = NULL
          FROM (SELECT id FROM jobs WHERE queue = $1 AND state = 'dispatched' {condition}
-               ORDER BY priority DESC, run_at {limit} FOR UPDATE SKIP LOCKED) AS free
+               ORDER BY priority DESC, turn, id {limit} FOR UPDATE SKIP LOCKED) AS free
          WHERE jobs.id = free.id
          RETURNING jobs.tenant_id, jobs.id, kind, payload, attempt, max_attempts, lease_token, trace_context,
              greatest(extract(epoch FROM now() - run_at), 0)::float8 AS waited_seconds"
@@ -252,6 +201,7 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
             Outcome::Dead { error } => ("dead", Some(storable(error)), 0.0),
             Outcome::Cancelled => ("cancelled", None, 0.0),
             Outcome::Returned => ("returned", None, 0.0),
+            Outcome::Snoozed { run_in } => ("snoozed", None, run_in.as_secs_f64()),
         };
         ids.push(end.id);
         tokens.push(end.lease_token);
@@ -260,21 +210,29 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
         delays.push(delay);
     }
     let settled: Vec<Settled> = sql_query(
-        "UPDATE jobs SET state = decided.state, lease_until = NULL,
-             attempt = attempt - CASE WHEN decided.outcome = 'returned' THEN 1 ELSE 0 END,
+        "WITH decided AS (
+             SELECT jobs.tenant_id, jobs.id, token, attempt, worker, started_at, outcome, error, delay,
+                 CASE WHEN outcome = 'succeeded' THEN 'succeeded'
+                      WHEN outcome = 'cancelled' OR cancel_requested_at IS NOT NULL THEN 'cancelled'
+                      WHEN outcome = 'dead' OR outcome = 'failed' AND attempt >= max_attempts THEN 'dead'
+                      ELSE 'waiting' END AS state
+             FROM jobs JOIN unnest($1, $2, $3, $4, $5) AS ended (id, token, outcome, error, delay)
+                 ON jobs.id = ended.id AND jobs.lease_token = ended.token
+             WHERE jobs.state = 'running' ORDER BY jobs.id FOR UPDATE OF jobs
+         ), noted AS (
+             INSERT INTO job_attempts (tenant_id, job_id, lease_token, number, worker, started_at, outcome, error)
+             SELECT tenant_id, id, token, attempt, worker, started_at,
+                 CASE WHEN outcome = 'failed' AND state <> 'waiting' THEN state ELSE outcome END, error
+             FROM decided WHERE outcome NOT IN ('succeeded', 'snoozed')
+         )
+         UPDATE jobs SET state = decided.state, lease_until = NULL,
+             attempt = jobs.attempt - CASE WHEN decided.outcome IN ('returned', 'snoozed') THEN 1 ELSE 0 END,
              run_at = CASE WHEN decided.state = 'waiting' THEN now() + decided.delay * interval '1 second' ELSE run_at END,
              last_error = coalesce(decided.error, last_error),
              finished_at = CASE WHEN decided.state <> 'waiting' THEN now() END
-         FROM (SELECT jobs.id, outcome, error, delay,
-                   CASE WHEN outcome = 'succeeded' THEN 'succeeded'
-                        WHEN outcome = 'cancelled' OR cancel_requested_at IS NOT NULL THEN 'cancelled'
-                        WHEN outcome = 'dead' OR outcome = 'failed' AND attempt >= max_attempts THEN 'dead'
-                        ELSE 'waiting' END AS state
-               FROM jobs JOIN unnest($1, $2, $3, $4, $5) AS ended (id, token, outcome, error, delay)
-                   ON jobs.id = ended.id AND jobs.lease_token = ended.token
-               WHERE jobs.state = 'running' ORDER BY jobs.id FOR UPDATE OF jobs) AS decided
+         FROM decided
          WHERE jobs.id = decided.id
-         RETURNING jobs.id, queue, kind, jobs.state, lease_token, last_error",
+         RETURNING jobs.id, queue, kind, jobs.state, lease_token, last_error, batch_id",
     )
     .bind::<Array<Uuid>, _>(ids)
     .bind::<Array<BigInt>, _>(tokens)
@@ -293,17 +251,25 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
 /// Takes jobs back whose lease has ended: their worker died, hangs, or cannot reach us.
 pub async fn rescue(mut conn: &AsyncPgConnection) -> Result<Vec<Settled>> {
     let rows = sql_query(
-        "UPDATE jobs SET state = decided.state, lease_until = NULL,
+        "WITH decided AS (
+             SELECT tenant_id, id, lease_token, attempt, worker, started_at,
+                 format('Worker %s gave no sign of life during attempt %s of %s', worker, attempt, max_attempts) AS error,
+                 CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
+                      WHEN attempt >= max_attempts THEN 'dead'
+                      ELSE 'waiting' END AS state
+             FROM jobs WHERE state = 'running' AND lease_until < now()
+             ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+         ), noted AS (
+             INSERT INTO job_attempts (tenant_id, job_id, lease_token, number, worker, started_at, outcome, error)
+             SELECT tenant_id, id, lease_token, attempt, worker, started_at, 'lost', error FROM decided
+         )
+         UPDATE jobs SET state = decided.state, lease_until = NULL,
              run_at = CASE WHEN decided.state = 'waiting' THEN now() ELSE run_at END,
-             last_error = format('Worker %s gave no sign of life during attempt %s of %s', worker, attempt, max_attempts),
+             last_error = decided.error,
              finished_at = CASE WHEN decided.state <> 'waiting' THEN now() END
-         FROM (SELECT id, CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
-                               WHEN attempt >= max_attempts THEN 'dead'
-                               ELSE 'waiting' END AS state
-               FROM jobs WHERE state = 'running' AND lease_until < now()
-               ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) AS decided
+         FROM decided
          WHERE jobs.id = decided.id
-         RETURNING jobs.id, queue, kind, jobs.state, lease_token, last_error",
+         RETURNING jobs.id, queue, kind, jobs.state, jobs.lease_token, last_error, batch_id",
     )
     .bind::<BigInt, _>(RESCUE_BATCH)
     .load(&mut conn)
@@ -324,6 +290,28 @@ pub async fn hold(mut conn: &AsyncPgConnection, tenant: TenantId, id: JobId, lea
         .await
         .optional()?;
     Ok(found.is_some())
+}
+
+/// Says how far a running job has come, in a transaction of its own. Void when the attempt no longer owns its job.
+pub async fn report_progress(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    (id, lease_token): (JobId, i64),
+    progress: &Progress,
+) -> Result<()> {
+    use crate::schema::jobs;
+    let held = jobs::table
+        .filter(jobs::tenant_id.eq(tenant).and(jobs::id.eq(id)))
+        .filter(jobs::lease_token.eq(lease_token).and(jobs::state.eq(JobState::Running)));
+    diesel::update(held)
+        .set((
+            jobs::progress_done.eq(progress.done),
+            jobs::progress_total.eq(progress.total),
+            jobs::progress_message.eq(progress.message.as_deref().map(storable)),
+        ))
+        .execute(&mut conn)
+        .await?;
+    Ok(())
 }
 
 /// An error as PostgreSQL can store it: without the NUL character, and not endless.

@@ -125,6 +125,15 @@ pub async fn forget_old(mut conn: &AsyncPgConnection, tenant: TenantId, user: Us
     Ok(())
 }
 
+/// Deletes the sessions of everybody that ended long ago, with their refresh tokens.
+pub async fn delete_ended(mut conn: &AsyncPgConnection, tenant: TenantId) -> Result<usize> {
+    Ok(diesel::delete(sessions::table)
+        .filter(sessions::tenant_id.eq(tenant))
+        .filter(sql::<Bool>("least(expires_at, revoked_at) < now() - interval '30 days'"))
+        .execute(&mut conn)
+        .await?)
+}
+
 /// The role of a session's user now, if the session lasts and they are an active member.
 pub async fn role_of(mut conn: &AsyncPgConnection, tenant: TenantId, session: SessionId, user: UserId) -> Result<Option<Role>> {
     let query = sessions::table
@@ -139,4 +148,19 @@ pub async fn role_of(mut conn: &AsyncPgConnection, tenant: TenantId, session: Se
         .filter(memberships::suspended_at.is_null())
         .select(memberships::role);
     Ok(query.first(&mut conn).await.optional()?)
+}
+
+/// The role of each of these sessions' users now, of those that [`role_of`] would find one for.
+pub async fn roles_of(mut conn: &AsyncPgConnection, tenant: TenantId, sessions: &[SessionId]) -> Result<Vec<(SessionId, Role)>> {
+    let query = sessions::table
+        .inner_join(
+            memberships::table.on(memberships::tenant_id.eq(sessions::tenant_id).and(memberships::user_id.eq(sessions::user_id))),
+        )
+        .filter(sessions::tenant_id.eq(tenant))
+        .filter(sessions::id.eq_any(sessions))
+        .filter(sessions::revoked_at.is_null())
+        .filter(sessions::expires_at.gt(now))
+        .filter(memberships::suspended_at.is_null())
+        .select((sessions::id, memberships::role));
+    Ok(query.load(&mut conn).await?)
 }

@@ -29,7 +29,7 @@ struct Tenant {
     own: [Option<Own>; Entity::ALL.len()],
     /// Counts how often the tokens were forgotten: what was asked before is not to be believed after.
     epoch: u64,
-    /// Counts whatever happened, for slices of time.
+    /// Counts whatever may have changed what is known.
     changes: u64,
 }
 
@@ -108,6 +108,8 @@ impl Local {
     pub fn loaded(&mut self, tenant: TenantId, epoch: u64, known: Known) -> bool {
         let Some(tenant) = self.tenants.get_mut(&tenant).filter(|tenant| tenant.epoch == epoch) else { return false };
         tenant.server = known.server;
+        // What was read may be of changes that were not heard of yet.
+        tenant.changes += 1;
         for (entity, token) in known.tokens.tokens {
             // What was heard meanwhile may be newer.
             tenant.tokens[entity as usize].get_or_insert(token);
@@ -122,6 +124,16 @@ impl Local {
     /// The subscription broke, or begins: nothing that was known before can be believed.
     pub fn forget_all(&mut self) {
         self.tenants.values_mut().for_each(Tenant::forget);
+    }
+
+    /// How often something has happened to a tenant; `None` when nobody has asked yet, so that what is heard is not counted.
+    pub fn changes(&self, tenant: TenantId) -> Option<u64> {
+        self.tenants.get(&tenant).map(|tenant| tenant.changes)
+    }
+
+    /// From here on, what is heard of a tenant is counted.
+    pub fn begin_counting(&mut self, tenant: TenantId) -> u64 {
+        self.tenants.entry(tenant).or_default().changes
     }
 
     /// `None` while the tokens of the tenant are not known.
@@ -261,6 +273,31 @@ mod tests {
         bench.local.forget_all();
         bench.load();
         assert_ne!(bench.stamp(), before);
+    }
+
+    #[test]
+    fn whatever_makes_a_stamp_another_is_counted() {
+        let mut bench = Bench::new();
+        let (mut stamps, mut changes) = (Vec::new(), Vec::new());
+        let mine = Change::of(METRICS);
+        for step in 0..5 {
+            match step {
+                1 => bench.local.wrote(bench.tenant, &mine),
+                2 => bench.local.heard(bench.tenant, &mine),
+                3 => bench.local.heard(bench.tenant, &Change::of(METRICS)),
+                4 => {
+                    bench.local.forget_all();
+                    bench.redis.tokens = Change::of(Entities::ALL);
+                    bench.load();
+                }
+                _ => {}
+            }
+            stamps.push(bench.stamp().bytes);
+            changes.push(bench.local.changes(bench.tenant).unwrap());
+        }
+        assert!(stamps.windows(2).all(|pair| pair[0] != pair[1]));
+        assert!(changes.windows(2).all(|pair| pair[0] < pair[1]), "{changes:?}");
+        assert_eq!(bench.local.changes(TenantId::new()), None);
     }
 
     #[test]

@@ -112,10 +112,41 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("ImportChangeConnection", NEVER),
     ("ImportChangeEdge", NEVER),
     ("ImportFieldChange", NEVER),
+<<<<<<< HEAD
+    // Made without a read.
+    ("EventType", NEVER),
+    ("EventTypeField", NEVER),
+=======
+    // Neither do queues stand still.
+    ("Queue", NEVER),
+    ("Job", NEVER),
+    ("JobConnection", NEVER),
+    ("JobEdge", NEVER),
+    ("JobProgress", NEVER),
+    ("JobAttempt", NEVER),
+    ("Worker", NEVER),
+    ("Schedule", NEVER),
+    ("ScheduleRun", NEVER),
+    // The same for everybody until the next release.
+    ("EventType", Rule::NOTHING),
+    ("EventTypeField", Rule::NOTHING),
+>>>>>>> main
     // They count their uses.
     ("PublishedDocument", NEVER),
     ("PublishedDocumentConnection", NEVER),
     ("PublishedDocumentEdge", NEVER),
+    // Whoever looks at a backup wants to see it move.
+    ("Backup", NEVER),
+    ("BackupConnection", NEVER),
+    ("BackupEdge", NEVER),
+    ("RestoreDrill", NEVER),
+    ("RestoreDrillConnection", NEVER),
+    ("RestoreDrillEdge", NEVER),
+    // What moves by itself.
+    ("PerformanceStats", NEVER),
+    ("OperationPerformance", NEVER),
+    ("SlowRead", NEVER),
+    ("PoolUse", NEVER),
     // They move while one looks.
     ("WebhookEndpoint", NEVER),
     ("WebhookEndpointConnection", NEVER),
@@ -151,8 +182,23 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Query", "me", NEVER),
     ("Query", "apiKeys", NEVER),
     ("Query", "documents", NEVER),
+    ("Query", "backups", NEVER),
+    ("Query", "restoreDrills", NEVER),
+    ("Query", "performanceStats", NEVER),
     ("Query", "import", NEVER),
     ("Query", "imports", NEVER),
+<<<<<<< HEAD
+    ("Query", "eventTypes", NEVER),
+=======
+    ("Query", "queues", NEVER),
+    ("Query", "jobs", NEVER),
+    ("Query", "job", NEVER),
+    ("Query", "workers", NEVER),
+    ("Query", "schedules", NEVER),
+    ("Query", "eventTypes", Rule::NOTHING),
+>>>>>>> main
+    // Moves with every event.
+    ("Query", "eventCursor", NEVER),
     ("Query", "webhookEndpoint", NEVER),
     ("Query", "webhookEndpoints", NEVER),
     ("Query", "webhookDelivery", NEVER),

@@ -1,0 +1,123 @@
+//! Event streams: the distinct connections mode of the protocol of npm's graphql-sse. Each operation is one response, whose events
+//! are `next` and `complete`. The id of an event is its cursor, so a client that comes back with `Last-Event-ID` goes on there.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use mdl::{Error, instruments};
+use metrics::counter;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Frame, operate};
+use crate::http::Server;
+use crate::http::graphql::{Caller, in_time};
+use crate::http::parse::Asked;
+use crate::http::refusal::{Refusal, errors_json};
+use crate::live::LiveConnection;
+
+const TRANSPORT: &str = "sse";
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Longest cursor that is looked at, in bytes.
+const MAX_CURSOR: usize = 200;
+
+/// Whether the caller accepts an event stream, and says so by name.
+pub fn is_wanted(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut ranges = values.flat_map(|value| value.split(','));
+    ranges.any(|range| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("text/event-stream")))
+}
+
+/// Answers an operation as an event stream.
+pub async fn respond(server: Arc<Server>, parts: Parts, asked: Asked, may_write: bool) -> Result<Response, Refusal> {
+    let authenticated = in_time(&server, server.auth.authenticate_live(&parts.headers)).await?;
+    let authenticated = authenticated.ok_or_else(|| {
+        Refusal::from_error(Error::Unauthenticated("Sign in, or send an API key: an event stream needs a credential"))
+    })?;
+    let connection = server.live.open(&authenticated.actor, TRANSPORT).map_err(Refusal::from_error)?;
+    let resume_after = match parts.headers.get(LAST_EVENT_ID).map(HeaderValue::to_str) {
+        None => None,
+        Some(Ok(cursor)) if cursor.len() <= MAX_CURSOR => Some(cursor.to_owned()).filter(|cursor| !cursor.is_empty()),
+        Some(_) => return Err(Refusal::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", "Last-Event-ID is no cursor")),
+    };
+    let expires = authenticated.time_left().map(|left| Instant::now() + left);
+    let caller = Arc::new(Caller::known(&server, &parts, Some(authenticated.actor)));
+    let streaming = Streaming {
+        frames: operate(server.clone(), caller, asked, may_write, resume_after),
+        connection,
+        expires,
+        stop: server.live.stop().clone(),
+    };
+    let pause = Duration::from_secs(server.app.config.live.ping_seconds);
+    let mut response = Sse::new(streaming.events()).keep_alive(KeepAlive::new().interval(pause)).into_response();
+    // For nginx, which would keep events until it has many.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+struct Streaming {
+    frames: BoxStream<'static, Frame>,
+    connection: LiveConnection,
+    expires: Option<Instant>,
+    stop: CancellationToken,
+}
+
+impl Streaming {
+    fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        let steps = stream::unfold(Some(self), |streaming| async {
+            let mut streaming = streaming?;
+            let (events, goes_on) = streaming.step().await;
+            Some((stream::iter(events.into_iter().map(Ok)), goes_on.then_some(streaming)))
+        });
+        steps.flatten()
+    }
+
+    /// The next events, and whether there may be more.
+    async fn step(&mut self) -> (Vec<Event>, bool) {
+        let expired = async {
+            match self.expires {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            frame = self.frames.next() => match frame {
+                Some(Frame::Next { body, cursor }) => {
+                    counter!(instruments::LIVE_EVENTS, "transport" => TRANSPORT).increment(1);
+                    let event = Event::default().event("next").data(body);
+                    (vec![match cursor {
+                        Some(cursor) => event.id(cursor),
+                        None => event,
+                    }], true)
+                }
+                Some(Frame::Error(errors)) => (vec![next(&errors_json(&errors)), complete()], false),
+                Some(Frame::Complete) | None => (vec![complete()], false),
+            },
+            reason = self.connection.changed() => (refused(reason), false),
+            () = expired => (refused("The access token has expired"), false),
+            // Without an end that a client would take for the operation's: it connects again, elsewhere.
+            () = self.stop.cancelled() => (Vec::new(), false),
+        }
+    }
+}
+
+fn next(body: &str) -> Event {
+    Event::default().event("next").data(body)
+}
+
+fn complete() -> Event {
+    // Without data, browsers pass over an event.
+    Event::default().event("complete").data("")
+}
+
+/// Why the stream ends before its operation does.
+fn refused(reason: &'static str) -> Vec<Event> {
+    let refusal = Refusal::from_error(Error::Unauthenticated(reason));
+    vec![next(&refusal.to_json()), complete()]
+}

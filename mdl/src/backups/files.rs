@@ -1,0 +1,200 @@
+//! The uploaded files: each content is sealed and stored once, under the SHA-256 of what it is, and listed by each backup that has it.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use futures::StreamExt;
+use tracing::info;
+
+use super::make::newest;
+use super::manifest::{FileEntry, Files, Manifest};
+use super::progress::{Phase, Progress};
+use super::seal::{Digest, Identities, Opened, Sealed, Sealer, Tally};
+use super::vault::{self, Vault};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::ids::BackupId;
+use crate::instruments;
+use crate::storage::StoredFile;
+
+/// Stores what the vault does not have yet, and the list of all.
+///
+/// Called after the snapshot of the database is taken: a file is stored before the row that names it is committed, so none is missed.
+pub async fn store(app: &App, id: BackupId, vault: &Vault, recipients: &[String], progress: &Progress) -> Result<Files> {
+    let start = Instant::now();
+    let found = app.storage.list().await?;
+    progress.begin(Phase::StoringFiles, Some(found.iter().map(|file| file.bytes).sum()));
+    let mut known = Known::load(vault, recipients).await?;
+    let mut entries = Vec::with_capacity(found.len());
+    for file in found {
+        let entry = match known.unchanged(&file) {
+            Some(entry) => Some(entry),
+            None => known.store(app, vault, &file, recipients).await?,
+        };
+        progress.advance(file.bytes);
+        entries.extend(entry);
+    }
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    let content = bytes::Bytes::from(serde_json::to_vec(&entries)?);
+    let mut tally = Tally::default();
+    tally.add(&content);
+    let list = Sealed { key: vault::key(id, "files.json"), plain: tally.digest(), stored: tally.digest() };
+    vault.put(&list.key, content).await?;
+    metrics::histogram!(instruments::BACKUP_SECONDS, "part" => "files").record(start.elapsed().as_secs_f64());
+    Ok(Files { count: entries.len() as u64, bytes: entries.iter().map(|entry| entry.object.plain.bytes).sum(), list })
+}
+
+/// What the vault has already.
+struct Known {
+    /// The files of the newest backup, by their names in the file storage.
+    entries: HashMap<String, FileEntry>,
+    /// The objects that some backup lists or that were stored by this one, by their names in the vault.
+    objects: HashMap<String, Sealed>,
+    /// The names of all objects that are there.
+    there: HashSet<String>,
+}
+
+impl Known {
+    async fn load(vault: &Vault, recipients: &[String]) -> Result<Self> {
+        let there: HashSet<String> = vault.list("files").await?.into_iter().map(|(key, _)| key).collect();
+        let before = match newest(vault).await? {
+            Some(manifest) => manifest.file_entries(vault).await?,
+            None => Vec::new(),
+        };
+        // Sealed for others, or gone from the vault: to be stored again.
+        let before: Vec<_> =
+            before.into_iter().filter(|entry| entry.recipients == recipients && there.contains(&entry.object.key)).collect();
+        let objects = before.iter().map(|entry| (entry.object.key.clone(), entry.object.clone())).collect();
+        Ok(Self { entries: before.into_iter().map(|entry| (entry.key.clone(), entry)).collect(), objects, there })
+    }
+
+    fn unchanged(&self, file: &StoredFile) -> Option<FileEntry> {
+        let entry = self.entries.get(&file.key)?;
+        (entry.object.plain.bytes == file.bytes && entry.modified_at == file.modified_at).then(|| entry.clone())
+    }
+
+    /// Stores the content of a file unless it is there; nothing if the file has gone meanwhile.
+    async fn store(&mut self, app: &App, vault: &Vault, file: &StoredFile, recipients: &[String]) -> Result<Option<FileEntry>> {
+        let Some(plain) = hash(app, &file.key).await? else { return Ok(None) };
+        let key = object_key(&plain, recipients);
+        let object = match self.objects.get(&key) {
+            Some(object) => object.clone(),
+            None => {
+                let stored = if self.there.contains(&key) {
+                    // Older backups name it as it is: it must not be written anew.
+                    stored_digest(vault, &key).await?
+                } else {
+                    match upload(app, vault, &file.key, &key, recipients, &plain).await? {
+                        Some(stored) => stored,
+                        None => return Ok(None),
+                    }
+                };
+                Sealed { key: key.clone(), plain, stored }
+            }
+        };
+        self.objects.insert(key, object.clone());
+        Ok(Some(FileEntry { key: file.key.clone(), modified_at: file.modified_at, object, recipients: recipients.to_vec() }))
+    }
+}
+
+/// By content, and by who can read it: sealed for others it is another object.
+fn object_key(plain: &Digest, recipients: &[String]) -> String {
+    if recipients.is_empty() {
+        return format!("files/{}", plain.sha256);
+    }
+    let mut readers = Tally::default();
+    readers.add(recipients.join(",").as_bytes());
+    format!("files/{}-{}.age", plain.sha256, &readers.digest().sha256[..8])
+}
+
+async fn hash(app: &App, key: &str) -> Result<Option<Digest>> {
+    let mut content = match app.storage.get(key).await {
+        Ok(content) => content,
+        Err(Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut tally = Tally::default();
+    while let Some(piece) = content.next().await {
+        tally.add(&piece.map_err(|error| Error::unavailable("the file storage", error))?);
+    }
+    Ok(Some(tally.digest()))
+}
+
+async fn stored_digest(vault: &Vault, key: &str) -> Result<Digest> {
+    let mut content = vault.read(key).await?;
+    let mut tally = Tally::default();
+    while let Some(piece) = content.next().await {
+        tally.add(&piece.map_err(|error| Error::unavailable("the place of the backups", error))?);
+    }
+    Ok(tally.digest())
+}
+
+/// Nothing if the file is gone, or is no longer what was hashed.
+async fn upload(app: &App, vault: &Vault, from: &str, to: &str, recipients: &[String], plain: &Digest) -> Result<Option<Digest>> {
+    let mut content = match app.storage.get(from).await {
+        Ok(content) => content,
+        Err(Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut upload = vault.upload(to).await?;
+    let mut tally = Tally::default();
+    let passed = async {
+        let mut sealer = Sealer::new(recipients)?;
+        while let Some(piece) = content.next().await {
+            let piece = piece.map_err(|error| Error::unavailable("the file storage", error))?;
+            tally.add(&piece);
+            let sealed = sealer.push(piece)?;
+            if !sealed.is_empty() {
+                upload.push(sealed).await?;
+            }
+        }
+        let rest = sealer.finish()?;
+        if rest.is_empty() { Ok(()) } else { upload.push(rest).await }
+    };
+    match passed.await {
+        Ok(()) if tally.digest() == *plain => upload.finish().await.map(Some),
+        passed => {
+            upload.abort().await;
+            passed.map(|()| None)
+        }
+    }
+}
+
+/// Reads these files of a backup to their ends: whether all are there, and what they were.
+pub async fn check(vault: &Vault, entries: &[FileEntry], keys: &Identities, progress: &Progress) -> Result<()> {
+    progress.begin(Phase::Checking, Some(entries.iter().map(|entry| entry.object.plain.bytes).sum()));
+    let mut seen = HashSet::new();
+    for entry in entries {
+        if seen.insert(&entry.object.key) {
+            let opened = Opened::new(vault, &entry.object, &entry.recipients, keys).await?;
+            opened.check(|bytes| progress.advance(bytes as u64)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings back those of these files of a backup that the file storage has not. Returns how many those were.
+pub async fn restore(
+    app: &App,
+    vault: &Vault,
+    manifest: &Manifest,
+    keys: &Identities,
+    wanted: impl Fn(&str) -> bool,
+    progress: &Progress,
+) -> Result<u64> {
+    let there: HashMap<String, u64> = app.storage.list().await?.into_iter().map(|file| (file.key, file.bytes)).collect();
+    let mut missing = manifest.file_entries(vault).await?;
+    missing.retain(|entry| wanted(&entry.key) && there.get(&entry.key) != Some(&entry.object.plain.bytes));
+    progress.begin(Phase::RestoringFiles, Some(missing.iter().map(|entry| entry.object.plain.bytes).sum()));
+    for entry in &missing {
+        let opened = Opened::new(vault, &entry.object, &entry.recipients, keys).await?;
+        let content = futures::stream::try_unfold(opened, async |mut opened| {
+            let piece = opened.next().await?;
+            Ok::<_, Error>(piece.map(|piece| (piece, opened)))
+        });
+        app.storage.put(&entry.key, std::pin::pin!(content), entry.object.plain.bytes).await?;
+        progress.advance(entry.object.plain.bytes);
+        info!(file = entry.key, "Brought a file back");
+    }
+    Ok(missing.len() as u64)
+}

@@ -1,0 +1,168 @@
+//! What people ask for, and what the schedule does: the jobs' payloads and their work.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::manifest::{self, Manifest, Proof};
+use super::progress::Progress;
+use super::vault::Vault;
+use super::watch::sentence;
+use super::{Backup, back_up, refused, store, verify};
+use crate::actor::{Actor, Permission};
+use crate::app::App;
+use crate::audit;
+use crate::error::Result;
+use crate::ids::BackupId;
+use crate::jobs::{self, Enqueue, Job};
+use crate::tenants::{SYSTEM, require_system};
+
+/// The queue of these jobs: a backup that takes hours must not keep shorter work waiting.
+const QUEUE: &str = "backups";
+
+/// Makes a backup and restores it on trial.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct BackUp {
+    /// The backup's, if somebody waits for it; otherwise a new one for each attempt.
+    pub id: Option<BackupId>,
+    pub requested_by: Option<Uuid>,
+}
+
+impl Job for BackUp {
+    const KIND: &'static str = "back_up";
+    const QUEUE: &'static str = QUEUE;
+    const MAX_ATTEMPTS: i32 = 3;
+    const TIMEOUT: Duration = Duration::from_secs(12 * 3_600);
+}
+
+/// Restores the newest backup of each place on trial, with all its files.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RestoreDrillJob {}
+
+impl Job for RestoreDrillJob {
+    const KIND: &'static str = "restore_drill";
+    const QUEUE: &'static str = QUEUE;
+    const MAX_ATTEMPTS: i32 = 2;
+    const TIMEOUT: Duration = Duration::from_secs(12 * 3_600);
+}
+
+/// Removes old backups.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PruneBackups {}
+
+impl Job for PruneBackups {
+    const KIND: &'static str = "prune_backups";
+    const QUEUE: &'static str = QUEUE;
+    const MAX_ATTEMPTS: i32 = 3;
+    const TIMEOUT: Duration = Duration::from_secs(3_600);
+}
+
+/// Looks how old the newest verified backup is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct WatchBackups {}
+
+impl Job for WatchBackups {
+    const KIND: &'static str = "watch_backups";
+    const QUEUE: &'static str = crate::maintenance::QUEUE;
+    const MAX_ATTEMPTS: i32 = 3;
+    const TIMEOUT: Duration = Duration::from_secs(60);
+}
+
+/// Whether backups are set up. Where they are not, the schedule's jobs have nothing to do; the instrument `mdl_backup_overdue` says so.
+fn are_set_up(app: &App) -> bool {
+    let set_up = app.config.backup.database_url.is_some();
+    if !set_up {
+        warn!("There are no backups: MDL_BACKUP_DATABASE_URL is not set");
+    }
+    set_up
+}
+
+/// The work of [`BackUp`].
+pub async fn back_up_and_verify(app: &App, job: &BackUp, progress: &Progress) -> Result<()> {
+    if job.id.is_none() && !are_set_up(app) {
+        return Ok(());
+    }
+    let id = job.id.unwrap_or_else(BackupId::new);
+    // An attempt before this one may have come as far as this.
+    if !list(app).await?.0.contains_key(&id) {
+        back_up(app, id, job.requested_by, progress).await?;
+    }
+    verify(app, id, None, false, job.requested_by, progress).await.map(drop)
+}
+
+/// The work of [`RestoreDrillJob`].
+pub async fn drill(app: &App, progress: &Progress) -> Result<()> {
+    if !are_set_up(app) {
+        return Ok(());
+    }
+    for vault in Vault::all(&app.config.backup)? {
+        let newest = vault.folders().await?.into_iter().rev().find(|folder| folder.published);
+        let newest = newest.ok_or_else(|| refused(format!("There is no backup in {} to restore on trial", vault.name())))?;
+        verify(app, newest.id, Some(vault.name()), true, None, progress).await?;
+    }
+    Ok(())
+}
+
+/// Asks for a backup, to be made by the worker. Only for members of [`SYSTEM`] who may operate.
+///
+/// Problem: one that was asked for before is not done.
+pub async fn request(app: &App, actor: &Actor) -> Result<Backup> {
+    require_system(actor, Permission::Operate)?;
+    let id = BackupId::new();
+    let requested_by = Some(actor.id()).filter(|id| !id.is_nil());
+    let tx = app.db.begin(SYSTEM).await?;
+    let how = Enqueue { unique_key: Some("requested".to_owned()), ..Enqueue::default() };
+    if jobs::enqueue(&tx, actor, &BackUp { id: Some(id), requested_by }, &how).await?.is_none() {
+        return Err(refused("A backup that was asked for before is not done yet"));
+    }
+    let backup = store::requested(&tx, id, requested_by, !app.config.backup.recipients.is_empty()).await?;
+    audit::record(&tx, actor, "backup.requested", ("backup", id.0), &json!({})).await?;
+    tx.commit().await?;
+    Ok(backup)
+}
+
+/// A backup as the vaults know it.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Nothing if it is damaged in all places.
+    pub manifest: Option<Manifest>,
+    /// That it was restored on trial, the last time.
+    pub proof: Option<Proof>,
+    /// The places that have it.
+    pub places: Vec<String>,
+    /// What is wrong with it, if something is.
+    pub damage: Option<String>,
+}
+
+/// The backups of all places that answer, oldest first, and what is wrong with those that do not. Needs no database. It is an error if no
+/// place answers.
+pub async fn list(app: &App) -> Result<(BTreeMap<BackupId, Listed>, Vec<String>)> {
+    let (mut listed, mut silent, mut answered) = (BTreeMap::new(), Vec::new(), false);
+    for vault in Vault::all(&app.config.backup)? {
+        match add(&vault, &mut listed).await {
+            Ok(()) => answered = true,
+            Err(error) => silent.push(format!("{}: {}", vault.name(), sentence(&error))),
+        }
+    }
+    if answered { Ok((listed, silent)) } else { Err(refused(silent.join("; "))) }
+}
+
+async fn add(vault: &Vault, listed: &mut BTreeMap<BackupId, Listed>) -> Result<()> {
+    for (id, found) in manifest::all(vault).await? {
+        let proof = Proof::read(vault, id).await?;
+        let backup = listed.entry(id).or_insert(Listed { manifest: None, proof: None, places: Vec::new(), damage: None });
+        backup.places.push(vault.name().to_owned());
+        match found {
+            Ok(manifest) => {
+                backup.manifest.get_or_insert(manifest);
+                backup.proof = backup.proof.take().or(proof);
+            }
+            Err(error) => backup.damage = Some(error.to_string()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,291 @@
+//! Bringing a backup back: into a database of its own first, whole and compared, and then, if that is wanted, in the place of the one
+//! in use. Until the last step nothing that is in use is touched; and that step is one transaction which renames two databases.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use diesel::migration::{Migration, MigrationSource};
+use tokio_postgres::{Client, Config};
+use tracing::info;
+
+use super::inventory;
+use super::make::parse_url;
+use super::manifest::Manifest;
+use super::progress::{Phase, Progress};
+use super::scratch::{LIKE_OURS, drop_database, pour, quote};
+use super::seal::{Identities, Opened};
+use super::tools::Ownership;
+use super::verify::find;
+use super::{files, list, refused, store};
+use crate::app::App;
+use crate::config::BackupConfig;
+use crate::db;
+use crate::error::{BoxError, Error, Result};
+use crate::ids::{BackupId, TenantId};
+use crate::migrations::MIGRATIONS;
+use crate::tenants::SYSTEM;
+use crate::versions::{Change, Entities};
+
+/// A backup that is a database again.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    pub manifest: Manifest,
+    /// The name of the database.
+    pub database: String,
+    /// Migrations of this program that it lacks: `mdl-api migrate` adds them once it is in use.
+    pub lacks_migrations: bool,
+    /// Files that the file storage did not have any more.
+    pub files: u64,
+}
+
+/// Places in a stream of events that stay empty after a restore: more than a tenant can have used since the backup.
+const STREAM_GAP: u64 = 1_000_000_000;
+
+/// What a [`switch`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Switched {
+    /// The restored database is in use now; what was before, if there was one, has this name.
+    Now { kept: Option<String> },
+    /// It was in use already.
+    Before,
+}
+
+/// Most bytes of a database's name.
+const LONGEST_NAME: usize = 63;
+
+/// Restores a backup into a new database, as mdl_restore, with the owners and privileges that it had; compares it with the manifest,
+/// and makes its jobs and sessions fit for use again. Brings back the uploaded files that are missing. What is in use is not touched.
+///
+/// `database` is the name of the new one; without it the name tells of the backup. Nothing is left when it fails.
+pub async fn restore(
+    app: &App,
+    id: BackupId,
+    place: Option<&str>,
+    database: Option<&str>,
+    progress: &Progress,
+) -> Result<Restored> {
+    let config = &app.config.backup;
+    let mut target = restore_url(config)?;
+    let (vault, manifest) = find(app, id, place).await?;
+    let lacks_migrations = check_schema(&manifest)?;
+    let keys = Identities::load(config.identity_file.as_deref())?;
+    // Read once for nothing, so that a damaged backup or a missing key is known before anything is made.
+    progress.begin(Phase::Checking, Some(manifest.database.plain.bytes));
+    let opened = Opened::new(&vault, &manifest.database, &manifest.recipients, &keys).await?;
+    opened.check(|bytes| progress.advance(bytes as u64)).await?;
+
+    let database = match database {
+        Some(name) => name.to_owned(),
+        None => format!("mdl_restored_{}_{:06x}", manifest.started_at.format("%Y%m%d_%H%M%S"), id.0.as_u128() & 0xff_ffff),
+    };
+    let admin = db::connect_as(target.clone()).await?;
+    create(&admin, &database).await?;
+    target.dbname(&database);
+    let filled = async {
+        prepare(&target).await?;
+        pour(config, &vault, &manifest, &keys, (&target, Ownership::AsDumped), progress).await?;
+        progress.begin(Phase::Comparing, None);
+        hand_over(&admin, &target, &database).await?;
+        let client = db::connect_as(target.clone()).await?;
+        let differences = manifest.inventory.differences(&inventory::take(&client).await?);
+        if !differences.is_empty() {
+            return Err(refused(format!("The backup {id} does not restore to what was backed up: {}", differences.join("; "))));
+        }
+        settle(&client).await
+    };
+    if let Err(error) = filled.await {
+        if let Err(error) = drop_database(&admin, &database).await {
+            tracing::warn!(%error, database, "Could not drop the database of a restore that failed");
+        }
+        return Err(error);
+    }
+    let files = files::restore(app, &vault, &manifest, &keys, |_| true, progress).await?;
+    info!(backup.id = %id, database, "Restored a backup");
+    progress.begin(Phase::Finished, None);
+    Ok(Restored { manifest, database, lacks_migrations, files })
+}
+
+/// Puts a restored database in the place of the one that DATABASE_URL names, which stays under another name. Ends the connections to both;
+/// the programs connect again by themselves. If DATABASE_URL names the restored one already, nothing is renamed.
+/// Then every kept answer of every tenant is forgotten.
+pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
+    let config = &app.config.backup;
+    let target = restore_url(config)?;
+    let in_use = parse_url("DATABASE_URL", &app.config.database.url)?;
+    let in_use = in_use.get_dbname().ok_or_else(|| refused("DATABASE_URL names no database"))?.to_owned();
+    let admin = db::connect_as(target.clone()).await?;
+    let kept = if in_use == restored {
+        Switched::Before
+    } else {
+        let kept: String = format!("{in_use}_before_{}", Utc::now().format("%Y%m%d%H%M%S")).chars().take(LONGEST_NAME).collect();
+        let was_there = swap(&admin, &in_use, restored, &kept).await?;
+        Switched::Now { kept: was_there.then_some(kept) }
+    };
+    let mut now = target;
+    now.dbname(&in_use);
+    let client = db::connect_as(now).await?;
+    for row in client.query("SELECT id FROM public.tenants", &[]).await? {
+        app.versions.bump(TenantId(row.get(0)), Change::of(Entities::ALL)).await;
+    }
+    drop(client);
+    if let Err(error) = adopt(app).await {
+        // Of an older schema, perhaps; the vaults know them.
+        tracing::warn!(%error, "The restored database could not be told of the backups that there are");
+    }
+    Ok(kept)
+}
+
+fn restore_url(config: &BackupConfig) -> Result<Config> {
+    let url = config.restore_url.as_deref();
+    let url = url.ok_or_else(|| refused("Set MDL_RESTORE_DATABASE_URL: backups are brought back as the role mdl_restore"))?;
+    parse_url("MDL_RESTORE_DATABASE_URL", url)
+}
+
+/// Whether the backup lacks migrations that this program has. An error if it has some that this program does not know.
+pub fn check_schema(manifest: &Manifest) -> Result<bool> {
+    let known: Vec<Box<dyn Migration<diesel::pg::Pg>>> =
+        MIGRATIONS.migrations().map_err(|error: BoxError| Error::internal(error))?;
+    let known: Vec<String> = known.iter().map(|migration| migration.name().version().to_string()).collect();
+    if let Some(newer) = manifest.migrations.iter().find(|version| !known.contains(version)) {
+        return Err(refused(format!(
+            "The backup {} has a newer schema than this program (migration {newer}, of MDL {}): restore it with that version",
+            manifest.id, manifest.program_version
+        )));
+    }
+    Ok(known.iter().any(|version| !manifest.migrations.contains(version)))
+}
+
+async fn create(admin: &Client, database: &str) -> Result<()> {
+    if database.is_empty() || database.len() > LONGEST_NAME {
+        return Err(refused(format!("A database's name has 1 to {LONGEST_NAME} bytes")));
+    }
+    let name = quote(database);
+    match admin.batch_execute(&format!("CREATE DATABASE {name} {LIKE_OURS}")).await {
+        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::DUPLICATE_DATABASE) => {
+            Err(refused(format!("There is a database {database} already; name another with --into")))
+        }
+        created => Ok(created?),
+    }?;
+    // mdl_owner is to own the schema, for which it must be able to make something in the database.
+    let statements =
+        format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC; GRANT CREATE, CONNECT, TEMPORARY ON DATABASE {name} TO mdl_owner");
+    Ok(admin.batch_execute(&statements).await?)
+}
+
+/// As ops/roles.sql leaves a database for the migrations.
+async fn prepare(target: &Config) -> Result<()> {
+    let client = db::connect_as(target.clone()).await?;
+    client.batch_execute("ALTER SCHEMA public OWNER TO mdl_owner; GRANT USAGE, CREATE ON SCHEMA public TO mdl_search").await?;
+    Ok(())
+}
+
+/// Makes mdl_owner the owner of everything that is not mdl_search's.
+async fn hand_over(admin: &Client, target: &Config, database: &str) -> Result<()> {
+    let client = db::connect_as(target.clone()).await?;
+    client
+        .batch_execute("REASSIGN OWNED BY mdl_restore TO mdl_owner; REVOKE CREATE ON SCHEMA public FROM mdl_search; ANALYZE")
+        .await?;
+    let name = quote(database);
+    let statements = format!(
+        "ALTER DATABASE {name} OWNER TO mdl_owner;
+         SET ROLE mdl_owner;
+         GRANT CONNECT, TEMPORARY ON DATABASE {name} TO mdl_app;
+         GRANT CONNECT ON DATABASE {name} TO mdl_backup;
+         RESET ROLE"
+    );
+    admin.batch_execute(&statements).await?;
+    Ok(())
+}
+
+/// What was under way when the backup was made is under way no more.
+///
+/// - Nobody holds a lease, and Redis knows no id: jobs wait for their turn again, with their attempts as they were.
+/// - Events are forgotten: those that had no place in their stream yet got one a moment after the backup, and were told. Each stream
+///   goes on far beyond what it can have come to since, and whoever followed it is told that its cursor is too old.
+/// - Deliveries of webhooks that were due are not sent, since they were sent after the backup; they can be sent again by hand.
+async fn settle(client: &Client) -> Result<()> {
+    client
+        .batch_execute(&format!(
+            "BEGIN;
+             UPDATE public.jobs SET state = 'waiting', lease_until = NULL, worker = NULL, dispatched_at = NULL, lease_token = lease_token + 1
+                 WHERE state IN ('dispatched', 'running');
+             DELETE FROM public.outbox;
+             DELETE FROM public.outbox_commits;
+             UPDATE public.event_streams SET last_sequence = last_sequence + {STREAM_GAP}, kept_from = last_sequence + {STREAM_GAP} + 1;
+             DO $$ BEGIN
+                 IF to_regclass('public.webhook_deliveries') IS NOT NULL THEN
+                     UPDATE public.webhook_deliveries SET state = 'discarded', finished_at = now() WHERE state = 'pending';
+                 END IF;
+             END $$;
+             UPDATE public.backups SET state = 'failed', finished_at = now(), error = 'The database was restored from this backup'
+                 WHERE state = 'running';
+             UPDATE public.restore_drills SET state = 'failed', finished_at = now(), error = 'The database was restored meanwhile'
+                 WHERE state = 'running';
+             COMMIT"
+        ))
+        .await?;
+    Ok(())
+}
+
+/// Tells the database of the backups that there are: it knows no more than it did when it was backed up itself.
+async fn adopt(app: &App) -> Result<()> {
+    let tx = app.db.begin(SYSTEM).await?;
+    for backup in list(app).await?.0.into_values() {
+        if let Some(manifest) = &backup.manifest {
+            store::published(&tx, manifest, &backup.places, backup.proof.as_ref()).await?;
+        }
+    }
+    tx.commit().await
+}
+
+/// Renames both databases at once. Connections to either are ended first, and new ones refused until it is done. Returns whether the one in
+/// use was there.
+async fn swap(admin: &Client, in_use: &str, restored: &str, kept: &str) -> Result<bool> {
+    let there = "SELECT datname::text FROM pg_database WHERE datname = ANY ($1)";
+    let there: Vec<String> = admin.query(there, &[&vec![in_use, restored]]).await?.iter().map(|row| row.get(0)).collect();
+    if !there.iter().any(|name| name == restored) {
+        return Err(refused(format!("There is no database {restored}")));
+    }
+    let in_use_is_there = there.iter().any(|name| name == in_use);
+    allow_connections(admin, &there, false).await?;
+    let renamed = async {
+        end_connections(admin, &there).await?;
+        let away =
+            if in_use_is_there { format!("ALTER DATABASE {} RENAME TO {};", quote(in_use), quote(kept)) } else { String::new() };
+        let statements = format!("BEGIN; {away} ALTER DATABASE {} RENAME TO {}; COMMIT", quote(restored), quote(in_use));
+        if let Err(error) = admin.batch_execute(&statements).await {
+            admin.batch_execute("ROLLBACK").await?;
+            return Err(Error::from(error));
+        }
+        Ok(())
+    };
+    let renamed = renamed.await;
+    let mut names = if renamed.is_ok() { vec![in_use.to_owned()] } else { there };
+    if renamed.is_ok() && in_use_is_there {
+        names.push(kept.to_owned());
+    }
+    allow_connections(admin, &names, true).await?;
+    renamed.map(|()| in_use_is_there)
+}
+
+async fn allow_connections(admin: &Client, databases: &[String], allow: bool) -> Result<()> {
+    for name in databases {
+        admin.batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allow}", quote(name))).await?;
+    }
+    Ok(())
+}
+
+/// Ends the connections to these databases, and waits until they are gone.
+async fn end_connections(admin: &Client, databases: &[String]) -> Result<()> {
+    // Of a superuser's, only that they are there: they have to end by themselves.
+    let end = "SELECT count(*) FILTER (WHERE rolsuper OR pg_terminate_backend(pid) IS NOT NULL)
+               FROM pg_stat_activity JOIN pg_roles ON pg_roles.oid = usesysid WHERE datname = ANY ($1) AND pid <> pg_backend_pid()";
+    for _ in 0..100 {
+        let left: i64 = admin.query_one(end, &[&databases]).await?.get(0);
+        if left == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(refused("The connections to the database do not end: stop the programs that use it, and try again"))
+}

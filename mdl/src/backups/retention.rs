@@ -1,0 +1,156 @@
+//! Removing what is old. In each place some verified backups stay however old they are, so that there is always one to restore.
+
+use std::collections::{BTreeMap, HashSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tracing::{info, warn};
+
+use super::make::{lock, parse_url};
+use super::manifest::{self, Manifest};
+use super::vault::Vault;
+use super::{refused, store};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::ids::BackupId;
+use crate::tenants::SYSTEM;
+
+/// What was removed from a place, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pruned {
+    pub place: String,
+    pub backups: Vec<BackupId>,
+    /// Objects of uploaded files that no backup has any more.
+    pub files: u64,
+}
+
+/// Removes the backups that are older than their place keeps them, but for the newest verified ones, and the files that no backup has any
+/// more. With `dry_run` it only says what it would remove.
+pub async fn prune(app: &App, dry_run: bool) -> Result<Vec<Pruned>> {
+    let config = &app.config.backup;
+    let url = config.database_url.as_deref();
+    let url = url.ok_or_else(|| refused("Set MDL_BACKUP_DATABASE_URL: nobody may make a backup while others are removed"))?;
+    let _alone = lock(&parse_url("MDL_BACKUP_DATABASE_URL", url)?).await?;
+    let mut pruned = Vec::new();
+    for vault in Vault::all(config)? {
+        let days = if vault.is_directory() { config.local_days } else { config.remote_days };
+        pruned.push(prune_place(app, &vault, days, dry_run).await?);
+    }
+    Ok(pruned)
+}
+
+async fn prune_place(app: &App, vault: &Vault, days: u32, dry_run: bool) -> Result<Pruned> {
+    let mut manifests = manifest::all(vault).await?;
+    let verified: HashSet<_> =
+        vault.folders().await?.into_iter().filter(|folder| folder.verified).map(|folder| folder.id).collect();
+    let made: Vec<_> = manifests
+        .iter()
+        .map(|(id, manifest)| Made {
+            id: *id,
+            // A damaged one is as old as its id.
+            at: manifest.as_ref().map_or_else(|_| made_at(*id), |manifest| manifest.started_at),
+            verified: manifest.is_ok() && verified.contains(id),
+        })
+        .collect();
+    let old = old(&made, Utc::now() - TimeDelta::days(i64::from(days)), app.config.backup.keep_verified as usize);
+    for id in &old {
+        manifests.remove(id);
+        if !dry_run {
+            vault.remove(*id).await?;
+            info!(backup.id = %id, place = vault.name(), "Removed an old backup");
+        }
+    }
+    let files = prune_files(vault, &manifests, dry_run).await?;
+    if !dry_run {
+        note(app, &old).await?;
+    }
+    Ok(Pruned { place: vault.name().to_owned(), backups: old, files })
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Made {
+    id: BackupId,
+    at: DateTime<Utc>,
+    verified: bool,
+}
+
+/// Those that may go: made before then, and not among the newest `keep` verified ones. While none is verified, all stay.
+fn old(made: &[Made], before: DateTime<Utc>, keep: usize) -> Vec<BackupId> {
+    let mut verified: Vec<_> = made.iter().filter(|backup| backup.verified).collect();
+    verified.sort_by_key(|backup| std::cmp::Reverse(backup.at));
+    if verified.is_empty() {
+        return Vec::new();
+    }
+    let kept: HashSet<_> = verified.iter().take(keep.max(1)).map(|backup| backup.id).collect();
+    made.iter().filter(|backup| backup.at < before && !kept.contains(&backup.id)).map(|backup| backup.id).collect()
+}
+
+/// When the id was made: it begins with the milliseconds since 1970.
+fn made_at(id: BackupId) -> DateTime<Utc> {
+    let milliseconds = i64::try_from(id.0.as_u128() >> 80).unwrap_or(0);
+    DateTime::from_timestamp_millis(milliseconds).unwrap_or_default()
+}
+
+async fn prune_files(vault: &Vault, manifests: &BTreeMap<BackupId, Result<Manifest>>, dry_run: bool) -> Result<u64> {
+    let mut needed = HashSet::new();
+    for (id, manifest) in manifests {
+        let entries = match manifest {
+            Ok(manifest) => manifest.file_entries(vault).await,
+            Err(_) => Err(refused(format!("The backup {id} is damaged"))),
+        };
+        match entries {
+            Ok(entries) => needed.extend(entries.into_iter().map(|entry| entry.object.key)),
+            Err(error @ Error::Unavailable { .. }) => return Err(error),
+            Err(error) => {
+                warn!(%error, backup.id = %id, "No files are removed: it is not known which of them this backup has");
+                return Ok(0);
+            }
+        }
+    }
+    let mut removed = 0;
+    for (key, _) in vault.list("files").await? {
+        if !needed.contains(&key) {
+            removed += 1;
+            if !dry_run {
+                vault.delete(&key).await?;
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// Tells the database where the removed backups still are.
+async fn note(app: &App, removed: &[BackupId]) -> Result<()> {
+    let mut places: BTreeMap<BackupId, Vec<String>> = removed.iter().map(|id| (*id, Vec::new())).collect();
+    for vault in Vault::all(&app.config.backup)? {
+        for folder in vault.folders().await?.into_iter().filter(|folder| folder.published) {
+            if let Some(places) = places.get_mut(&folder.id) {
+                places.push(vault.name().to_owned());
+            }
+        }
+    }
+    let tx = app.db.begin(SYSTEM).await?;
+    for (id, places) in &places {
+        store::pruned(&tx, *id, places).await?;
+    }
+    tx.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_verified_ones_stay() {
+        let now = Utc::now();
+        let made = |days: i64, verified| Made { id: BackupId::new(), at: now - TimeDelta::days(days), verified };
+        let backups = [made(50, true), made(45, true), made(40, false), made(35, true), made(2, false)];
+        let at = |places: &[usize]| places.iter().map(|place| backups[*place].id).collect::<Vec<_>>();
+        let month = now - TimeDelta::days(30);
+        assert_eq!(old(&backups, month, 1), at(&[0, 1, 2]));
+        assert_eq!(old(&backups, month, 2), at(&[0, 2]));
+        assert_eq!(old(&backups, now, 1), at(&[0, 1, 2, 4]), "the last verified one stays, however new the others");
+        let unverified = [made(50, false), made(40, false)];
+        assert_eq!(old(&unverified, month, 3), [], "while none is verified, all may be needed");
+        assert_eq!((made_at(backups[0].id) - now).num_seconds().abs() / 60, 0);
+    }
+}

@@ -1,0 +1,164 @@
+//! What operators are told of backups: rows to look at, instruments to alarm by, events (`backup.…`) to be sent on.
+//!
+//! The events are those of the tenant [`SYSTEM`], whose members operate the deployment.
+
+use chrono::{TimeDelta, Utc};
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use tracing::{error, info, warn};
+
+use super::manifest::{Manifest, Proof};
+use super::store;
+use super::vault::Vault;
+use crate::actor::Actor;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::events::payloads::BackupPayload;
+use crate::events::{self, Kind, kinds};
+use crate::ids::{BackupId, DrillId};
+use crate::instruments;
+use crate::schema::outbox;
+use crate::tenants::SYSTEM;
+
+/// Backups whose sizes a new one is held against.
+const COMPARED: i64 = 5;
+
+/// A backup is published.
+pub async fn published(app: &App, manifest: &Manifest, places: &[String]) -> Result<()> {
+    let tx = app.db.begin(SYSTEM).await?;
+    store::published(&tx, manifest, places, None).await?;
+    let sizes = store::sizes_before(&tx, manifest.id, COMPARED).await?;
+    let size = manifest.database.stored.bytes;
+    if let Some(deviation) = deviation(size, &sizes) {
+        metrics::gauge!(instruments::BACKUP_DEVIATION).set(deviation);
+        if deviation.abs() * 100.0 > f64::from(app.config.backup.size_deviation_percent) {
+            warn!(backup.id = %manifest.id, "The size of a backup differs by {:+.0} % from that of the last ones", deviation * 100.0);
+            let payload = BackupPayload { deviation: Some(deviation), ..about(manifest) };
+            push(&tx, kinds::BACKUP_SIZE_DEVIATED, &payload).await?;
+        }
+    }
+    tx.commit().await?;
+    info!(backup.id = %manifest.id, "Published a backup of {} rows in {size} bytes", manifest.rows());
+    Ok(())
+}
+
+/// By what share a size differs from the average of those before.
+fn deviation(size: u64, before: &[i64]) -> Option<f64> {
+    let average = before.iter().sum::<i64>() as f64 / before.len() as f64;
+    (average > 0.0).then(|| size as f64 / average - 1.0)
+}
+
+pub async fn backup_failed(app: &App, id: BackupId, why: &Error) -> Result<()> {
+    let why = sentence(why);
+    error!(backup.id = %id, error = why, "A backup failed");
+    let tx = app.db.begin(SYSTEM).await?;
+    store::failed(&tx, id, &why).await?;
+    push(&tx, kinds::BACKUP_FAILED, &failure(id, why)).await?;
+    tx.commit().await
+}
+
+pub async fn copy_failed(app: &App, id: BackupId, place: &Vault, why: &Error) -> Result<()> {
+    let why = sentence(why);
+    error!(backup.id = %id, place = place.name(), error = why, "A backup could not be copied to the second place");
+    metrics::counter!(instruments::BACKUPS, "outcome" => "copy_failed").increment(1);
+    let tx = app.db.begin(SYSTEM).await?;
+    push(&tx, kinds::BACKUP_COPY_FAILED, &BackupPayload { place: Some(place.name().to_owned()), ..failure(id, why) }).await?;
+    tx.commit().await
+}
+
+/// A backup was restored on trial and is good.
+pub async fn verified(app: &App, drill: DrillId, manifest: &Manifest, proof: &Proof) -> Result<()> {
+    let tx = app.db.begin(SYSTEM).await?;
+    store::drill_succeeded(&tx, drill, manifest.id, proof).await?;
+    let payload = BackupPayload { verified_at: Some(proof.verified_at), ..about(manifest) };
+    push(&tx, kinds::BACKUP_COMPLETED, &payload).await?;
+    tx.commit().await?;
+    overdue(app).await
+}
+
+pub async fn verify_failed(app: &App, drill: DrillId, id: BackupId, why: &Error, differences: Vec<String>) -> Result<()> {
+    let is_bad = matches!(why, Error::Invalid(_)) || !differences.is_empty();
+    let why = sentence(why);
+    error!(backup.id = %id, error = why, "A backup did not pass its trial restore");
+    let tx = app.db.begin(SYSTEM).await?;
+    store::drill_failed(&tx, drill, id, &why, &differences, is_bad).await?;
+    push(&tx, kinds::BACKUP_VERIFICATION_FAILED, &failure(id, why)).await?;
+    tx.commit().await
+}
+
+/// Looks how old the newest verified backup is. Says so by instruments, and once by an event when it is too old.
+pub async fn overdue(app: &App) -> Result<()> {
+    let tx = app.db.begin(SYSTEM).await?;
+    let newest = store::newest_verified(&tx, SYSTEM).await?.map(|backup| backup.started_at);
+    let allowed = TimeDelta::hours(i64::from(app.config.backup.max_age_hours));
+    let is_overdue = newest.is_none_or(|made| Utc::now() - made > allowed);
+    metrics::gauge!(instruments::BACKUP_VERIFIED_AT).set(newest.map_or(0.0, |made| made.timestamp() as f64));
+    metrics::gauge!(instruments::BACKUP_OVERDUE).set(f64::from(u8::from(is_overdue)));
+    // Where backups are not set up, it is for the instrument to say so.
+    if is_overdue && app.config.backup.database_url.is_some() {
+        let mut conn: &AsyncPgConnection = &tx;
+        let mut told =
+            outbox::table.filter(outbox::tenant_id.eq(SYSTEM).and(outbox::kind.eq(kinds::BACKUP_OVERDUE.name))).into_boxed();
+        if let Some(made) = newest {
+            told = told.filter(outbox::created_at.gt(made));
+        }
+        let told: i64 = told.count().get_result(&mut conn).await?;
+        if told == 0 {
+            warn!(newest = ?newest, "No backup was verified for more than {} h", allowed.num_hours());
+            push(&tx, kinds::BACKUP_OVERDUE, &BackupPayload::default()).await?;
+        }
+    }
+    tx.commit().await
+}
+
+async fn push(conn: &AsyncPgConnection, kind: Kind<BackupPayload>, payload: &BackupPayload) -> Result<()> {
+    events::push(conn, &Actor::system(SYSTEM), kind, payload.id.unwrap_or_default(), payload).await
+}
+
+fn about(manifest: &Manifest) -> BackupPayload {
+    BackupPayload {
+        id: Some(manifest.id.0),
+        stored_bytes: Some(manifest.database.stored.bytes),
+        rows: Some(manifest.rows()),
+        files: Some(manifest.files.count),
+        ..BackupPayload::default()
+    }
+}
+
+fn failure(id: BackupId, why: String) -> BackupPayload {
+    BackupPayload { id: Some(id.0), error: Some(why), ..BackupPayload::default() }
+}
+
+/// An error with what it keeps from callers: operators look at backups.
+pub fn sentence(error: &Error) -> String {
+    match error {
+        Error::Internal(source) => chain(source.as_ref()),
+        Error::Unavailable { source, .. } => format!("{error}: {}", chain(source.as_ref())),
+        _ => error.to_string(),
+    }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text += &format!(": {said}");
+        }
+        next = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::deviation;
+
+    #[test]
+    fn sizes_are_held_against_those_before() {
+        assert_eq!(deviation(100, &[]), None);
+        assert_eq!(deviation(150, &[100, 100]), Some(0.5));
+        assert_eq!(deviation(50, &[150, 50]), Some(-0.5));
+    }
+}

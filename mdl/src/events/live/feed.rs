@@ -1,0 +1,125 @@
+//! Brings events to the streams that somebody listens to: as Redis tells of them, and every two seconds whatever it did not.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::StreamExt;
+use redis::aio::PubSubStream;
+use redis::{RedisError, RedisResult};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::{info, warn};
+
+use super::wire::{News, decode};
+use super::{Inner, Stream};
+use crate::error::Result;
+use crate::events::history;
+use crate::ids::TenantId;
+
+/// How often PostgreSQL is asked how far the streams go: how late an event is that Redis did not tell of.
+const ASK: Duration = Duration::from_secs(2);
+/// Between two attempts to subscribe.
+const RECONNECT: Duration = Duration::from_secs(1);
+/// How long Redis may take to let us subscribe.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Feeds the streams until all who could listen are gone.
+pub async fn follow(inner: Weak<Inner>) {
+    let mut ticks = interval(ASK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut messages: Option<PubSubStream> = None;
+    let mut retry = Instant::now();
+    let (mut lost, mut blind) = (false, false);
+    while let Some(inner) = inner.upgrade() {
+        if messages.is_none() && retry <= Instant::now() {
+            match timeout(PATIENCE, subscribe(&inner)).await.unwrap_or_else(|_| Err(silence())) {
+                Ok(subscribed) => {
+                    messages = Some(subscribed);
+                    if std::mem::take(&mut lost) {
+                        info!("Hears of events again as they happen");
+                    }
+                    // What was published while nobody listened.
+                    ticks.reset_immediately();
+                }
+                Err(error) => {
+                    retry = Instant::now() + RECONNECT;
+                    if !std::mem::replace(&mut lost, true) {
+                        warn!(%error, "Cannot hear of events as they happen; asking PostgreSQL every {} s", ASK.as_secs());
+                    }
+                }
+            }
+        }
+        let message = async {
+            match &mut messages {
+                Some(messages) => messages.next().await,
+                None => {
+                    tokio::time::sleep_until(retry).await;
+                    None
+                }
+            }
+        };
+        tokio::select! {
+            message = message => match message {
+                Some(message) => hear(&inner, message.get_payload_bytes()),
+                None => messages = None,
+            },
+            _ = ticks.tick() => match ask(&inner).await {
+                Ok(()) => blind = false,
+                Err(error) if !std::mem::replace(&mut blind, true) => warn!(%error, "Cannot ask for new events"),
+                Err(_) => {}
+            },
+        }
+    }
+}
+
+async fn subscribe(inner: &Inner) -> RedisResult<PubSubStream> {
+    let mut subscription = inner.client.get_async_pubsub().await?;
+    subscription.subscribe(&inner.channel).await?;
+    Ok(subscription.into_on_message())
+}
+
+/// Passes a message on to the stream that it is about, if anybody listens.
+fn hear(inner: &Arc<Inner>, message: &[u8]) {
+    let News { tenant, last, events } = match decode(message) {
+        Ok(news) => news,
+        Err(error) => return warn!(%error, "Could not read what was told of events"),
+    };
+    let Some(stream) = inner.streams().get(&tenant).cloned() else { return };
+    if events.is_empty() || stream.pass_on(&events).is_err() {
+        fetch(inner, stream, last);
+    }
+}
+
+/// Asks PostgreSQL how far the streams go that somebody listens to.
+async fn ask(inner: &Arc<Inner>) -> Result<()> {
+    let tenants: Vec<TenantId> = inner.streams().keys().copied().collect();
+    if tenants.is_empty() {
+        return Ok(());
+    }
+    let tx = inner.db.dispatch().await?;
+    let streams = history::last_of_each(&tx, Some(&tenants), None).await?;
+    tx.commit().await?;
+    for (tenant, last) in streams {
+        let stream = inner.streams().get(&tenant).cloned();
+        if let Some(stream) = stream {
+            fetch(inner, stream, last);
+        }
+    }
+    Ok(())
+}
+
+/// Reads what a stream lacks up to this sequence, beside the feed.
+fn fetch(inner: &Arc<Inner>, stream: Arc<Stream>, last: i64) {
+    if stream.state().position.is_none_or(|position| position >= last) {
+        return;
+    }
+    let db = inner.db.clone();
+    tokio::spawn(async move {
+        if let Err(error) = stream.catch_up(&db, last).await {
+            warn!(tenant.id = %stream.tenant, %error, "Could not read new events; trying again");
+        }
+    });
+}
+
+fn silence() -> RedisError {
+    (redis::ErrorKind::Io, "Redis did not answer in time").into()
+}

@@ -1,0 +1,151 @@
+//! Which jobs go to Redis next. Statements of the relay, in a transaction of [`crate::db::Db::dispatch`].
+//!
+//! Tenants take turns. Each may have its share of a queue's window in Redis, so that there is always room for the first job
+//! of another; and a job's *turn*, by which Redis orders the jobs of one priority, continues where its tenant's dispatched
+//! jobs end, or begins where the queue is now. (This is start-time fair queueing: Goyal, Vin and Cheng, 1996.) So a job of a
+//! tenant that has nothing in the queue goes before the backlog of the others, and two backlogs are worked off one by one.
+//!
+//! A queue may have tens of thousands of jobs of few tenants: the statements step from one (tenant, priority) to the next in
+//! the index, and never look at all of what waits.
+
+use std::time::Duration;
+
+use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{Array, BigInt, Double, Int2, Nullable, Text, Uuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use crate::error::Result;
+use crate::ids::JobId;
+use crate::tenants::SYSTEM;
+
+/// A job whose id belongs into Redis.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct Due {
+    #[diesel(sql_type = Uuid)]
+    pub id: JobId,
+    #[diesel(sql_type = Int2)]
+    pub priority: i16,
+    /// Among the jobs of its priority, least first.
+    #[diesel(sql_type = BigInt)]
+    pub turn: i64,
+}
+
+/// Waits until no operator is changing the settings of queues, and keeps them as they are until the transaction ends: what is
+/// paused after that finds nothing on its way.
+pub async fn settle_settings(mut conn: &AsyncPgConnection) -> Result<()> {
+    sql_query("SELECT pg_advisory_xact_lock_shared($1)").bind::<BigInt, _>(SETTINGS_LOCK).execute(&mut conn).await?;
+    Ok(())
+}
+
+/// The advisory lock that relays share, and that an operator has alone who changes the settings of queues.
+pub(super) const SETTINGS_LOCK: i64 = 0x6d64_6c5f_7175_6575;
+
+/// Moves due jobs of a queue from `waiting` to `dispatched`: of each tenant so many that it has its share of the `window`, the
+/// greatest priority first, then the oldest. None of what is paused, nor more than the limits of concurrency let run at once.
+/// Of two relays at once the second may find nothing left.
+///
+/// A tenant that had the window for itself keeps what it has of it; so there may be more ids than the window for a while.
+pub async fn dispatch(mut conn: &AsyncPgConnection, queue: &str, window: u32) -> Result<Vec<Due>> {
+    let rows = sql_query(
+        "WITH RECURSIVE groups AS (
+             (SELECT tenant_id, priority, run_at FROM jobs WHERE queue = $1 AND state = 'waiting'
+              ORDER BY tenant_id, priority, run_at LIMIT 1)
+             UNION ALL
+             SELECT next.* FROM groups, LATERAL (
+                 SELECT tenant_id, priority, run_at FROM jobs
+                 WHERE queue = $1 AND state = 'waiting' AND (tenant_id, priority) > (groups.tenant_id, groups.priority)
+                 ORDER BY tenant_id, priority, run_at LIMIT 1) AS next
+         ), active AS (
+             SELECT tenant_id, state, priority, turn FROM jobs WHERE queue = $1 AND state IN ('dispatched', 'running')
+         ), settings AS (
+             SELECT tenant_id, paused_at, concurrency FROM queue_settings WHERE queue = $1
+         ), waiting AS (
+             SELECT tenant_id, priority FROM groups
+             WHERE run_at <= now()
+               AND NOT EXISTS (SELECT FROM settings WHERE settings.tenant_id IN (groups.tenant_id, $3) AND paused_at IS NOT NULL)
+         ), share AS (
+             SELECT ceil($2::float8 / greatest(count(*), 1))::bigint AS ids
+             FROM (SELECT tenant_id FROM waiting UNION SELECT tenant_id FROM active WHERE state = 'dispatched') AS sharing
+         ), room AS (
+             SELECT tenant_id, least(
+                 share.ids - (SELECT count(*) FROM active WHERE active.tenant_id = tenants.tenant_id AND state = 'dispatched'),
+                 (SELECT concurrency FROM settings WHERE settings.tenant_id = tenants.tenant_id)
+                     - (SELECT count(*) FROM active WHERE active.tenant_id = tenants.tenant_id)) AS jobs
+             FROM (SELECT DISTINCT tenant_id FROM waiting) AS tenants, share
+         ), candidates AS (
+             SELECT next.id, tenant_id, priority, room.jobs AS room,
+                 row_number() OVER (PARTITION BY tenant_id ORDER BY priority DESC, next.run_at, next.id) AS place,
+                 row_number() OVER (PARTITION BY tenant_id, priority ORDER BY next.run_at, next.id) - 1
+                     + greatest(
+                         (SELECT max(turn) + 1 FROM active
+                          WHERE state = 'dispatched' AND active.tenant_id = waiting.tenant_id AND active.priority = waiting.priority),
+                         (SELECT min(turn) FROM active WHERE state = 'dispatched' AND active.priority = waiting.priority),
+                         0) AS turn
+             FROM waiting JOIN room USING (tenant_id), LATERAL (
+                 SELECT id, run_at FROM jobs
+                 WHERE queue = $1 AND state = 'waiting' AND jobs.tenant_id = waiting.tenant_id
+                   AND jobs.priority = waiting.priority AND run_at <= now()
+                 ORDER BY run_at LIMIT greatest(room.jobs, 0)) AS next
+         ), chosen AS (
+             SELECT id, turn FROM candidates WHERE place <= room ORDER BY priority DESC, turn, id
+             LIMIT (SELECT concurrency - least(concurrency, (SELECT count(*) FROM active)) FROM settings WHERE tenant_id = $3)
+         ), free AS (
+             SELECT id FROM jobs WHERE id IN (SELECT id FROM chosen) AND state = 'waiting' FOR UPDATE SKIP LOCKED
+         )
+         UPDATE jobs SET state = 'dispatched', dispatched_at = now(), turn = chosen.turn
+         FROM free JOIN chosen USING (id)
+         WHERE jobs.id = free.id
+         RETURNING jobs.id, jobs.priority, jobs.turn",
+    )
+    .bind::<Text, _>(queue)
+    .bind::<BigInt, _>(i64::from(window))
+    .bind::<Uuid, _>(SYSTEM)
+    .load(&mut conn)
+    .await?;
+    Ok(rows)
+}
+
+/// How long until the next waiting job of these queues is due, if that is sooner than `within`. Zero when some are due that
+/// [`dispatch`] did not move: there was no room, another relay was moving them, or they are paused.
+pub async fn next_due(mut conn: &AsyncPgConnection, queues: &[&str], within: Duration) -> Result<Option<Duration>> {
+    #[derive(QueryableByName)]
+    struct Next {
+        #[diesel(sql_type = Nullable<Double>)]
+        seconds: Option<f64>,
+    }
+    let next: Next = sql_query(
+        "WITH RECURSIVE groups AS (
+             (SELECT queue, tenant_id, priority, run_at FROM jobs WHERE state = 'waiting'
+              ORDER BY queue, tenant_id, priority, run_at LIMIT 1)
+             UNION ALL
+             SELECT next.* FROM groups, LATERAL (
+                 SELECT queue, tenant_id, priority, run_at FROM jobs
+                 WHERE state = 'waiting'
+                   AND (queue, tenant_id, priority) > (groups.queue, groups.tenant_id, groups.priority)
+                 ORDER BY queue, tenant_id, priority, run_at LIMIT 1) AS next
+         )
+         SELECT extract(epoch FROM min(run_at) - now())::float8 AS seconds FROM groups
+         WHERE queue = ANY($1) AND run_at < now() + $2 * interval '1 second'",
+    )
+    .bind::<Array<Text>, _>(queues)
+    .bind::<Double, _>(within.as_secs_f64())
+    .get_result(&mut conn)
+    .await?;
+    Ok(next.seconds.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))
+}
+
+/// Jobs of a queue that were dispatched longer than `age` ago and that nobody has claimed: what Redis should still know.
+pub async fn dispatched(mut conn: &AsyncPgConnection, queue: &str, age: Duration, limit: u32) -> Result<Vec<Due>> {
+    let rows = sql_query(
+        "SELECT id, priority, turn FROM jobs
+         WHERE queue = $1 AND state = 'dispatched' AND dispatched_at <= now() - $2 * interval '1 second'
+         ORDER BY priority DESC, turn, id LIMIT $3",
+    )
+    .bind::<Text, _>(queue)
+    .bind::<Double, _>(age.as_secs_f64())
+    .bind::<BigInt, _>(i64::from(limit))
+    .load(&mut conn)
+    .await?;
+    Ok(rows)
+}

@@ -1,0 +1,201 @@
+//! What goes wrong with backups is noticed, said in a sentence, and leaves nothing behind.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use mdl_tests::backups::{Backups, generate_key, told};
+use mdl_tests::{TestApp, eventually};
+use sha2::{Digest, Sha256};
+
+/// Flips one bit in each of these places, and cuts the file off at each of those.
+const FLIPS: [f64; 8] = [0.0, 0.0009, 0.1, 0.25, 0.5, 0.75, 0.9, 0.9999];
+const CUTS: [f64; 6] = [0.0, 0.001, 0.2, 0.5, 0.9, 0.9999];
+const MANIFEST_FLIPS: [f64; 6] = [0.0, 0.01, 0.3, 0.5, 0.7, 0.95];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_kinds_of_damage_are_noticed() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    let id = backups.make(&["--no-verify"]).await;
+    let (dump, manifest) = (backups.files(&id).join("database.dump.age"), backups.files(&id).join("manifest.json"));
+    let whole = (std::fs::read(&dump).unwrap(), std::fs::read(&manifest).unwrap());
+    let mut noticed = 0;
+    let variants = FLIPS.map(|place| (&dump, &whole.0, flipped(&whole.0, place))).into_iter();
+    let variants = variants.chain(CUTS.map(|place| (&dump, &whole.0, whole.0[..at(&whole.0, place)].to_vec())));
+    let variants = variants.chain(MANIFEST_FLIPS.map(|place| (&manifest, &whole.1, flipped(&whole.1, place))));
+    for (file, good, bad) in variants {
+        std::fs::write(file, &bad).unwrap();
+        let told = backups.run(&["verify", &id]).await;
+        assert!(!told.succeeded && told.stderr.contains("is damaged"), "{}: {told:?}", file.display());
+        assert_eq!(told.stderr.trim().lines().count(), 1, "one sentence: {told:?}");
+        std::fs::write(file, good).unwrap();
+        noticed += 1;
+    }
+    assert_eq!(noticed, 20);
+    backups.must(&["verify", &id]).await;
+    let broken = whole.0[..1000].to_vec();
+    std::fs::write(&dump, broken).unwrap();
+    let restored = backups.run(&["restore", &id, "--into", &format!("{}_bad", app.database.name())]).await;
+    assert!(!restored.succeeded && restored.stderr.contains("is damaged"), "{restored:?}");
+    assert_eq!(app.database.others(&format!("{}_bad", app.database.name())).await, [""; 0], "nothing was made");
+}
+
+/// Without encryption, nothing but the hashes and the restore itself can notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_noticed_without_encryption_too() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    backups.set(&[("MDL_BACKUP_RECIPIENTS", ""), ("MDL_BACKUP_UNENCRYPTED", "yes")]);
+    let id = backups.make(&["--no-verify"]).await;
+    let dump = backups.files(&id).join("database.dump");
+    let whole = std::fs::read(&dump).unwrap();
+    for bad in [flipped(&whole, 0.3), flipped(&whole, 0.8), whole[..at(&whole, 0.6)].to_vec()] {
+        std::fs::write(&dump, &bad).unwrap();
+        let told = backups.run(&["verify", &id]).await;
+        assert!(!told.succeeded && told.stderr.contains("is damaged"), "{told:?}");
+    }
+    std::fs::write(&dump, &whole).unwrap();
+    backups.must(&["verify", &id]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_missing_or_wrong_are_said_to_be() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    let id = backups.make(&["--no-verify"]).await;
+    let wrong = backups.folder().join("wrong.txt");
+    generate_key(&wrong);
+    for file in [wrong.display().to_string(), String::new()] {
+        backups.set(&[("MDL_BACKUP_IDENTITY_FILE", &file)]);
+        for arguments in [vec!["verify", &id], vec!["restore", &id]] {
+            let told = backups.run(&arguments).await;
+            assert!(!told.succeeded && told.stderr.contains("MDL_BACKUP_IDENTITY_FILE has no key for it"), "{told:?}");
+        }
+    }
+    backups.set(&[("MDL_BACKUP_RECIPIENTS", "")]);
+    let open = backups.run(&["now"]).await;
+    assert!(!open.succeeded && open.stderr.contains("MDL_BACKUP_UNENCRYPTED"), "{open:?}");
+    assert_eq!(backups.list().await.len(), 1);
+}
+
+/// Whoever can write to the place can make a backup that passes for one; what is in it may not reach the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_backup_runs_no_program() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    backups.set(&[("MDL_BACKUP_RECIPIENTS", ""), ("MDL_BACKUP_UNENCRYPTED", "yes")]);
+    // Its COPY statement is long enough to be written over.
+    let columns: Vec<_> = (0..8).map(|number| format!("a_column_with_quite_a_long_name_{number} text")).collect();
+    app.database.execute(&format!("SET ROLE mdl_owner; CREATE TABLE planted ({})", columns.join(", "))).await;
+    app.database.execute("INSERT INTO planted DEFAULT VALUES").await;
+    let id = backups.make(&["--no-verify"]).await;
+    let dump = backups.files(&id).join("database.dump");
+    let mut content = std::fs::read(&dump).unwrap();
+    let statement = b"COPY public.planted (";
+    let start = content.windows(statement.len()).position(|window| window == statement).expect("the dump has the statement");
+    let length = content[start..].windows(7).position(|window| window == b"stdin;\n").expect("its end") + 7;
+    let marker = backups.folder().join("marker");
+    let planted = format!("COPY public.planted FROM PROGRAM 'touch {}';", marker.display());
+    assert!(planted.len() < length);
+    let planted = format!("{planted:length$}");
+    content[start..start + length].copy_from_slice(planted.as_bytes());
+    let before = std::fs::read(&dump).unwrap();
+    std::fs::write(&dump, &content).unwrap();
+    forge_manifest(&backups.files(&id).join("manifest.json"), &before, &content);
+
+    let told = backups.run(&["verify", &id]).await;
+    assert!(!told.succeeded && told.stderr.contains("COPY to or from an external program"), "{told:?}");
+    assert!(!marker.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_schema_is_refused() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    app.database.execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('29991231235959')").await;
+    let id = backups.make(&["--no-verify"]).await;
+    let told = backups.run(&["restore", &id]).await;
+    assert!(!told.succeeded && told.stderr.contains("newer schema"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_publishes_nothing() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    // No file may be longer than 32 kB.
+    let mut command = std::process::Command::new("bash");
+    let script = "trap '' XFSZ; ulimit -f 32; exec \"$0\" backup now";
+    command.args(["-c", script]).arg(mdl_tests::servers::binary("mdl-worker")).envs(backups.environment().iter().cloned());
+    let told = told(command).await;
+    assert!(!told.succeeded && told.stderr.contains("place of the backups"), "{told:?}");
+    assert_eq!(backups.list().await.len(), 0);
+    assert_eq!(left(&backups), [""; 0], "nothing is left");
+    assert_eq!(app.database.text("SELECT state FROM backups").await.as_deref(), Some("failed"));
+    assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE kind = 'backup.failed'").await, 1);
+    backups.make(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_backup_publishes_nothing_and_the_next_one_tidies_up() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    // A pg_dump that begins, and does not end.
+    let tools = backups.folder().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let script = "#!/bin/sh\nPATH=\"$MDL_TEST_PG_BIN:$PATH\"\n[ \"$2\" != '' ] || exec pg_dump \"$@\"\npg_dump \"$@\" | head -c 60000\nexec sleep 20\n";
+    let pg_dump = tools.join("pg_dump");
+    std::fs::write(&pg_dump, script).unwrap();
+    std::fs::set_permissions(&pg_dump, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let good = backups.environment().iter().find(|(name, _)| name == "MDL_BACKUP_TOOLS_DIR").map(|(_, value)| value.clone());
+    backups.set(&[("MDL_BACKUP_TOOLS_DIR", &tools.display().to_string())]);
+    let mut hung = backups.command(&["now"]).stdout(Stdio::null()).spawn().unwrap();
+    eventually("it has begun to write", async || left(&backups).iter().any(|file| file.contains('#')).then_some(())).await;
+    let another = backups.run(&["now"]).await;
+    assert!(!another.succeeded && another.stderr.contains("Another backup"), "{another:?}");
+    hung.kill().unwrap();
+    hung.wait().unwrap();
+    assert_eq!(backups.list().await.len(), 0);
+
+    backups.set(&[("MDL_BACKUP_TOOLS_DIR", good.as_deref().unwrap_or_default())]);
+    eventually("the server has noticed", async || backups.run(&["now"]).await.succeeded.then_some(())).await;
+    assert_eq!(backups.list().await.len(), 1);
+    assert!(left(&backups).iter().all(|file| !file.contains('#')), "{:?}", left(&backups));
+    let abandoned = "SELECT count(*) FROM backups WHERE state = 'failed' AND error LIKE 'The program that made it%'";
+    assert_eq!(app.database.number(abandoned).await, 1);
+}
+
+/// The files of the place.
+fn left(backups: &Backups) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut folders = vec![backups.folder().join("place")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else {
+                files.push(entry.path().display().to_string());
+            }
+        }
+    }
+    files
+}
+
+fn at(content: &[u8], place: f64) -> usize {
+    (content.len() as f64 * place) as usize
+}
+
+fn flipped(content: &[u8], place: f64) -> Vec<u8> {
+    let mut content = content.to_vec();
+    let at = at(&content, place);
+    content[at] ^= 4;
+    content
+}
+
+/// Makes a manifest say of the dump what somebody put in its place.
+fn forge_manifest(file: &Path, before: &[u8], after: &[u8]) {
+    let hash = |bytes: &[u8]| data_encoding::HEXLOWER.encode(&Sha256::digest(bytes));
+    let text = std::fs::read_to_string(file).unwrap().replace(&hash(before), &hash(after));
+    let manifest = text.split_once("\"manifest\":").unwrap().1.strip_suffix('}').unwrap();
+    std::fs::write(file, format!("{{\"sha256\":\"{}\",\"manifest\":{manifest}}}", hash(manifest.as_bytes()))).unwrap();
+}

@@ -1,0 +1,190 @@
+//! What operators see and do, over GraphQL and at the terminal.
+
+use std::process::Command;
+
+use mdl::Actor;
+use mdl::actor::Role;
+use mdl::tenants::SYSTEM;
+use mdl_tests::servers::binary;
+use mdl_tests::{Client, TestApp, eventually};
+use serde_json::{Value, json};
+
+const IMPORT: &str =
+    "mutation($input: ImportCatalogInput!) { importCatalog(input: $input) { import { id } userErrors { message } } }";
+const RETRY: &str = "mutation($input: JobSelectionInput!) { retryJobs(input: $input) { count userErrors { field code } } }";
+
+/// The jobs that a filter lets through.
+async fn jobs(client: &Client, filter: Value) -> Value {
+    let query = "query($filter: JobFilter) { jobs(first: 50, filter: $filter) { totalCount nodes {
+        id kind queue state error attempt payload traceId enqueuedBy { name } attempts { number outcome error } } } }";
+    client.ask(query, json!({ "filter": filter })).await["jobs"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_finds_a_job_by_its_error_and_retries_it_by_filter() {
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    for name in ["good", "lost"] {
+        let text = format!("{{\"metrics\": [{{\"metric_id\": \"M-{name}\", \"name\": \"{name}\"}}]}}");
+        admin.ask(IMPORT, json!({ "input": { "text": text, "fileName": format!("{name}.json") } })).await;
+    }
+    // The file of one of them is gone, for now.
+    let key = app.database.text("SELECT storage_key FROM imports WHERE file_name = 'lost.json'").await.unwrap();
+    let storage = app.environment().into_iter().find(|(name, _)| name == "MDL_STORAGE_URL").unwrap().1;
+    let file = std::path::Path::new(storage.strip_prefix("file://").unwrap()).join(key);
+    let away = file.with_extension("away");
+    std::fs::rename(&file, &away).unwrap();
+    app.start_worker();
+
+    let all = eventually("one succeeds, one fails", async || {
+        let all = jobs(&admin, json!(null)).await;
+        let with = |field: &str, value: Value| all["nodes"].as_array().unwrap().iter().any(|job| job[field] == value);
+        (with("state", json!("SUCCEEDED")) && all["nodes"].as_array().unwrap().iter().any(|job| !job["error"].is_null()))
+            .then_some(all)
+    })
+    .await;
+    assert_eq!(all["totalCount"], 2, "every job is seen: {all}");
+    let error = all["nodes"].as_array().unwrap().iter().find_map(|job| job["error"].as_str()).unwrap().to_owned();
+    let words: String = error.chars().take(20).collect();
+    let found = jobs(&admin, json!({ "error": words.to_uppercase(), "kind": { "in": ["import_catalog"] } })).await;
+    assert_eq!(found["totalCount"], 1, "{found}");
+    assert_eq!(found["nodes"][0]["enqueuedBy"]["name"], "The admin");
+    assert!(!found["nodes"][0]["attempts"].as_array().unwrap().is_empty(), "{found}");
+
+    std::fs::rename(&away, &file).unwrap();
+    let by_error = json!({ "filter": { "error": words }, "dryRun": true });
+    let tried = eventually("it is between two attempts, or dead", async || {
+        let answer = admin.ask(RETRY, json!({ "input": by_error })).await;
+        (answer["retryJobs"]["count"] == 1).then_some(answer)
+    })
+    .await;
+    assert_eq!(tried["retryJobs"]["userErrors"], json!([]));
+    assert_eq!(app.database.number("SELECT count(*) FROM audit_log WHERE action = 'job.retried'").await, 0, "only tried");
+    eventually("it is retried and succeeds", async || {
+        admin.ask(RETRY, json!({ "input": { "filter": { "error": words } } })).await;
+        let jobs = jobs(&admin, json!({ "state": { "in": ["SUCCEEDED"] } })).await;
+        (jobs["totalCount"] == 2).then_some(())
+    })
+    .await;
+    assert!(app.database.number("SELECT count(*) FROM audit_log WHERE action = 'job.retried'").await >= 1);
+    assert_eq!(app.database.number("SELECT count(*) FROM metrics WHERE key IN ('M-good', 'M-lost')").await, 2);
+    let queues = admin
+        .ask("{ queues { name succeeded dead failureRate workers runSecondsP95 } workers { alive version } }", json!({}))
+        .await;
+    let imports = queues["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == "imports").unwrap();
+    assert_eq!((&imports["succeeded"], &imports["failureRate"], &imports["workers"]), (&json!(2), &json!(0.0), &json!(1)));
+    assert_eq!(queues["workers"][0]["alive"], true);
+}
+
+/// Jobs as they come to be after a bad night.
+async fn dead_jobs(app: &TestApp) {
+    app.database
+        .execute(
+            "INSERT INTO jobs (tenant_id, id, queue, kind, payload, max_attempts, attempt, state, last_error, finished_at, unique_key)
+             SELECT tenants.id, gen_random_uuid(), 'nights', 'probe', '{\"apiKey\": \"geheim\", \"n\": 1}', 3, 3, 'dead',
+                    'no answer from 10%_of the servers', now(), CASE WHEN n <= 2 THEN 'same' END
+             FROM tenants, generate_series(1, 10) AS n WHERE slug <> 'mdl-system'",
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steering_is_for_jobs_in_a_state_for_it() {
+    let app = TestApp::start().await;
+    app.other_tenant().await;
+    dead_jobs(&app).await;
+    let admin = app.client(Role::Admin).await;
+    let steer = async |mutation: &str, kind: &str, input: Value| {
+        let operation =
+            format!("mutation($input: {kind}!) {{ done: {mutation}(input: $input) {{ count userErrors {{ code }} }} }}");
+        admin.ask(&operation, json!({ "input": input })).await["done"].clone()
+    };
+    let all = json!({ "filter": { "queue": { "in": ["nights"] } } });
+    let refused = steer("retryJobs", "JobSelectionInput", json!({})).await;
+    assert_eq!(refused["userErrors"][0]["code"], "REQUIRED", "not everything by mistake");
+    let none = steer("retryJobs", "JobSelectionInput", json!({ "filter": { "error": "100%" } })).await;
+    assert_eq!(none["count"], 0, "per cent means itself");
+    assert_eq!(steer("cancelJobs", "JobSelectionInput", all.clone()).await["count"], 0, "they have ended");
+    let retried = steer("retryJobs", "JobSelectionInput", json!({ "filter": { "error": "10%_OF" } })).await;
+    assert_eq!(retried["count"], 9, "of two with the same key, one");
+    let later = json!({ "filter": all["filter"], "runAt": "2100-01-01T00:00:00Z" });
+    assert_eq!(steer("rescheduleJobs", "RescheduleJobsInput", later).await["count"], 9);
+    assert_eq!(steer("discardJobs", "JobSelectionInput", all.clone()).await["count"], 1);
+    assert_eq!(steer("cancelJobs", "JobSelectionInput", all).await["count"], 9);
+    let states = "SELECT string_agg(DISTINCT state, ' ') || ' ' || count(*) FROM jobs WHERE tenant_id = (SELECT id FROM tenants WHERE slug = 'globex')";
+    assert_eq!(app.database.text(states).await.as_deref(), Some("dead 10"), "another tenant's are another tenant's");
+    let found = jobs(&admin, json!({ "state": { "in": ["DISCARDED"] } })).await;
+    assert_eq!(found["nodes"][0]["payload"], json!({ "apiKey": "[redacted]", "n": 1 }));
+    let entries = "SELECT count(*) FROM audit_log WHERE action LIKE 'job.%' AND details -> 'count' IS NOT NULL";
+    assert_eq!(app.database.number(entries).await, 4);
+    // The deployment's operators have no say in a tenant's jobs by id, either.
+    let filter = mdl::jobs::store::Filter { queues: Some(vec!["nights".to_owned()]), ..Default::default() };
+    let action = mdl::jobs::steer::Action::Retry;
+    assert_eq!(mdl::jobs::steer::steer(&app.app, &Actor::system(SYSTEM), action, &filter, false).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_come_in_pages_in_either_order() {
+    let app = TestApp::start().await;
+    dead_jobs(&app).await;
+    let admin = app.client(Role::Admin).await;
+    for (field, direction) in [("CREATED_AT", "ASC"), ("CREATED_AT", "DESC"), ("RUN_AT", "ASC"), ("RUN_AT", "DESC")] {
+        let mut seen = Vec::new();
+        let mut after = json!(null);
+        loop {
+            let query = "query($by: JobOrder, $after: String) { jobs(first: 3, after: $after, orderBy: $by) {
+                nodes { id } pageInfo { hasNextPage endCursor } } }";
+            let page = admin.ask(query, json!({ "by": { "field": field, "direction": direction }, "after": after })).await;
+            seen.extend(page["jobs"]["nodes"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()));
+            after = page["jobs"]["pageInfo"]["endCursor"].clone();
+            if page["jobs"]["pageInfo"]["hasNextPage"] == false {
+                break;
+            }
+        }
+        let count = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!((count, seen.len()), (10, 10), "{field} {direction}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_terminal_sees_and_steers_all_tenants() {
+    let app = TestApp::start().await;
+    app.other_tenant().await;
+    dead_jobs(&app).await;
+    let worker = |arguments: &[&str]| {
+        let output = Command::new(binary("mdl-worker")).args(arguments).envs(app.environment()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let json = |arguments: &[&str]| -> Value { serde_json::from_str(&worker(arguments)).unwrap() };
+
+    let queues = json(&["queues", "--json"]);
+    assert_eq!((&queues[0]["name"], &queues[0]["dead"]), (&json!("nights"), &json!(20)));
+    assert_eq!(json(&["queues", "--tenant", "acme", "--json"])[0]["dead"], 10);
+    let text = worker(&["queues"]);
+    assert!(text.lines().any(|line| line.contains("nights") && line.contains("20")), "{text}");
+
+    let listed = json(&["jobs", "list", "--error", "no answer", "--tenant", "globex", "--json"]);
+    assert_eq!(listed.as_array().unwrap().len(), 10);
+    let shown = worker(&["jobs", "show", listed[0]["id"].as_str().unwrap()]);
+    assert!(shown.contains("no answer from") && shown.contains("[redacted]") && !shown.contains("geheim"), "{shown}");
+    let text = worker(&["jobs", "list", "--state", "dead"]);
+    assert!(text.contains("globex") && text.contains("acme"), "{text}");
+
+    let filter = ["--queue", "nights", "--json"];
+    let steer = |command: &[&str]| json(&[&["jobs"], command, &filter].concat())["count"].clone();
+    assert_eq!(steer(&["retry", "--dry-run"]), 18);
+    assert_eq!(app.database.number("SELECT count(*) FROM jobs WHERE state = 'dead'").await, 20);
+    assert_eq!(steer(&["retry"]), 18);
+    assert_eq!(steer(&["reschedule", "--at", "2100-01-01T00:00:00Z"]), 18);
+    assert_eq!(steer(&["discard", "--tenant", "acme"]), 1);
+    assert_eq!(steer(&["cancel"]), 18);
+
+    assert_eq!(worker(&["queues", "limit", "nights", "3"]), "nights: not paused, at most 3 jobs at once\n");
+    assert_eq!(worker(&["queues", "pause", "nights", "--tenant", "acme"]), "nights: paused, no limit\n");
+    let text = worker(&["queues"]);
+    assert!(text.contains("limit 3") && text.contains("paused (acme)"), "{text}");
+    assert!(worker(&["schedules"]).contains("schedule"));
+}

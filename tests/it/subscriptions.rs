@@ -1,0 +1,424 @@
+//! Subscriptions: what arrives, who may listen, and how connections end.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use mdl::actor::Role;
+use mdl::events::live::Filter;
+use mdl_tests::servers::ApiProcess;
+use mdl_tests::socket::{Ended, Socket};
+use mdl_tests::{Client, TestApp, clients, email, eventually};
+use serde_json::{Value, json};
+
+const CHANGES: &str = "subscription($filter: CatalogChangeFilter, $after: String) { \
+     catalogChanged(filter: $filter, after: $after) { cursor sequence kind key name changedFields breaking payload } }";
+const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "graphql-transport-ws");
+
+/// An API with a worker, and the first event told: from then on everything is at work.
+async fn started(settings: &[(&str, &str)]) -> (TestApp, Client) {
+    let app = TestApp::start_with(settings).await;
+    app.start_worker();
+    let editor = app.client(Role::Editor).await;
+    editor.write("createMetric", json!({ "key": "FIRST", "name": "First", "tags": ["seed"] })).await;
+    told(&app, 1).await;
+    (app, editor)
+}
+
+/// Waits until this many events are published.
+async fn told(app: &TestApp, count: i64) {
+    let numbered = "SELECT coalesce(max(last_sequence), 0)::bigint FROM event_streams";
+    eventually("the events are published", async || (app.database.number(numbered).await >= count).then_some(())).await;
+}
+
+/// An API key of the editor, which every api process knows.
+async fn key(client: &Client) -> String {
+    let scopes = ["CATALOG_READ", "CATALOG_WRITE", "CATALOG_IMPORT"];
+    let answer = client.mutate("createApiKey", json!({ "name": "key", "scopes": scopes }), "key").await;
+    answer.payload()["key"].as_str().unwrap().to_owned()
+}
+
+fn change(message: &Value) -> &Value {
+    assert_eq!(message["type"], "next", "{message}");
+    &message["payload"]["data"]["catalogChanged"]
+}
+
+fn code(errors: &Value) -> &str {
+    errors[0]["extensions"]["code"].as_str().unwrap_or_else(|| panic!("no code in {errors}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_arrive_as_they_happen_and_after_a_cursor() {
+    let (app, editor) = started(&[]).await;
+    let other = app.other_tenant().await;
+    let stranger = app.client_of(&other.slug, Role::Editor).await;
+    let mut socket = Socket::connect(&app.base, editor.credential.as_ref().unwrap()).await;
+    let cursor = editor.ask("{ eventCursor }", json!({})).await["eventCursor"].as_str().unwrap().to_owned();
+    socket.subscribe("live", CHANGES, json!({ "after": cursor })).await;
+    let breaking = json!({ "filter": { "breakingOnly": true, "kinds": ["metric"] }, "after": cursor });
+    socket.subscribe("breaking", CHANGES, breaking).await;
+
+    let id = editor
+        .write("createMetric", json!({ "key": "M", "name": "M", "definition": { "formula": "a" }, "tags": ["x"] }))
+        .await["id"]
+        .clone();
+    let created = socket.next().await.unwrap();
+    assert_eq!((&created["id"], &change(&created)["sequence"]), (&json!("live"), &json!(2)), "{created}");
+    assert_eq!((&change(&created)["kind"], &change(&created)["key"]), (&json!("metric.created"), &json!("M")));
+    stranger.write("createMetric", json!({ "key": "THEIRS", "name": "Theirs" })).await;
+    editor.write("updateMetric", json!({ "id": id, "definition": { "formula": "b" } })).await;
+    let mut seen = [socket.next().await.unwrap(), socket.next().await.unwrap()];
+    seen.sort_by_key(|message| message["id"].to_string());
+    for (message, id) in seen.iter().zip(["breaking", "live"]) {
+        let change = change(message);
+        assert_eq!((&message["id"], &change["kind"]), (&json!(id), &json!("metric.definition.changed")), "{message}");
+        assert_eq!((&change["breaking"], &change["changedFields"]), (&json!(true), &json!(["definition.formula"])));
+        assert_eq!((&change["sequence"], &change["payload"]["changeTier"]), (&json!(3), &json!("major")));
+    }
+
+    // Once more from the first: what was, and nobody else's.
+    let first = change(&created)["cursor"].clone();
+    socket.send(&json!({ "id": "live", "type": "complete" })).await;
+    socket.send(&json!({ "id": "breaking", "type": "complete" })).await;
+    socket.subscribe("again", CHANGES, json!({ "after": first })).await;
+    assert_eq!(change(&socket.next().await.unwrap())["sequence"], 3);
+    editor.write("archiveMetric", json!({ "id": id })).await;
+    let archived = socket.next().await.unwrap();
+    assert_eq!((&change(&archived)["kind"], &change(&archived)["sequence"]), (&json!("metric.archived"), &json!(4)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_is_too_old_is_an_error() {
+    let (app, editor) = started(&[]).await;
+    let start = change_cursor(0);
+    editor.write("createMetric", json!({ "key": "M", "name": "M" })).await;
+    told(&app, 2).await;
+    app.database.execute("UPDATE event_streams SET kept_from = 2; DELETE FROM outbox WHERE sequence = 1").await;
+    let mut socket = Socket::connect(&app.base, editor.credential.as_ref().unwrap()).await;
+    for (after, expected) in [(start, "CURSOR_TOO_OLD"), (change_cursor(9), "BAD_USER_INPUT"), ("x".to_owned(), "BAD_USER_INPUT")]
+    {
+        socket.subscribe("a", CHANGES, json!({ "after": after })).await;
+        let refused = socket.next().await.unwrap();
+        assert_eq!((&refused["type"], code(&refused["payload"])), (&json!("error"), expected), "{refused}");
+    }
+    socket.subscribe("a", CHANGES, json!({ "after": change_cursor(1) })).await;
+    assert_eq!(change(&socket.next().await.unwrap())["sequence"], 2);
+}
+
+fn change_cursor(sequence: i64) -> String {
+    mdl::page::cursor(&json!({ "event": sequence }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_operation_runs_over_the_socket() {
+    let (app, editor) = started(&[]).await;
+    let mut socket = Socket::connect(&app.base, editor.credential.as_ref().unwrap()).await;
+    let mut answer = async |query: &str, variables: Value| {
+        socket.subscribe("1", query, variables).await;
+        let answer = socket.next().await.unwrap();
+        if answer["type"] == "next" {
+            assert_eq!(socket.next().await.unwrap(), json!({ "id": "1", "type": "complete" }));
+        }
+        answer["payload"].clone()
+    };
+    assert_eq!(answer("{ me { role } }", json!({})).await["data"]["me"]["role"], "EDITOR");
+    let create = "mutation($input: CreateMetricInput!) { createMetric(input: $input) { metric { key } userErrors { code } } }";
+    let created = answer(create, json!({ "input": { "key": "M", "name": "M" } })).await;
+    assert_eq!(created["data"]["createMetric"]["metric"]["key"], "M");
+    assert_eq!(code(&answer("{ nothing }", json!({})).await), "GRAPHQL_VALIDATION_FAILED");
+    assert_eq!(code(&answer("{ users(first: 1) { totalCount } }", json!({})).await["errors"]), "FORBIDDEN");
+    let two = "subscription { a: catalogChanged { key } b: catalogChanged { key } }";
+    assert_eq!(code(&answer(two, json!({})).await), "GRAPHQL_VALIDATION_FAILED");
+    let unknown = answer(CHANGES, json!({ "filter": { "kinds": ["import"] } })).await;
+    assert_eq!(code(&unknown), "BAD_USER_INPUT");
+    // Plain HTTP has no place for more than one answer.
+    assert_eq!(editor.send("subscription { catalogChanged { key } }", json!({})).await.error_code(), Some("NOT_ACCEPTABLE"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_protocol_is_kept() {
+    let app = TestApp::start_with(&[("MDL_SOCKET_INIT_SECONDS", "1"), ("MDL_CORS_ORIGINS", "https://app.example.com")]).await;
+    let viewer = app.client(Role::Viewer).await.credential.unwrap();
+    let open = async || Socket::open(&app.base, &[PROTOCOL]).await.unwrap();
+    let ready = async || Socket::connect(&app.base, &viewer).await;
+
+    for garbage in ["", "{", "[]", "{\"type\":\"unknown\"}", "{\"type\":\"subscribe\",\"payload\":{}}"] {
+        let mut socket = ready().await;
+        socket.send_text(garbage).await;
+        assert_eq!(socket.closed().await.0, 4400, "{garbage}");
+    }
+    let mut socket = open().await;
+    socket.subscribe("1", "{ me { role } }", json!({})).await;
+    assert_eq!(socket.closed().await, (4401, "Unauthorized".to_owned()));
+    for payload in [json!({}), json!({ "authorization": "Bearer a.b.c" }), json!({ "Authorization": 1 })] {
+        let mut socket = open().await;
+        socket.send(&json!({ "type": "connection_init", "payload": payload })).await;
+        assert_eq!(socket.closed().await.0, 4403, "{payload}");
+    }
+    assert_eq!(open().await.closed().await, (4408, "Connection initialisation timeout".to_owned()));
+    let mut socket = ready().await;
+    for _ in 0..2 {
+        socket.subscribe("same", "subscription { catalogChanged { key } }", json!({})).await;
+    }
+    assert_eq!(socket.closed().await, (4409, "Subscriber for same already exists".to_owned()));
+    let mut socket = ready().await;
+    socket.init(&viewer).await;
+    assert_eq!(socket.closed().await, (4429, "Too many initialisation requests".to_owned()));
+    let mut socket = ready().await;
+    socket.send(&json!({ "type": "ping" })).await;
+    assert_eq!(socket.next().await.unwrap(), json!({ "type": "pong" }));
+
+    assert_eq!(Socket::open(&app.base, &[]).await.err(), Some(400), "without the subprotocol");
+    for (origin, refused) in
+        [("https://evil.example", Some(403)), ("null", Some(403)), ("https://app.example.com", None), (app.base.as_str(), None)]
+    {
+        assert_eq!(Socket::open(&app.base, &[PROTOCOL, ("origin", origin)]).await.err(), refused, "{origin}");
+    }
+    // Programs may send their credential with the request.
+    let bearer = format!("Bearer {viewer}");
+    let mut socket = Socket::open(&app.base, &[PROTOCOL, ("authorization", &bearer)]).await.unwrap();
+    socket.send(&json!({ "type": "connection_init" })).await;
+    assert_eq!(socket.next().await.unwrap()["type"], "connection_ack");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_no_longer_listen_is_told_and_let_go() {
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    let user = |role: Role| {
+        let admin = admin.clone();
+        async move {
+            let users = admin.ask("{ users(first: 100) { nodes { id email } } }", json!({})).await;
+            let users = users["users"]["nodes"].as_array().unwrap().clone();
+            users.into_iter().find(|user| user["email"] == email(role)).unwrap()["id"].clone()
+        }
+    };
+    let listening = async |credential: &str| {
+        let mut socket = Socket::connect(&app.base, credential).await;
+        socket.subscribe("1", "subscription { catalogChanged { key } }", json!({})).await;
+        socket
+    };
+    let (editor, viewer) = (app.client(Role::Editor).await, app.client(Role::Viewer).await);
+    let key = key(&editor).await;
+    let mut of_key = listening(&key).await;
+    let mut of_editor = listening(editor.credential.as_ref().unwrap()).await;
+    let mut of_viewer = listening(viewer.credential.as_ref().unwrap()).await;
+    let keys = editor.ask("{ apiKeys(first: 1) { nodes { id } } }", json!({})).await;
+    editor.mutate("revokeApiKey", json!({ "id": keys["apiKeys"]["nodes"][0]["id"] }), "apiKey { id }").await.data();
+    assert_eq!(of_key.closed().await, (4403, "Your credential is not valid any more".to_owned()));
+    admin.mutate("setRole", json!({ "id": user(Role::Editor).await, "role": "VIEWER" }), "user { id }").await.data();
+    assert_eq!(of_editor.closed().await, (4403, "What you may do has changed; connect again".to_owned()));
+    admin.mutate("suspendUser", json!({ "id": user(Role::Viewer).await }), "user { id }").await.data();
+    assert_eq!(of_viewer.closed().await, (4403, "Your credential is not valid any more".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_and_operations_are_counted() {
+    let app = TestApp::start_with(&[("MDL_SOCKET_OPERATIONS", "2"), ("MDL_LIVE_CONNECTIONS_PER_USER", "1")]).await;
+    let viewer = app.client(Role::Viewer).await.credential.unwrap();
+    let mut socket = Socket::connect(&app.base, &viewer).await;
+    for id in ["1", "2", "3"] {
+        socket.subscribe(id, "subscription { catalogChanged { key } }", json!({})).await;
+    }
+    let refused = socket.next().await.unwrap();
+    assert_eq!((&refused["id"], code(&refused["payload"])), (&json!("3"), "TOO_MANY"), "{refused}");
+    let mut second = Socket::open(&app.base, &[PROTOCOL]).await.unwrap();
+    second.init(&viewer).await;
+    assert_eq!(second.closed().await.0, 1013);
+    let editor = app.client(Role::Editor).await.credential.unwrap();
+    Socket::connect(&app.base, &editor).await;
+    drop(socket);
+    eventually("the place is free again", async || {
+        let mut socket = Socket::open(&app.base, &[PROTOCOL]).await.unwrap();
+        socket.init(&viewer).await;
+        socket.next().await.ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_subscription_has_its_permission() {
+    let app = TestApp::start().await;
+    let objective =
+        app.client(Role::Editor).await.write("createObjective", json!({ "key": "O", "name": "O" })).await["id"].clone();
+    let viewer = app.client(Role::Viewer).await;
+    let fields = viewer.ask("{ __schema { subscriptionType { fields { name } } } }", json!({})).await;
+    let mut names: Vec<String> = fields["__schema"]["subscriptionType"]["fields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|field| field["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["catalogChanged", "importProgress", "keyResultProgress"], "each is below");
+    let narrow = viewer.mutate("createApiKey", json!({ "name": "k", "scopes": ["CATALOG_READ"] }), "key").await;
+    let narrow = narrow.payload()["key"].as_str().unwrap().to_owned();
+    let mut socket = Socket::connect(&app.base, &narrow).await;
+    let import = "subscription { importProgress(id: \"aTAwMDAwMDAwMDAwMDAwMDA\") { rowsDone } }";
+    socket.subscribe("1", import, json!({})).await;
+    assert_eq!(code(&socket.next().await.unwrap()["payload"]), "FORBIDDEN");
+    let key_results = "subscription($objective: ID!) { keyResultProgress(objective: $objective) { key } }";
+    socket.subscribe("2", key_results, json!({ "objective": objective })).await;
+    socket.subscribe("3", "subscription { catalogChanged { key } }", json!({})).await;
+    socket.send(&json!({ "type": "ping" })).await;
+    assert_eq!(socket.next().await.unwrap()["type"], "pong", "these two may");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_results_and_imports_tell_how_far_they_are() {
+    let (app, editor) = started(&[]).await;
+    let objective = editor.write("createObjective", json!({ "key": "O", "name": "O" })).await["id"].clone();
+    let mut socket = Socket::connect(&app.base, editor.credential.as_ref().unwrap()).await;
+    let query = "subscription($objective: ID!, $after: String) { keyResultProgress(objective: $objective, after: $after) { kind key currentValue progress } }";
+    socket.subscribe("1", query, json!({ "objective": objective, "after": change_cursor(1) })).await;
+    let content = json!({ "objectiveId": objective, "key": "K", "name": "K", "baselineValue": 0.0, "targetValue": 10.0 });
+    let key_result = editor.write("createKeyResult", content).await["id"].clone();
+    editor.write("updateKeyResult", json!({ "id": key_result, "currentValue": 5.0 })).await;
+    let told = [socket.next().await.unwrap(), socket.next().await.unwrap()];
+    let told = told.each_ref().map(|message| &message["payload"]["data"]["keyResultProgress"]);
+    assert_eq!(told[0]["kind"], "keyResult.created");
+    let expected = json!({ "kind": "keyResult.progress.changed", "key": "K", "currentValue": 5.0, "progress": 0.5 });
+    assert_eq!(*told[1], expected);
+
+    let text = json!({ "text": "{\"metrics\": [{\"metric_id\": \"I\", \"name\": \"I\"}]}", "fileName": "i.json" });
+    let import = editor.mutate("importCatalog", text, "import { id }").await.payload()["import"]["id"].clone();
+    socket
+        .subscribe(
+            "2",
+            "subscription($id: ID!) { importProgress(id: $id) { state rowsDone createdCount } }",
+            json!({ "id": import }),
+        )
+        .await;
+    let mut last = Value::Null;
+    loop {
+        let message = socket.next().await.unwrap();
+        match message["type"].as_str() {
+            Some("next") if message["id"] == "2" => last = message["payload"]["data"]["importProgress"].clone(),
+            Some("complete") => break,
+            _ => {}
+        }
+    }
+    assert_eq!(last, json!({ "state": "SUCCEEDED", "rowsDone": 1, "createdCount": 1 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_listener_is_told_and_let_go() {
+    let (app, editor) = started(&[]).await;
+    let mut slow = app.app.live.subscribe(app.tenant.id, Filter::default(), None).await.unwrap();
+    let imports = Filter { kinds: Some(vec!["import".to_owned()]), ..Filter::default() };
+    let mut quick = app.app.live.subscribe(app.tenant.id, imports, None).await.unwrap();
+    let metrics: Vec<Value> = (0..400).map(|i| json!({ "metric_id": format!("SLOW-{i}"), "name": "S" })).collect();
+    let text = json!({ "metrics": metrics }).to_string();
+    editor.mutate("importCatalog", json!({ "text": text, "fileName": "slow.json" }), "import { id }").await.data();
+    // Told after all of its metrics.
+    assert_eq!(quick.next().await.unwrap().unwrap().kind, "import.completed");
+    let mut got = Vec::new();
+    let error = loop {
+        match slow.next().await {
+            Some(Ok(event)) => got.push(event.sequence),
+            Some(Err(error)) => break error,
+            None => panic!("it ended without a word"),
+        }
+    };
+    assert_eq!(error.code(), "SLOW_CONSUMER");
+    assert!((2..=257).eq(got.iter().copied()), "what was in the queue, in order: {got:?}");
+    assert!(slow.next().await.is_none());
+}
+
+/// An event stream, as lines.
+async fn stream(
+    client: &Client,
+    query: &str,
+    variables: Value,
+    last: Option<&str>,
+) -> impl futures::Stream<Item = String> + Unpin + use<> {
+    let body = json!({ "query": query, "variables": variables });
+    let mut request = client.http.post(format!("{}/graphql", client.base)).json(&body).header("accept", "text/event-stream");
+    request = request.bearer_auth(client.credential.as_ref().unwrap());
+    if let Some(last) = last {
+        request = request.header("last-event-id", last);
+    }
+    let response = request.send().await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["content-type"]), (200, &"text/event-stream".parse().unwrap()));
+    let chunks = response.bytes_stream().map(|chunk| String::from_utf8(chunk.unwrap_or_default().to_vec()).unwrap());
+    chunks.flat_map(|chunk| futures::stream::iter(chunk.lines().map(str::to_owned).collect::<Vec<_>>())).boxed()
+}
+
+/// The next line of an event stream that begins with this.
+async fn line(stream: &mut (impl futures::Stream<Item = String> + Unpin), start: &str) -> String {
+    let found = async {
+        while let Some(line) = stream.next().await {
+            if let Some(rest) = line.strip_prefix(start) {
+                return rest.trim().to_owned();
+            }
+        }
+        panic!("the stream ended before {start}");
+    };
+    tokio::time::timeout(Duration::from_secs(30), found).await.expect("a line in time")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_stream_goes_on_after_the_last_event() {
+    let (app, editor) = started(&[]).await;
+    let mut events = stream(&editor, CHANGES, json!({ "after": change_cursor(0) }), None).await;
+    assert_eq!(line(&mut events, "event:").await, "next");
+    let first: Value = serde_json::from_str(&line(&mut events, "data:").await).unwrap();
+    assert_eq!(first["data"]["catalogChanged"]["sequence"], 1);
+    let id = line(&mut events, "id:").await;
+    assert_eq!(id, first["data"]["catalogChanged"]["cursor"].as_str().unwrap());
+    drop(events);
+    editor.write("createMetric", json!({ "key": "M", "name": "M" })).await;
+    // The variables still say from where it began.
+    let mut events = stream(&editor, CHANGES, json!({ "after": change_cursor(0) }), Some(&id)).await;
+    let next: Value = serde_json::from_str(&line(&mut events, "data:").await).unwrap();
+    assert_eq!(next["data"]["catalogChanged"]["key"], "M");
+
+    let mut query = stream(&editor, "{ me { role } }", json!({}), None).await;
+    assert_eq!(line(&mut query, "data:").await, "{\"data\":{\"me\":{\"role\":\"EDITOR\"}}}");
+    assert_eq!(line(&mut query, "event:").await, "complete");
+    let refused =
+        app.anonymous().http.get(format!("{}/graphql?query={{me{{role}}}}", app.base)).header("accept", "text/event-stream");
+    assert_eq!(refused.send().await.unwrap().status(), 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_sends_its_clients_elsewhere() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    let key = key(&editor).await;
+    let api = ApiProcess::start(&app, &[]).await;
+    let mut socket = Socket::connect(&api.base(), &key).await;
+    socket.subscribe("1", "subscription { catalogChanged { key } }", json!({})).await;
+    let client = editor.at(&api.base()).with(key.as_str());
+    let mut events = stream(&client, "subscription { catalogChanged { key } }", json!({}), None).await;
+    api.terminate();
+    assert_eq!(socket.next().await, Err(Ended::Closed(1001, "The server stops; connect again".to_owned())));
+    while let Some(line) = events.next().await {
+        assert!(!line.starts_with("event"), "no end of the operation is told: {line}");
+    }
+    assert!(api.ended_well().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clients_of_npm_hear_of_a_change() {
+    if clients::folder().is_none() {
+        return;
+    }
+    let (app, editor) = started(&[]).await;
+    let token = editor.credential.clone().unwrap();
+    let http = format!("{}/graphql", app.base);
+    let query = format!("subscription {{ catalogChanged(after: \"{}\") {{ sequence kind key }} }}", change_cursor(0));
+    for (script, url) in [("subscribe-ws.js", http.replacen("http", "ws", 1)), ("subscribe-sse.js", http.clone())] {
+        let before = app.database.number("SELECT max(last_sequence) FROM event_streams").await;
+        let count = (before + 1).to_string();
+        let arguments = [url.as_str(), &token, &count];
+        let listening = clients::run(script, &arguments, &query);
+        let changing = editor.write("createMetric", json!({ "key": script, "name": script }));
+        let (told, _) = tokio::join!(listening, changing);
+        let told = told.as_array().unwrap();
+        let last = &told.last().unwrap()["data"]["catalogChanged"];
+        assert_eq!(*last, json!({ "sequence": before + 1, "kind": "metric.created", "key": script }));
+        let sequences: Vec<_> =
+            told.iter().map(|answer| answer["data"]["catalogChanged"]["sequence"].as_i64().unwrap()).collect();
+        assert!((1..=before + 1).eq(sequences), "from the first on, without a gap");
+    }
+}

@@ -1,0 +1,316 @@
+//! `mdl-worker backup`: making, proving, listing and bringing back backups.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use mdl::App;
+use mdl::backups::{self, Progress, Switched, seal};
+use mdl::ids::BackupId;
+use serde_json::json;
+
+use super::explain;
+use super::line::{follow, size};
+
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Make a backup, and restore it on trial
+    Now(Now),
+    /// List the backups that are there, oldest first
+    List(List),
+    /// Restore a backup on trial, with all its files, into a scratch database that is dropped again
+    Verify(Verify),
+    /// Bring a backup back: into a new database, in place of the one in use, or one tenant's rows of it
+    Restore(Restore),
+    /// Put a restored database in the place of the one in use, which is kept under another name
+    Switch(Switch),
+    /// Remove backups that are older than their place keeps them; the newest verified ones stay
+    Prune(Prune),
+    /// Print a new pair of keys: a file for MDL_BACKUP_IDENTITY_FILE, and in it what to set MDL_BACKUP_RECIPIENTS to
+    Keygen,
+}
+
+#[derive(Debug, Args)]
+pub struct Now {
+    /// Do not restore it on trial: it does not count as good before that is done
+    #[arg(long)]
+    no_verify: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    /// As JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// As `backup list` names it
+    id: BackupId,
+    /// The place to read it from; the first that has it when not given
+    #[arg(long, value_name = "URL")]
+    from: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// As `backup list` names it
+    id: BackupId,
+    /// The place to read it from; the first that has it when not given
+    #[arg(long, value_name = "URL")]
+    from: Option<String>,
+    /// Name of the new database; without it the name tells when the backup was made
+    #[arg(long, value_name = "DATABASE", conflicts_with = "tenant")]
+    into: Option<String>,
+    /// Put it in the place of the database in use, when it is restored and compared. Asks first
+    #[arg(long, conflicts_with = "tenant")]
+    in_place: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Only the rows of the tenant with this slug, in the database in use
+    #[arg(long, value_name = "SLUG")]
+    tenant: Option<String>,
+    /// Count what would change, and change nothing
+    #[arg(long, requires = "tenant")]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Switch {
+    /// The restored database
+    database: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl BackupCommand {
+    pub async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Now(now) => now.run(app).await,
+            Self::List(list) => list.run(app).await,
+            Self::Verify(verify) => verify.run(app).await,
+            Self::Restore(restore) => restore.run(app).await,
+            Self::Switch(switch) => switch.run(app).await,
+            Self::Prune(prune) => prune.run(app).await,
+            Self::Keygen => keygen(),
+        }
+    }
+}
+
+impl Now {
+    async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
+        let id = BackupId::new();
+        let progress = Progress::default();
+        let line = follow(&progress);
+        let manifest = backups::back_up(app, id, None, &progress).await.map_err(explain)?;
+        drop(line);
+        println!(
+            "Made the backup {id}: {} rows of {} tables in {}, and {} files, in {:.1} s",
+            manifest.rows(),
+            manifest.inventory.tables.len(),
+            size(manifest.database.stored.bytes),
+            manifest.files.count,
+            manifest.dump_seconds,
+        );
+        if self.no_verify {
+            println!("It was not restored on trial: mdl-worker backup verify {id}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        verify(app, id, None, false).await
+    }
+}
+
+impl Verify {
+    async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
+        verify(app, self.id, self.from.as_deref(), true).await
+    }
+}
+
+async fn verify(app: &App, id: BackupId, place: Option<&str>, thorough: bool) -> anyhow::Result<ExitCode> {
+    let progress = Progress::default();
+    let line = follow(&progress);
+    let verified = backups::verify(app, id, place, thorough, None, &progress).await.map_err(explain)?;
+    drop(line);
+    println!(
+        "Verified the backup {id} from {}: it restores to the same rows, constraints, indexes and policies, in {:.1} s",
+        verified.place, verified.proof.restore_seconds
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+impl List {
+    async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
+        let (listed, silent) = backups::list(app).await.map_err(explain)?;
+        for place in silent {
+            eprintln!("Not listed: {place}");
+        }
+        if self.json {
+            let list: Vec<_> = listed
+                .iter()
+                .map(|(id, backup)| {
+                    let manifest = backup.manifest.as_ref();
+                    json!({
+                        "id": id,
+                        "startedAt": manifest.map(|manifest| manifest.started_at),
+                        "plainBytes": manifest.map(|manifest| manifest.database.plain.bytes),
+                        "storedBytes": manifest.map(|manifest| manifest.database.stored.bytes),
+                        "rows": manifest.map(|manifest| manifest.rows()),
+                        "files": manifest.map(|manifest| manifest.files.count),
+                        "schemaVersion": manifest.and_then(|manifest| manifest.schema_version()),
+                        "recipients": manifest.map(|manifest| &manifest.recipients),
+                        "verifiedAt": backup.proof.as_ref().map(|proof| proof.verified_at),
+                        "places": backup.places,
+                        "damage": backup.damage,
+                    })
+                })
+                .collect();
+            println!("{}", serde_json::to_string_pretty(&list)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        if listed.is_empty() {
+            println!("There are no backups");
+        }
+        for (id, backup) in &listed {
+            let about = match &backup.manifest {
+                Some(manifest) => format!(
+                    "{}  {:>9}  {:>10} rows  {:>6} files",
+                    manifest.started_at.format("%Y-%m-%d %H:%M:%S UTC"),
+                    size(manifest.database.stored.bytes),
+                    manifest.rows(),
+                    manifest.files.count
+                ),
+                None => String::new(),
+            };
+            let verified = match &backup.proof {
+                Some(proof) => format!("verified {}", proof.verified_at.format("%Y-%m-%d %H:%M:%S UTC")),
+                None => "never verified".to_owned(),
+            };
+            let damage = backup.damage.as_ref().map(|damage| format!("  {damage}")).unwrap_or_default();
+            println!("{id}  {about}  {verified}  {}{damage}", backup.places.join(" "));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Needs no settings: it makes what one of them is to be set to.
+pub fn keygen() -> anyhow::Result<ExitCode> {
+    print!("{}", seal::generate_identity());
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Restore {
+    async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
+        if let Some(slug) = &self.tenant {
+            return self.tenant(app, slug).await;
+        }
+        if self.in_place && !self.yes {
+            confirm(
+                app,
+                &format!("The database in use will be replaced by the backup {}, and kept under another name.", self.id),
+            )?;
+        }
+        let progress = Progress::default();
+        let line = follow(&progress);
+        let restored = backups::restore(app, self.id, self.from.as_deref(), self.into.as_deref(), &progress).await;
+        drop(line);
+        let restored = restored.map_err(explain)?;
+        println!(
+            "Restored the backup {} of {} into the database {}: {} rows of {} tables, as they were",
+            self.id,
+            restored.manifest.started_at.format("%Y-%m-%d %H:%M:%S UTC"),
+            restored.database,
+            restored.manifest.rows(),
+            restored.manifest.inventory.tables.len()
+        );
+        if restored.files > 0 {
+            println!("Brought back {} files that were missing", restored.files);
+        }
+        if self.in_place {
+            switch(app, &restored.database).await?;
+        } else {
+            println!("To use it: mdl-worker backup switch {}", restored.database);
+        }
+        if restored.lacks_migrations {
+            println!("It is of an older version: run mdl-api migrate when it is in use");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn tenant(&self, app: &App, slug: &str) -> anyhow::Result<ExitCode> {
+        if !self.dry_run && !self.yes {
+            confirm(app, &format!("The catalog, people and imports of the tenant {slug} will be as in the backup {}.", self.id))?;
+        }
+        let progress = Progress::default();
+        let line = follow(&progress);
+        let changes = backups::restore_tenant(app, self.id, self.from.as_deref(), slug, self.dry_run, &progress).await;
+        drop(line);
+        println!("{:<22}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}", "table", "now", "backup", "added", "changed", "removed");
+        for change in changes.map_err(explain)? {
+            println!(
+                "{:<22}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}",
+                change.table, change.now, change.backed_up, change.added, change.changed, change.removed
+            );
+        }
+        println!("{}", if self.dry_run { "Nothing was changed" } else { "Restored" });
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Switch {
+    async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
+        if !self.yes {
+            confirm(app, &format!("The database in use will be replaced by {}, and kept under another name.", self.database))?;
+        }
+        switch(app, &self.database).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn switch(app: &App, database: &str) -> anyhow::Result<()> {
+    match backups::switch(app, database).await.map_err(explain)? {
+        Switched::Now { kept: Some(kept) } => {
+            println!(
+                "{database} is in use now. What was in use before is kept as {kept}: drop it when it is not needed any more"
+            );
+        }
+        Switched::Now { kept: None } => println!("{database} is in use now"),
+        Switched::Before => println!("{database} is in use already; kept answers are forgotten"),
+    }
+    Ok(())
+}
+
+impl Prune {
+    async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
+        let verb = if self.dry_run { "Would remove" } else { "Removed" };
+        for pruned in backups::prune(app, self.dry_run).await.map_err(explain)? {
+            println!("{verb} {} backups and {} files from {}", pruned.backups.len(), pruned.files, pruned.place);
+            for id in pruned.backups {
+                println!("  {id}");
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Goes on only if somebody types the name of the database in use.
+fn confirm(app: &App, consequence: &str) -> anyhow::Result<()> {
+    if !std::io::stdin().is_terminal() {
+        anyhow::bail!("{consequence} Say --yes to do that without a terminal");
+    }
+    let in_use = app.config.database.url.parse::<tokio_postgres::Config>()?.get_dbname().unwrap_or_default().to_owned();
+    eprint!("{consequence}\nType the name of the database in use ({in_use}) to go on: ");
+    let mut typed = String::new();
+    std::io::stdin().read_line(&mut typed)?;
+    anyhow::ensure!(typed.trim() == in_use, "Nothing was done");
+    Ok(())
+}

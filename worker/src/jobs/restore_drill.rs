@@ -1,0 +1,11 @@
+//! Restores the newest backups on trial.
+
+use mdl::Result;
+use mdl::backups::{self, Progress, RestoreDrillJob};
+
+use super::back_up::unless_cancelled;
+use super::{Done, JobContext};
+
+pub async fn run(_: RestoreDrillJob, ctx: JobContext) -> Result<Done> {
+    unless_cancelled(&ctx, backups::drill(&ctx.app, &Progress::default())).await
+}
