@@ -10,22 +10,20 @@ use crate::cache::{live, source, started};
 use crate::root_fields::{MUTATIONS, Needs, QUERIES, Seed, call};
 
 /// Root fields whose answers are never kept. The others are, for everybody who may ask.
-<<<<<<< HEAD
-const NEVER_KEPT: &[&str] = &["me", "apiKeys", "import", "imports", "documents", "eventTypes", "eventCursor"];
-=======
 const NEVER_KEPT: &[&str] = &[
     "me",
     "apiKeys",
     "import",
     "imports",
     "documents",
+    "eventTypes",
+    "eventCursor",
     "performanceStats",
     "queues",
     "jobs",
     "job",
     "workers",
     "schedules",
-    "eventCursor",
     "backups",
     "restoreDrills",
     "webhookEndpoint",
@@ -33,7 +31,6 @@ const NEVER_KEPT: &[&str] = &[
     "webhookDelivery",
     "webhookDeliveries",
 ];
->>>>>>> main
 
 /// Mutations after which none of [`WIDE`] may have changed.
 const CHANGE_NOTHING_KEPT: &[&str] = &[

@@ -112,11 +112,6 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("ImportChangeConnection", NEVER),
     ("ImportChangeEdge", NEVER),
     ("ImportFieldChange", NEVER),
-<<<<<<< HEAD
-    // Made without a read.
-    ("EventType", NEVER),
-    ("EventTypeField", NEVER),
-=======
     // Neither do queues stand still.
     ("Queue", NEVER),
     ("Job", NEVER),
@@ -127,10 +122,9 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("Worker", NEVER),
     ("Schedule", NEVER),
     ("ScheduleRun", NEVER),
-    // The same for everybody until the next release.
-    ("EventType", Rule::NOTHING),
-    ("EventTypeField", Rule::NOTHING),
->>>>>>> main
+    // Made without a read.
+    ("EventType", NEVER),
+    ("EventTypeField", NEVER),
     // They count their uses.
     ("PublishedDocument", NEVER),
     ("PublishedDocumentConnection", NEVER),
@@ -187,16 +181,12 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Query", "performanceStats", NEVER),
     ("Query", "import", NEVER),
     ("Query", "imports", NEVER),
-<<<<<<< HEAD
-    ("Query", "eventTypes", NEVER),
-=======
     ("Query", "queues", NEVER),
     ("Query", "jobs", NEVER),
     ("Query", "job", NEVER),
     ("Query", "workers", NEVER),
     ("Query", "schedules", NEVER),
-    ("Query", "eventTypes", Rule::NOTHING),
->>>>>>> main
+    ("Query", "eventTypes", NEVER),
     // Moves with every event.
     ("Query", "eventCursor", NEVER),
     ("Query", "webhookEndpoint", NEVER),
