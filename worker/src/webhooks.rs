@@ -120,9 +120,11 @@ impl Courier {
     /// Claims what there are places for, and begins to send it.
     async fn round(&self) -> mdl::Result<()> {
         let settings = &self.shared.app.config.webhooks;
-        self.backlog.store(false, Ordering::Relaxed);
-        let tx = self.shared.db.dispatch().await?;
-        let waiting = ledger::waiting(&tx, settings.endpoint_concurrency).await?;
+        // A place that becomes free while this looks is worth another look.
+        self.backlog.store(true, Ordering::Relaxed);
+        let tx = ledger::begin(&self.shared.db).await?;
+        // One more than an endpoint can get, to know whether some are left.
+        let waiting = ledger::waiting(&tx, settings.endpoint_concurrency + 1).await?;
         let wanted: i64 = waiting.iter().map(|endpoint| endpoint.due).sum();
         let mut shares = {
             let mut state = self.state();
@@ -132,6 +134,7 @@ impl Courier {
             let limits = shares::Limits { places: settings.concurrency as usize, each: settings.endpoint_concurrency as usize };
             places.shares(&waiting, limits, |host| breakers.may_try(host, now))
         };
+        self.backlog.store(shares.iter().map(|share| share.count).sum::<i64>() < wanted, Ordering::Relaxed);
         let limited = |share: &Share| waiting.iter().any(|one| one.endpoint_id == share.endpoint_id && one.rate_limited);
         let (with_limit, mut granted): (Vec<Share>, Vec<Share>) = shares.drain(..).partition(limited);
         if !with_limit.is_empty() {
@@ -148,7 +151,6 @@ impl Courier {
         let secrets = secrets::valid(&tx, &ids).await?;
         tx.commit().await?;
 
-        self.backlog.store((claimed.len() as i64) < wanted, Ordering::Relaxed);
         let receivers: HashMap<_, _> = endpoints
             .into_iter()
             .map(|endpoint| {

@@ -61,7 +61,7 @@ pub async fn record(mut sent: UnboundedReceiver<Sent>, shared: Shared) {
 
 async fn write(shared: &Shared, ended: &[Ended]) -> mdl::Result<Vec<(TenantId, WebhookEndpointId)>> {
     let patience = Duration::from_secs(3600) * shared.app.config.webhooks.disable_after_hours;
-    let tx = shared.db.dispatch().await?;
+    let tx = ledger::begin(&shared.db).await?;
     let written = ledger::settle(&tx, ended).await?;
     let failing = ledger::note_health(&tx, ended, patience).await?;
     tx.commit().await?;

@@ -29,7 +29,7 @@ pub async fn upkeep(shared: Shared) {
 }
 
 async fn once(shared: &Shared) -> mdl::Result<()> {
-    let tx = shared.db.dispatch().await?;
+    let tx = ledger::begin(&shared.db).await?;
     let states = ledger::states(&tx).await?;
     tx.commit().await?;
     for (state, count) in [("working", states.working), ("failing", states.failing), ("disabled", states.disabled)] {
@@ -37,7 +37,7 @@ async fn once(shared: &Shared) -> mdl::Result<()> {
     }
     let age = Duration::from_secs(24 * 3600) * shared.app.config.webhooks.retention_days;
     while !shared.stop.is_cancelled() {
-        let tx = shared.db.dispatch().await?;
+        let tx = ledger::begin(&shared.db).await?;
         let deleted = ledger::delete_finished(&tx, age, BATCH).await?;
         tx.commit().await?;
         if deleted < BATCH as usize {
