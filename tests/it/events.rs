@@ -123,7 +123,8 @@ async fn commits_are_numbered_in_order_without_a_gap() {
 async fn one_leads_and_another_takes_over() {
     let app = TestApp::start().await;
     let mut workers = [WorkerProcess::start(&app), WorkerProcess::start(&app)];
-    let holders = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND mode = 'ExclusiveLock'
+    let holders =
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND mode = 'ExclusiveLock'
          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     let editor = app.client(Role::Editor).await;
     let numbered = "SELECT coalesce(max(sequence), 0)::bigint FROM outbox";

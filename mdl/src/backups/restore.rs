@@ -50,6 +50,9 @@ pub enum Switched {
     Before,
 }
 
+/// The advisory lock of a restore, in the database that MDL_RESTORE_DATABASE_URL names.
+const LOCK: i64 = 0x6d64_6c5f_7265_7374;
+
 /// Most bytes of a database's name.
 const LONGEST_NAME: usize = 63;
 
@@ -79,6 +82,8 @@ pub async fn restore(
         None => format!("mdl_restored_{}_{:06x}", manifest.started_at.format("%Y%m%d_%H%M%S"), id.0.as_u128() & 0xff_ffff),
     };
     let admin = db::connect_as(target.clone()).await?;
+    // One after the other, until this connection ends: handing a database over gives away what mdl_restore owns in others, too.
+    admin.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
     create(&admin, &database).await?;
     target.dbname(&database);
     let filled = async {
