@@ -122,7 +122,8 @@ pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
     let kept = if in_use == restored {
         Switched::Before
     } else {
-        let kept: String = format!("{in_use}_before_{}", Utc::now().format("%Y%m%d%H%M%S")).chars().take(LONGEST_NAME).collect();
+        let time = format!("_before_{}", Utc::now().format("%Y%m%d%H%M%S%3f"));
+        let kept: String = in_use.chars().take(LONGEST_NAME - time.len()).chain(time.chars()).collect();
         let was_there = swap(&admin, &in_use, restored, &kept).await?;
         Switched::Now { kept: was_there.then_some(kept) }
     };
