@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use mdl::webhooks::message::TIMESTAMP_HEADER;
 use mdl_tests::variable;
 
 use crate::crash_stage::{Stage, worker};
@@ -21,9 +22,14 @@ async fn crash_clocks_ten_minutes_off() {
     let acknowledged = workload.end().await;
     assert_whole(&stage, acknowledged, 0).await;
     let database = &stage.app.database;
-    let clocks = "SELECT count(DISTINCT sign(extract(epoch FROM a.at - d.created_at)))
-                  FROM webhook_attempts AS a JOIN webhook_deliveries AS d ON d.id = a.delivery_id";
-    assert_eq!(database.number(clocks).await, 2, "one is ahead, and one is behind");
+    let off = "SELECT count(DISTINCT round(extract(epoch FROM worker_clock - at) / 60)) FROM runs
+               WHERE abs(extract(epoch FROM worker_clock - at)) BETWEEN 590 AND 610";
+    assert_eq!(database.number(off).await, 2, "one is ahead, and one is behind");
+    let now = chrono::Utc::now().timestamp();
+    for message in stage.companies.iter().flat_map(|company| company.receiver.received()) {
+        let age = now - message.header(TIMESTAMP_HEADER).parse::<i64>().unwrap();
+        assert!((-5..120).contains(&age), "receivers refuse what is not of these minutes: {age} s");
+    }
     assert_eq!(
         database.number("SELECT count(*) FROM schedule_slots WHERE slot > now()").await,
         0,

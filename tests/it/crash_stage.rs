@@ -7,8 +7,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use diesel::sql_query;
-use diesel::sql_types::{Integer, Uuid};
+use diesel::sql_types::{Integer, Timestamptz, Uuid};
 use diesel_async::AsyncPgConnection;
 use mdl::actor::Role;
 use mdl::config::Config;
@@ -86,7 +87,10 @@ impl Stage {
         let app = TestApp::start_on(database, &settings).await;
         app.database
             .execute(
-                "CREATE TABLE runs (job uuid NOT NULL, attempt integer NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
+                "CREATE TABLE runs (
+                     job uuid NOT NULL, attempt integer NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp(),
+                     worker_clock timestamptz NOT NULL
+                 );
                  GRANT SELECT, INSERT ON runs TO mdl_app",
             )
             .await;
@@ -173,8 +177,10 @@ async fn run(deed: Deed, ctx: JobContext) -> mdl::Result<Done> {
     }
     let tx = ctx.app.db.begin(ctx.tenant).await?;
     let mut conn: &AsyncPgConnection = &tx;
-    let note =
-        sql_query("INSERT INTO runs (job, attempt) VALUES ($1, $2)").bind::<Uuid, _>(ctx.id).bind::<Integer, _>(ctx.attempt);
+    let note = sql_query("INSERT INTO runs (job, attempt, worker_clock) VALUES ($1, $2, $3)")
+        .bind::<Uuid, _>(ctx.id)
+        .bind::<Integer, _>(ctx.attempt)
+        .bind::<Timestamptz, _>(Utc::now());
     diesel_async::RunQueryDsl::execute(note, &mut conn).await?;
     ctx.commit(tx).await?;
     Ok(Done::Finished)

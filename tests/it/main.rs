@@ -61,4 +61,5 @@ mod webhook_attempts;
 mod webhook_docs;
 mod webhook_endpoints;
 mod webhook_figures;
+mod webhook_transport;
 mod webhooks;
