@@ -112,7 +112,8 @@ async fn what_was_sent_after_the_backup_is_not_sent_again() {
     let keys: Vec<_> = receiver.received().iter().map(|one| one.json()["data"]["key"].clone()).collect();
     assert_eq!((keys.len(), &keys[2]), (3, &json!("M-NEW")), "{keys:?}");
 
-    let discarded = admin.ask("{ webhookDeliveries(first: 1, filter: { state: { in: [DISCARDED] } }) { nodes { id } } }", json!({})).await;
+    let discarded =
+        admin.ask("{ webhookDeliveries(first: 1, filter: { state: { in: [DISCARDED] } }) { nodes { id } } }", json!({})).await;
     let retry = json!({ "id": discarded["webhookDeliveries"]["nodes"][0]["id"] });
     assert_eq!(admin.mutate("retryDelivery", retry, "").await.user_errors(), [""; 0], "it can be sent by hand");
     let again = receiver.until(4).await;

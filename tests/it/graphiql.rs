@@ -58,10 +58,8 @@ async fn a_subscription_hears_of_a_change() {
     browser.wait_for_text("header .who", "The viewer").await;
 
     // From the beginning of the stream, so that the first event tells that it listens.
-    let subscription = format!(
-        "subscription Changes {{ catalogChanged(after: \"{}\") {{ key }} }}",
-        mdl::page::cursor(&json!({ "event": 0 }))
-    );
+    let subscription =
+        format!("subscription Changes {{ catalogChanged(after: \"{}\") {{ key }} }}", mdl::page::cursor(&json!({ "event": 0 })));
     browser.wait_for(".graphiql-query-editor .CodeMirror").await;
     let editor_of_page = "document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirror";
     browser.script(&format!("{editor_of_page}.setValue({})", json!(subscription))).await;
