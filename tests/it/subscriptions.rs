@@ -7,7 +7,7 @@ use mdl::actor::Role;
 use mdl::events::live::Filter;
 use mdl_tests::servers::ApiProcess;
 use mdl_tests::socket::{Ended, Socket};
-use mdl_tests::{Client, TestApp, clients, email, eventually};
+use mdl_tests::{Client, PASSWORD, TestApp, clients, email, eventually};
 use serde_json::{Value, json};
 
 const CHANGES: &str = "subscription($filter: CatalogChangeFilter, $after: String) { \
@@ -209,6 +209,28 @@ async fn whoever_may_no_longer_listen_is_told_and_let_go() {
     assert_eq!(of_editor.closed().await, (4403, "What you may do has changed; connect again".to_owned()));
     admin.mutate("suspendUser", json!({ "id": user(Role::Viewer).await }), "user { id }").await.data();
     assert_eq!(of_viewer.closed().await, (4403, "Your credential is not valid any more".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_its_access_token() {
+    let app = TestApp::start().await;
+    let anonymous = app.anonymous();
+    let input = json!({ "tenant": "acme", "email": email(Role::Editor), "password": PASSWORD });
+    let signed_in = anonymous.mutate("signIn", input, "session { refreshToken }").await.payload();
+    // An access token ends with its session at the latest.
+    app.database.execute("UPDATE sessions SET expires_at = now() + interval '8 seconds'").await;
+    let refresh = json!({ "refreshToken": signed_in["session"]["refreshToken"] });
+    let refreshed = anonymous.mutate("refreshSession", refresh, "session { accessToken }").await.payload();
+    let token = refreshed["session"]["accessToken"].as_str().unwrap();
+
+    let mut socket = Socket::connect(&app.base, token).await;
+    socket.subscribe("1", "subscription { catalogChanged { key } }", json!({})).await;
+    let mut events = stream(&anonymous.with(token), "subscription { catalogChanged { key } }", json!({}), None).await;
+    assert_eq!(socket.closed().await, (4403, "The access token has expired".to_owned()));
+    let last: Value = serde_json::from_str(&line(&mut events, "data:").await).unwrap();
+    assert_eq!(last["errors"][0]["message"], "The access token has expired");
+    assert_eq!(code(&last["errors"]), "UNAUTHENTICATED");
+    assert_eq!(line(&mut events, "event:").await, "complete");
 }
 
 #[tokio::test(flavor = "multi_thread")]
