@@ -199,6 +199,11 @@ impl Queue {
         self.own.as_ref()?.concurrency
     }
 
+    /// Jobs of the tenant that go for one of a tenant of weight 1, while both have a backlog; operators of the deployment set it.
+    fn weight(&self) -> i32 {
+        self.own.as_ref().map_or(1, |own| own.weight)
+    }
+
     /// When an operator of the deployment paused it for everybody; null if it is not.
     fn paused_for_all_at(&self) -> Option<DateTime<Utc>> {
         self.of_all.as_ref()?.paused_at
