@@ -1,5 +1,6 @@
-//! Queues, jobs and workers, for operators. `job` is the type, `steering` what is done to them.
+//! Queues, jobs and workers, for operators. `job` is the type, `steering` what is done to them, `changes` tells of them live.
 
+mod changes;
 mod job;
 pub mod steering;
 
@@ -14,6 +15,7 @@ use mdl::jobs::workers;
 use mdl::page::PageArgs;
 use mdl::tenants::SYSTEM;
 
+pub use self::changes::JobSubscriptions;
 pub use self::job::{Job, JobState};
 pub use self::steering::QueueMutations;
 use super::connection::{Connection, connection};
