@@ -6,6 +6,7 @@
 pub mod batches;
 pub mod dispatch;
 pub mod ledger;
+pub mod live;
 mod prune;
 pub mod queues;
 mod redact;

@@ -452,6 +452,7 @@ diesel::table! {
         paused_at -> Nullable<Timestamptz>,
         concurrency -> Nullable<Int4>,
         updated_at -> Timestamptz,
+        weight -> Int4,
     }
 }
 

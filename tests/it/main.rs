@@ -31,6 +31,7 @@ mod http;
 mod idempotency;
 mod import_outages;
 mod imports;
+mod job_changes;
 mod jobs_bench;
 mod jobs_outages;
 mod jobs_outcomes;

@@ -76,6 +76,28 @@ async fn an_operator_finds_a_job_by_its_error_and_retries_it_by_filter() {
     assert_eq!(queues["workers"][0]["alive"], true);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_job_of_an_import_says_how_far_it_is_and_which_key_enqueued_it() {
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    let scopes = json!({ "name": "nightly", "scopes": ["CATALOG_IMPORT", "OPERATE"] });
+    let key = admin.mutate("createApiKey", scopes, "key").await.payload()["key"].as_str().unwrap().to_owned();
+    let program = admin.with(key.as_str());
+    let text = "{\"metrics\": [{\"metric_id\": \"A\", \"name\": \"A\"}, {\"metric_id\": \"B\", \"name\": \"B\"}]}";
+    program.ask(IMPORT, json!({ "input": { "text": text, "fileName": "two.json" } })).await;
+    app.start_worker();
+    let query = "{ jobs(filter: { kind: { in: [\"import_catalog\"] } }) { nodes {
+        state progress { done total } enqueuedBy { name } enqueuedByKey { name user { name } } } } }";
+    let job = eventually("it is imported", async || {
+        let job = program.ask(query, json!({})).await["jobs"]["nodes"][0].clone();
+        (job["state"] == "SUCCEEDED").then_some(job)
+    })
+    .await;
+    assert_eq!(job["progress"], json!({ "done": 2, "total": 2 }));
+    assert_eq!(job["enqueuedByKey"], json!({ "name": "nightly", "user": { "name": "The admin" } }));
+    assert_eq!(job["enqueuedBy"], Value::Null, "not a person");
+}
+
 /// Jobs as they come to be after a bad night.
 async fn dead_jobs(app: &TestApp) {
     app.database

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use mdl::Actor;
-use mdl::ids::{JobId, TenantId};
+use mdl::actor::Subject;
+use mdl::ids::{JobId, SessionId, TenantId, UserId};
 use mdl::jobs::steer::{Action, steer};
 use mdl::jobs::store::{AttemptOutcome, Filter, attempts};
 use mdl::jobs::{Enqueue, JobState, batches, queues};
@@ -64,6 +65,36 @@ async fn a_backlog_of_one_tenant_does_not_delay_the_first_job_of_another() {
     let sent = "SELECT count(*) FROM jobs WHERE state = 'dispatched'";
     assert!(bench.number(sent).await <= 300, "the window is shared");
     worker.stop().await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_of_three_times_the_weight_has_three_jobs_for_one() {
+    let bench = test_app(&["--worker-concurrency=4", "--worker-queue-window=400"]).await;
+    let light = another_tenant(&bench, "light").await;
+    let heavy = Actor::system(bench.tenant);
+    let person = Subject::User { user: UserId::new(), session: SessionId::new() };
+    let own = queues::set_weight(&bench.app, &Actor { subject: person, ..heavy.clone() }, "probes", 100).await;
+    assert_eq!(own.unwrap_err().code(), "FORBIDDEN", "nobody gives themselves more");
+    assert_eq!(queues::set_weight(&bench.app, &heavy, "probes", 0).await.unwrap_err().code(), "BAD_USER_INPUT");
+    assert_eq!(queues::set_weight(&bench.app, &heavy, "probes", 3).await.unwrap().weight, 3);
+    for tenant in [light, bench.tenant] {
+        enqueue_for(&bench, tenant, 2_000, &Probe::Take { millis: 2 }).await;
+    }
+    let worker = bench.worker();
+    bench.until_count(JobState::Succeeded, 800).await;
+    worker.stop().await;
+    // In the order in which they began, while both had a backlog.
+    let of_the_heavy = format!(
+        "SELECT count(*) FILTER (WHERE tenant_id = '{}') FROM
+         (SELECT tenant_id FROM jobs WHERE started_at IS NOT NULL ORDER BY started_at, turn LIMIT 800) AS first",
+        bench.tenant
+    );
+    let share = bench.number(&of_the_heavy).await;
+    assert!((560..=640).contains(&share), "{share} of 800, where 600 are three for one");
+    let waiting = |tenant: TenantId| format!("SELECT count(*) FROM jobs WHERE state = 'dispatched' AND tenant_id = '{tenant}'");
+    let sent = (bench.number(&waiting(bench.tenant)).await, bench.number(&waiting(light)).await);
+    assert!(sent.0 > 2 * sent.1, "the window is shared by weight: {sent:?}");
     bench.end().await;
 }
 

@@ -271,13 +271,18 @@ async fn each_subscription_has_its_permission() {
         .map(|field| field["name"].as_str().unwrap().to_owned())
         .collect();
     names.sort();
-    assert_eq!(names, ["catalogChanged", "importProgress", "keyResultProgress"], "each is below");
+    assert_eq!(names, ["catalogChanged", "importProgress", "jobChanged", "keyResultProgress"], "each is below");
     let narrow = viewer.mutate("createApiKey", json!({ "name": "k", "scopes": ["CATALOG_READ"] }), "key").await;
     let narrow = narrow.payload()["key"].as_str().unwrap().to_owned();
     let mut socket = Socket::connect(&app.base, &narrow).await;
     let import = "subscription { importProgress(id: \"aTAwMDAwMDAwMDAwMDAwMDA\") { rowsDone } }";
     socket.subscribe("1", import, json!({})).await;
     assert_eq!(code(&socket.next().await.unwrap()["payload"]), "FORBIDDEN");
+    for credential in [narrow.as_str(), app.client(Role::Editor).await.credential.as_ref().unwrap()] {
+        let mut socket = Socket::connect(&app.base, credential).await;
+        socket.subscribe("1", "subscription { jobChanged { job { id } } }", json!({})).await;
+        assert_eq!(code(&socket.next().await.unwrap()["payload"]), "FORBIDDEN", "jobs are for operators");
+    }
     let key_results = "subscription($objective: ID!) { keyResultProgress(objective: $objective) { key } }";
     socket.subscribe("2", key_results, json!({ "objective": objective })).await;
     socket.subscribe("3", "subscription { catalogChanged { key } }", json!({})).await;

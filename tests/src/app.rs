@@ -10,6 +10,7 @@ use mdl::tenants::Tenant;
 use mdl::tokens::Keys;
 use mdl::users::NewUser;
 use mdl::{App, tenants, users};
+use mdl_worker::jobs::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Client, TestDatabase, variable};
@@ -143,8 +144,17 @@ impl TestApp {
 
     /// The same with another app of these servers.
     pub fn start_worker_of(&self, app: App) {
+        self.run_worker(app, mdl_worker::jobs::registry());
+    }
+
+    /// The same that does these kinds of jobs, and no others.
+    pub fn start_worker_doing(&self, registry: Registry) {
+        self.run_worker(self.app.clone(), registry);
+    }
+
+    fn run_worker(&self, app: App, registry: Registry) {
         let stop = mdl_worker::Stop { gently: self.stop.clone(), now: self.stop.clone() };
-        tokio::spawn(async move { mdl_worker::run(app, mdl_worker::jobs::registry(), stop).await.expect("the worker runs") });
+        tokio::spawn(async move { mdl_worker::run(app, registry, stop).await.expect("the worker runs") });
     }
 
     /// The settings of this app, for a program.

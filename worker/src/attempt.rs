@@ -23,9 +23,8 @@ use tower::{Layer, Service};
 use tracing::{error, info, warn};
 
 use crate::Shared;
-use crate::leases::{Held, Leases};
+use crate::leases::Held;
 use crate::link::{Outage, RETRY, with_sources};
-use crate::relay::Wake;
 
 /// How long a handler may go on after its job was to be cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(10);
@@ -130,7 +129,8 @@ where
 }
 
 /// Writes ends to the ledger until nobody can send any more.
-pub async fn record(mut ends: UnboundedReceiver<Ended>, db: Db, leases: Arc<Leases>, wake: Arc<Wake>) {
+pub async fn record(mut ends: UnboundedReceiver<Ended>, shared: Shared) {
+    let Shared { db, leases, wake, news, .. } = shared;
     let mut outage = Outage::of("write down the ends of jobs");
     let mut batch = Vec::new();
     while ends.recv_many(&mut batch, BATCH).await > 0 {
@@ -153,6 +153,7 @@ pub async fn record(mut ends: UnboundedReceiver<Ended>, db: Db, leases: Arc<Leas
             // The reconciler looks after them in a few seconds.
             warn!(error = with_sources(&error), "Could not look whether batches of jobs have ended");
         }
+        news.tell(settled.iter().map(|job| (job.tenant_id, job.id)));
         // A limit of concurrency may have kept others back.
         wake.room();
         for job in &settled {

@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
 use crate::link::with_sources;
+use crate::news::News;
 
 /// Every kind of job that `mdl-worker` does: one line for each.
 pub fn registry() -> Registry {
@@ -77,6 +78,7 @@ pub struct JobContext {
     pub max_attempts: i32,
     lease_token: i64,
     cancelled: CancellationToken,
+    news: News,
 }
 
 impl JobContext {
@@ -89,7 +91,9 @@ impl JobContext {
     pub async fn progress(&self, progress: &Progress) -> mdl::Result<()> {
         let tx = self.app.db.begin(self.tenant).await?;
         ledger::report_progress(&tx, self.tenant, (self.id, self.lease_token), progress).await?;
-        tx.commit().await
+        tx.commit().await?;
+        self.news.tell([(self.tenant, self.id)]);
+        Ok(())
     }
 
     /// Commits what the handler did, unless another worker has taken the job over in the meantime: then nothing is written,
@@ -176,14 +180,14 @@ impl Registry {
     }
 
     /// Runs the handler of a claimed job, in a span that continues the trace it was enqueued in.
-    pub(crate) async fn run(&self, app: App, job: Claimed, cancelled: CancellationToken) -> Outcome {
+    pub(crate) async fn run(&self, app: App, news: News, job: Claimed, cancelled: CancellationToken) -> Outcome {
         let Some(kind) = self.kinds.get(job.kind.as_str()) else {
             return self.failed(&job.kind, job.attempt, format!("This worker does not know jobs of kind {:?}", job.kind));
         };
         let span = info_span!("job", otel.name = job.kind, job.kind, job.id = %job.id, tenant = %job.tenant_id, job.attempt);
         telemetry::continue_trace(&span, &job.trace_context);
         let Claimed { tenant_id: tenant, id, attempt, max_attempts, lease_token, .. } = job;
-        let ctx = JobContext { app, tenant, id, attempt, max_attempts, lease_token, cancelled };
+        let ctx = JobContext { app, tenant, id, attempt, max_attempts, lease_token, cancelled, news };
         match (kind.run)(job.payload, ctx).instrument(span).await {
             Ok(Ok(Done::Finished)) => Outcome::Succeeded,
             Ok(Ok(Done::Cancelled)) => Outcome::Cancelled,
@@ -250,7 +254,7 @@ mod tests {
         let app = App::new(Config::from_arguments(["test"]).unwrap()).unwrap();
         let tracer = SdkTracerProvider::builder().build().tracer("test");
         let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(tracer));
-        let outcome = registry.run(app, job, CancellationToken::new()).with_subscriber(subscriber).await;
+        let outcome = registry.run(app, News::new().0, job, CancellationToken::new()).with_subscriber(subscriber).await;
         let Outcome::Failed { error, .. } = outcome else { panic!("{outcome:?}") };
         assert!(error.contains("00-0af7651916cd43dd8448eb211c80319c-"), "{error}");
     }

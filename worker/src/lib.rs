@@ -9,6 +9,7 @@
 //! | [`leases`] | keeps the leases, hears of cancellations and losses |
 //! | [`jobs`] | which handlers there are, and what they are given |
 //! | [`attempt`] | makes one outcome of whatever happens to a job, and writes it to the ledger |
+//! | [`news`] | tells those who listen live which jobs have changed |
 //! | [`schedule`] | what runs by the clock |
 //! | [`heartbeat`] | this worker's row, for operators |
 //! | [`listen`] | PostgreSQL's notifications, which wake the relay and the leases |
@@ -25,6 +26,7 @@ pub mod jobs;
 pub mod leases;
 pub mod link;
 pub mod listen;
+pub mod news;
 pub mod ops;
 pub mod publish;
 pub mod queue;
@@ -47,7 +49,7 @@ use mdl::jobs::Job;
 use mdl::warming::WarmCaches;
 use mdl::{App, telemetry};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{Receiver, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -56,6 +58,7 @@ use tracing::{error, info, warn};
 use attempt::Attempt;
 use jobs::Registry;
 use leases::Leases;
+use news::News;
 use queue::Queue;
 use relay::Wake;
 
@@ -81,6 +84,7 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     pub leases: Arc<Leases>,
     pub wake: Arc<Wake>,
+    pub news: News,
     /// Webhooks may be due.
     pub webhooks: Arc<Notify>,
     /// Fires when no more jobs are to be taken.
@@ -90,7 +94,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    fn new(app: App, registry: Registry, stop: CancellationToken) -> Self {
+    fn new(app: App, registry: Registry, news: News, stop: CancellationToken) -> Self {
         let settings = &app.config.database;
         let lease = app.config.worker.lease_seconds;
         let db = Db::new(
@@ -109,6 +113,7 @@ impl Shared {
             registry: Arc::new(registry),
             leases: Arc::default(),
             wake: Arc::default(),
+            news,
             webhooks: Arc::default(),
             stop,
             name: name().into(),
@@ -132,11 +137,12 @@ impl Shared {
 /// Works until stopped. An error means that a part of the worker failed that never should; jobs do not fail a worker.
 pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()> {
     let grace = Duration::from_secs(app.config.worker.grace_seconds);
-    let shared = Shared::new(app, registry, stop.gently.clone());
+    let (news, told) = News::new();
+    let shared = Shared::new(app, registry, news, stop.gently.clone());
     let all_done = CancellationToken::new();
     let (ends, ended) = unbounded_channel();
-    let mut recorder = tokio::spawn(attempt::record(ended, shared.db.clone(), shared.leases.clone(), shared.wake.clone()));
-    let mut parts = start_parts(&shared, &all_done)?;
+    let mut recorder = tokio::spawn(attempt::record(ended, shared.clone()));
+    let mut parts = start_parts(&shared, told, &all_done)?;
 
     let failed = CancellationToken::new();
     let failure = failed.clone();
@@ -152,16 +158,16 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
         monitor = monitor.register(move |_| {
             let redis = Queue::link(&shared).expect("the same address was accepted before");
             let backend = Queue::new(shared.clone(), queue, redis, ends.clone());
-            let (app, registry) = (shared.app.clone(), shared.registry.clone());
+            let shared = shared.clone();
             WorkerBuilder::new(format!("{}/{queue}", shared.name))
                 .backend(backend)
                 .parallelize(spawn)
                 .layer(CatchPanicLayer::with_panic_handler(panicked))
                 .build(move |attempt: Attempt| {
-                    let (app, registry) = (app.clone(), registry.clone());
+                    let Shared { app, news, registry, .. } = shared.clone();
                     async move {
                         let Attempt { job, held, permit } = attempt;
-                        let outcome = registry.run(app, job, held.cancel.clone()).await;
+                        let outcome = registry.run(app, news, job, held.cancel.clone()).await;
                         drop(permit);
                         Ok::<_, Infallible>(outcome)
                     }
@@ -243,7 +249,11 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
 }
 
 /// Starts what runs beside the queues. None of it ends before the worker stops.
-fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<JoinSet<&'static str>> {
+fn start_parts(
+    shared: &Shared,
+    told: Receiver<news::Batch>,
+    all_done: &CancellationToken,
+) -> anyhow::Result<JoinSet<&'static str>> {
     let mut parts = JoinSet::new();
     let (relay, reconcile) = (relay::relay(shared.clone())?, relay::reconcile(shared.clone())?);
     parts.spawn(async move {
@@ -258,6 +268,11 @@ fn start_parts(shared: &Shared, all_done: &CancellationToken) -> anyhow::Result<
     parts.spawn(async move {
         publish.await;
         "publisher"
+    });
+    let tell = news::publish(shared, told, all_done.clone())?;
+    parts.spawn(async move {
+        tell.await;
+        "news"
     });
     let mut table = schedule::definitions(schedule::TABLE, &shared.app.config.schedules)?;
     let warms = shared.app.config.warming.is_on();

@@ -129,6 +129,7 @@ impl Fetcher {
             }
             if !claimed.is_empty() {
                 self.shared.wake.room();
+                self.shared.news.tell(claimed.iter().map(|job| (job.tenant_id, job.id)));
             }
             for (job, permit) in claimed.into_iter().zip(permits) {
                 metrics::histogram!(instruments::JOB_WAIT_SECONDS, "queue" => self.queue).record(job.waited_seconds);

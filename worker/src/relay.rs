@@ -70,6 +70,8 @@ async fn keep_relaying(shared: Shared, mut redis: Link) {
         let wait = match round(&shared).await {
             Ok(round) => {
                 outage.over();
+                let sent = round.due.iter().flat_map(|(_, due)| due);
+                shared.news.tell(sent.map(|job| (job.tenant_id, job.id)));
                 match push(&shared, &mut redis, &round.due).await {
                     Ok(_) => redis_outage.over(),
                     Err(error) => {
@@ -166,6 +168,7 @@ async fn rescue(shared: &Shared) -> mdl::Result<()> {
     if !rescued.is_empty() {
         metrics::counter!(instruments::JOBS_RESCUED, "from" => "worker").increment(rescued.len() as u64);
         shared.wake.due();
+        shared.news.tell(rescued.iter().map(|job| (job.tenant_id, job.id)));
     }
     Ok(())
 }

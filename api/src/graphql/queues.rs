@@ -1,5 +1,6 @@
-//! Queues, jobs and workers, for operators. `job` is the type, `steering` what is done to them.
+//! Queues, jobs and workers, for operators. `job` is the type, `steering` what is done to them, `changes` tells of them live.
 
+mod changes;
 mod job;
 pub mod steering;
 
@@ -14,6 +15,7 @@ use mdl::jobs::workers;
 use mdl::page::PageArgs;
 use mdl::tenants::SYSTEM;
 
+pub use self::changes::JobSubscriptions;
 pub use self::job::{Job, JobState};
 pub use self::steering::QueueMutations;
 use super::connection::{Connection, connection};
@@ -197,6 +199,11 @@ impl Queue {
     /// Jobs of the tenant that may be under way at once, on all workers together; null for as many as the workers take.
     fn concurrency(&self) -> Option<i32> {
         self.own.as_ref()?.concurrency
+    }
+
+    /// Jobs of the tenant that go for one of a tenant of weight 1, while both have a backlog; operators of the deployment set it.
+    fn weight(&self) -> i32 {
+        self.own.as_ref().map_or(1, |own| own.weight)
     }
 
     /// When an operator of the deployment paused it for everybody; null if it is not.

@@ -19,7 +19,7 @@ use super::metrics::{MetricMutations, MetricQueries};
 use super::node::NodeQueries;
 use super::objectives::{ObjectiveMutations, ObjectiveQueries};
 use super::performance::PerformanceQueries;
-use super::queues::{QueueMutations, QueueQueries};
+use super::queues::{JobSubscriptions, QueueMutations, QueueQueries};
 use super::schedules::{ScheduleMutations, ScheduleQueries};
 use super::sessions::{SessionMutations, SessionQueries};
 use super::stats::StatsQueries;
@@ -69,7 +69,7 @@ pub struct Mutation(
 
 /// What can be listened to.
 #[derive(MergedSubscription, Default)]
-pub struct Subscription(EventSubscriptions);
+pub struct Subscription(EventSubscriptions, JobSubscriptions);
 
 pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
 

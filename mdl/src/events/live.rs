@@ -3,7 +3,7 @@
 //! | who | does |
 //! |---|---|
 //! | [`wire`] | what the relay tells Redis |
-//! | [`feed`] | one subscription to Redis for all listeners; asks PostgreSQL every two seconds what Redis did not tell |
+//! | [`feed`] | one subscription to Redis for all listeners, those of jobs too; asks PostgreSQL every two seconds what Redis did not tell |
 //! | [`filter`] | which events a listener wants |
 //! | [`subscription`] | one listener: first what it missed, from PostgreSQL, then what comes |
 //!
@@ -31,6 +31,7 @@ use crate::config::RedisConfig;
 use crate::db::Db;
 use crate::error::Result;
 use crate::ids::TenantId;
+use crate::jobs;
 
 pub use filter::Filter;
 pub use subscription::Subscription;
@@ -49,9 +50,12 @@ struct Inner {
     db: Db,
     client: Client,
     channel: String,
+    jobs_channel: String,
     /// Those that somebody listens to.
     streams: Mutex<HashMap<TenantId, Arc<Stream>>>,
     next_listener: AtomicU64,
+    /// Who listens to jobs: not to events, but through the same subscription to Redis.
+    jobs: jobs::live::Streams,
     /// Runs from the first listener on.
     feed: OnceLock<AbortOnDropHandle<()>>,
 }
@@ -85,9 +89,11 @@ impl Live {
     /// Connects when somebody listens.
     pub fn new(db: Db, config: &RedisConfig) -> Result<Self> {
         Ok(Self(Arc::new(Inner {
+            jobs: jobs::live::Streams::new(db.clone()),
             db,
             client: Client::open(config.url.as_str())?,
             channel: channel(&config.prefix),
+            jobs_channel: jobs::live::channel(&config.prefix),
             streams: Mutex::default(),
             next_listener: AtomicU64::new(0),
             feed: OnceLock::new(),
@@ -96,8 +102,18 @@ impl Live {
 
     /// Listens to the events of a tenant: those after a sequence, or those from now on.
     pub async fn subscribe(&self, tenant: TenantId, filter: Filter, after: Option<i64>) -> Result<Subscription> {
-        self.0.feed.get_or_init(|| AbortOnDropHandle::new(tokio::spawn(feed::follow(Arc::downgrade(&self.0)))));
+        self.start();
         Subscription::begin(self.clone(), tenant, filter, after).await
+    }
+
+    /// Listens to what becomes of the jobs of a tenant that a filter lets through.
+    pub async fn subscribe_to_jobs(&self, tenant: TenantId, filter: jobs::store::Filter) -> Result<jobs::live::Subscription> {
+        self.start();
+        self.0.jobs.subscribe(tenant, filter).await
+    }
+
+    fn start(&self) {
+        self.0.feed.get_or_init(|| AbortOnDropHandle::new(tokio::spawn(feed::follow(Arc::downgrade(&self.0)))));
     }
 
     /// The bounds of a tenant's stream.

@@ -3,7 +3,8 @@
 //! Tenants take turns. Each may have its share of a queue's window in Redis, so that there is always room for the first job
 //! of another; and a job's *turn*, by which Redis orders the jobs of one priority, continues where its tenant's dispatched
 //! jobs end, or begins where the queue is now. (This is start-time fair queueing: Goyal, Vin and Cheng, 1996.) So a job of a
-//! tenant that has nothing in the queue goes before the backlog of the others, and two backlogs are worked off one by one.
+//! tenant that has nothing in the queue goes before the backlog of the others, and two backlogs are worked off one by one; or, where
+//! a tenant has a greater weight, so many of its jobs for one of another's.
 //!
 //! A queue may have tens of thousands of jobs of few tenants: the statements step from one (tenant, priority) to the next in
 //! the index, and never look at all of what waits.
@@ -16,12 +17,17 @@ use diesel::sql_types::{Array, BigInt, Double, Int2, Nullable, Text, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::error::Result;
-use crate::ids::JobId;
+use crate::ids::{JobId, TenantId};
 use crate::tenants::SYSTEM;
+
+/// Between the turns of two jobs of a tenant whose weight is 1. With a greater weight they are closer, and so come sooner.
+const STEP: i64 = 100;
 
 /// A job whose id belongs into Redis.
 #[derive(Debug, Clone, QueryableByName)]
 pub struct Due {
+    #[diesel(sql_type = Uuid)]
+    pub tenant_id: TenantId,
     #[diesel(sql_type = Uuid)]
     pub id: JobId,
     #[diesel(sql_type = Int2)]
@@ -41,8 +47,8 @@ pub async fn settle_settings(mut conn: &AsyncPgConnection) -> Result<()> {
 /// The advisory lock that relays share, and that an operator has alone who changes the settings of queues.
 pub(super) const SETTINGS_LOCK: i64 = 0x6d64_6c5f_7175_6575;
 
-/// Moves due jobs of a queue from `waiting` to `dispatched`: of each tenant so many that it has its share of the `window`, the
-/// greatest priority first, then the oldest. None of what is paused, nor more than the limits of concurrency let run at once.
+/// Moves due jobs of a queue from `waiting` to `dispatched`: of each tenant so many that it has its share of the `window` by its
+/// weight, the greatest priority first, then the oldest. None of what is paused, nor more than the limits of concurrency let run at once.
 /// Of two relays at once the second may find nothing left.
 ///
 /// A tenant that had the window for itself keeps what it has of it; so there may be more ids than the window for a while.
@@ -59,26 +65,27 @@ pub async fn dispatch(mut conn: &AsyncPgConnection, queue: &str, window: u32) ->
          ), active AS (
              SELECT tenant_id, state, priority, turn FROM jobs WHERE queue = $1 AND state IN ('dispatched', 'running')
          ), settings AS (
-             SELECT tenant_id, paused_at, concurrency FROM queue_settings WHERE queue = $1
+             SELECT tenant_id, paused_at, concurrency, weight FROM queue_settings WHERE queue = $1
          ), waiting AS (
              SELECT tenant_id, priority FROM groups
              WHERE run_at <= now()
                AND NOT EXISTS (SELECT FROM settings WHERE settings.tenant_id IN (groups.tenant_id, $3) AND paused_at IS NOT NULL)
-         ), share AS (
-             SELECT ceil($2::float8 / greatest(count(*), 1))::bigint AS ids
-             FROM (SELECT tenant_id FROM waiting UNION SELECT tenant_id FROM active WHERE state = 'dispatched') AS sharing
+         ), sharing AS (
+             SELECT tenant_id, coalesce(weight, 1) AS weight, concurrency
+             FROM (SELECT tenant_id FROM waiting UNION SELECT tenant_id FROM active WHERE state = 'dispatched') AS tenants
+                 LEFT JOIN settings USING (tenant_id)
          ), room AS (
-             SELECT tenant_id, least(
-                 share.ids - (SELECT count(*) FROM active WHERE active.tenant_id = tenants.tenant_id AND state = 'dispatched'),
-                 (SELECT concurrency FROM settings WHERE settings.tenant_id = tenants.tenant_id)
-                     - (SELECT count(*) FROM active WHERE active.tenant_id = tenants.tenant_id)) AS jobs
-             FROM (SELECT DISTINCT tenant_id FROM waiting) AS tenants, share
+             SELECT tenant_id, $4::bigint / weight AS step, least(
+                 ceil($2::float8 * weight / (SELECT sum(weight) FROM sharing))::bigint
+                     - (SELECT count(*) FROM active WHERE active.tenant_id = sharing.tenant_id AND state = 'dispatched'),
+                 concurrency - (SELECT count(*) FROM active WHERE active.tenant_id = sharing.tenant_id)) AS jobs
+             FROM sharing
          ), candidates AS (
              SELECT next.id, tenant_id, priority, room.jobs AS room,
                  row_number() OVER (PARTITION BY tenant_id ORDER BY priority DESC, next.run_at, next.id) AS place,
-                 row_number() OVER (PARTITION BY tenant_id, priority ORDER BY next.run_at, next.id) - 1
+                 (row_number() OVER (PARTITION BY tenant_id, priority ORDER BY next.run_at, next.id) - 1) * room.step
                      + greatest(
-                         (SELECT max(turn) + 1 FROM active
+                         (SELECT max(turn) + room.step FROM active
                           WHERE state = 'dispatched' AND active.tenant_id = waiting.tenant_id AND active.priority = waiting.priority),
                          (SELECT min(turn) FROM active WHERE state = 'dispatched' AND active.priority = waiting.priority),
                          0) AS turn
@@ -96,11 +103,12 @@ pub async fn dispatch(mut conn: &AsyncPgConnection, queue: &str, window: u32) ->
          UPDATE jobs SET state = 'dispatched', dispatched_at = now(), turn = chosen.turn
          FROM free JOIN chosen USING (id)
          WHERE jobs.id = free.id
-         RETURNING jobs.id, jobs.priority, jobs.turn",
+         RETURNING jobs.tenant_id, jobs.id, jobs.priority, jobs.turn",
     )
     .bind::<Text, _>(queue)
     .bind::<BigInt, _>(i64::from(window))
     .bind::<Uuid, _>(SYSTEM)
+    .bind::<BigInt, _>(STEP)
     .load(&mut conn)
     .await?;
     Ok(rows)
@@ -138,7 +146,7 @@ pub async fn next_due(mut conn: &AsyncPgConnection, queues: &[&str], within: Dur
 /// Jobs of a queue that were dispatched longer than `age` ago and that nobody has claimed: what Redis should still know.
 pub async fn dispatched(mut conn: &AsyncPgConnection, queue: &str, age: Duration, limit: u32) -> Result<Vec<Due>> {
     let rows = sql_query(
-        "SELECT id, priority, turn FROM jobs
+        "SELECT tenant_id, id, priority, turn FROM jobs
          WHERE queue = $1 AND state = 'dispatched' AND dispatched_at <= now() - $2 * interval '1 second'
          ORDER BY priority DESC, turn, id LIMIT $3",
     )

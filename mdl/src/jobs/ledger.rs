@@ -103,6 +103,8 @@ pub struct Progress {
 #[derive(Debug, Clone, QueryableByName)]
 pub struct Settled {
     #[diesel(sql_type = Uuid)]
+    pub tenant_id: TenantId,
+    #[diesel(sql_type = Uuid)]
     pub id: JobId,
     #[diesel(sql_type = Text)]
     pub queue: String,
@@ -232,7 +234,7 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
              finished_at = CASE WHEN decided.state <> 'waiting' THEN now() END
          FROM decided
          WHERE jobs.id = decided.id
-         RETURNING jobs.id, queue, kind, jobs.state, lease_token, last_error, batch_id",
+         RETURNING jobs.tenant_id, jobs.id, queue, kind, jobs.state, lease_token, last_error, batch_id",
     )
     .bind::<Array<Uuid>, _>(ids)
     .bind::<Array<BigInt>, _>(tokens)
@@ -269,7 +271,7 @@ pub async fn rescue(mut conn: &AsyncPgConnection) -> Result<Vec<Settled>> {
              finished_at = CASE WHEN decided.state <> 'waiting' THEN now() END
          FROM decided
          WHERE jobs.id = decided.id
-         RETURNING jobs.id, queue, kind, jobs.state, jobs.lease_token, last_error, batch_id",
+         RETURNING jobs.tenant_id, jobs.id, queue, kind, jobs.state, jobs.lease_token, last_error, batch_id",
     )
     .bind::<BigInt, _>(RESCUE_BATCH)
     .load(&mut conn)

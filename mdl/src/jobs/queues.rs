@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::dispatch::SETTINGS_LOCK;
 use super::{CHANNEL, notify};
-use crate::actor::{Actor, Permission};
+use crate::actor::{Actor, Permission, Subject};
 use crate::app::App;
 use crate::audit;
 use crate::db::Transaction;
@@ -25,6 +25,9 @@ use crate::tenants::SYSTEM;
 /// The greatest limit that may be set.
 pub const MAX_CONCURRENCY: i32 = 10_000;
 
+/// The greatest weight of a tenant.
+pub const MAX_WEIGHT: i32 = 100;
+
 /// What operators have set for a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
 #[diesel(table_name = queue_settings)]
@@ -33,6 +36,8 @@ pub struct Settings {
     pub paused_at: Option<DateTime<Utc>>,
     /// Jobs under way at once, on all workers together.
     pub concurrency: Option<i32>,
+    /// Jobs of the tenant that go for one of a tenant of weight 1, while both have a backlog.
+    pub weight: i32,
 }
 
 /// How a queue stands, and how it did in the last while.
@@ -183,6 +188,22 @@ pub async fn set_concurrency(app: &App, actor: &Actor, queue: &str, concurrency:
     finish(tx, actor, "queue.concurrency_set", &settings).await
 }
 
+/// Sets how many jobs of the actor's tenant go for one of a tenant of weight 1, while both have a backlog in a queue. For the command
+/// line alone: each tenant's own operators would want the most.
+///
+/// Problems: `queue` (no name of a queue), `weight` (not from 1 to [`MAX_WEIGHT`]).
+pub async fn set_weight(app: &App, actor: &Actor, queue: &str, weight: i32) -> Result<Settings> {
+    if actor.subject != Subject::System {
+        return Err(Error::Forbidden(Permission::Operate.as_str()));
+    }
+    if !(1..=MAX_WEIGHT).contains(&weight) {
+        return Err(Error::invalid("weight", Code::OutOfRange, format!("Must be from 1 to {MAX_WEIGHT}")));
+    }
+    let tx = begin(app, actor).await?;
+    let settings = set(&tx, actor, queue, Change::Weight(weight)).await?;
+    finish(tx, actor, "queue.weight_set", &settings).await
+}
+
 /// Waits until the relays that are at it have committed, and keeps the others from beginning until this has.
 async fn begin(app: &App, actor: &Actor) -> Result<Transaction> {
     actor.require(Permission::Operate)?;
@@ -194,15 +215,17 @@ async fn begin(app: &App, actor: &Actor) -> Result<Transaction> {
 enum Change {
     Pause(bool),
     Concurrency(Option<i32>),
+    Weight(i32),
 }
 
 async fn set(mut conn: &AsyncPgConnection, actor: &Actor, queue: &str, change: Change) -> Result<Settings> {
     if !is_queue(queue) {
         return Err(Error::invalid("queue", Code::Invalid, "A queue's name has lower-case letters, digits and underscores"));
     }
-    let (paused_at, concurrency) = match change {
-        Change::Pause(paused) => (paused.then(Utc::now), None),
-        Change::Concurrency(limit) => (None, limit),
+    let (paused_at, concurrency, weight) = match change {
+        Change::Pause(paused) => (paused.then(Utc::now), None, 1),
+        Change::Concurrency(limit) => (None, limit, 1),
+        Change::Weight(weight) => (None, None, weight),
     };
     let insert = diesel::insert_into(queue_settings::table)
         .values((
@@ -210,6 +233,7 @@ async fn set(mut conn: &AsyncPgConnection, actor: &Actor, queue: &str, change: C
             queue_settings::queue.eq(queue),
             queue_settings::paused_at.eq(paused_at),
             queue_settings::concurrency.eq(concurrency),
+            queue_settings::weight.eq(weight),
         ))
         .on_conflict((queue_settings::tenant_id, queue_settings::queue))
         .do_update();
@@ -221,6 +245,10 @@ async fn set(mut conn: &AsyncPgConnection, actor: &Actor, queue: &str, change: C
         }
         Change::Concurrency(_) => {
             let insert = insert.set((queue_settings::concurrency.eq(concurrency), updated_at));
+            insert.returning(Settings::as_returning()).get_result(&mut conn).await?
+        }
+        Change::Weight(_) => {
+            let insert = insert.set((queue_settings::weight.eq(weight), updated_at));
             insert.returning(Settings::as_returning()).get_result(&mut conn).await?
         }
     };
@@ -250,8 +278,8 @@ async fn recall(mut conn: &AsyncPgConnection, tenant: TenantId, queue: &str) -> 
 }
 
 async fn finish(tx: Transaction, actor: &Actor, action: &str, settings: &Settings) -> Result<Settings> {
-    let Settings { queue, paused_at, concurrency } = settings;
-    let details = json!({ "queue": queue, "pausedAt": paused_at, "concurrency": concurrency });
+    let Settings { queue, paused_at, concurrency, weight } = settings;
+    let details = json!({ "queue": queue, "pausedAt": paused_at, "concurrency": concurrency, "weight": weight });
     audit::record(&tx, actor, action, ("queue", Uuid::nil()), &details).await?;
     notify(&tx, CHANNEL, queue).await?;
     tx.commit().await?;

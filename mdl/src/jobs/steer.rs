@@ -9,7 +9,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::store::{Filter, matching};
-use super::{CANCEL_CHANNEL, CHANNEL, JobState, notify};
+use super::{CANCEL_CHANNEL, CHANNEL, JobState, live, notify};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::audit;
@@ -89,6 +89,9 @@ pub async fn steer(app: &App, actor: &Actor, action: Action, filter: &Filter, dr
         notify(&tx, CHANNEL, "").await?;
     }
     tx.commit().await?;
+    if !changed.is_empty() {
+        live::tell(app, actor.tenant, changed.iter().map(|job| job.id)).await;
+    }
     Ok(changed.len() as u64)
 }
 

@@ -39,6 +39,30 @@ impl Filter {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether it lets this job through.
+    pub fn lets_through(&self, job: &JobRow) -> bool {
+        fn any<T: PartialEq<U>, U: ?Sized>(wanted: &Option<Vec<T>>, is: &U) -> bool {
+            wanted.as_ref().is_none_or(|wanted| wanted.iter().any(|wanted| wanted == is))
+        }
+        let within = |time: Option<DateTime<Utc>>, from: Option<DateTime<Utc>>, before: Option<DateTime<Utc>>| {
+            from.is_none_or(|from| time.is_some_and(|time| time >= from))
+                && before.is_none_or(|before| time.is_some_and(|time| time < before))
+        };
+        let Self { ids, queues, kinds, states, error, batch, created_from, created_before, finished_from, finished_before } =
+            self;
+        any(ids, &job.id)
+            && any(queues, job.queue.as_str())
+            && any(kinds, job.kind.as_str())
+            && any(states, &job.state)
+            && error.as_ref().is_none_or(|text| {
+                let error = job.last_error.as_deref().unwrap_or_default();
+                error.to_lowercase().contains(&text.to_lowercase())
+            })
+            && batch.is_none_or(|batch| job.batch_id == Some(batch) || job.waits_for == Some(batch))
+            && within(Some(job.created_at), *created_from, *created_before)
+            && within(job.finished_at, *finished_from, *finished_before)
+    }
 }
 
 fn names<S: serde::Serializer>(states: &Option<Vec<JobState>>, serializer: S) -> Result<S::Ok, S::Error> {

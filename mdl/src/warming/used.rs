@@ -4,12 +4,13 @@
 //! size, and all in time; and the api collects them only where somebody warms.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use chrono::Utc;
 use data_encoding::HEXLOWER;
 use redis::Script;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{Asked, Score};
 use crate::app::App;
@@ -91,8 +92,19 @@ pub async fn add(app: &App, tenant: TenantId, uses: &[Use<'_>]) -> Result<Lackin
     }
     let mut conn = app.redis.get().await.map_err(|error| Error::unavailable("Redis", error))?;
     let (everything, missing): (bool, Vec<String>) = add.invoke_async(&mut *conn).await?;
-    let parse = |id: String| HEXLOWER.decode(id.as_bytes()).ok()?.try_into().ok();
-    Ok(Lacking { everything, ids: missing.into_iter().filter_map(parse).collect() })
+    let count = missing.len();
+    let ids: Vec<UseId> = missing.into_iter().filter_map(parse_id).collect();
+    if ids.len() < count && !SAID.swap(true, Ordering::Relaxed) {
+        warn!("Ignoring what is not the id of a use in Redis");
+    }
+    Ok(Lacking { everything, ids })
+}
+
+/// Whether it was said that Redis holds what is no id. Once is enough.
+static SAID: AtomicBool = AtomicBool::new(false);
+
+fn parse_id(id: String) -> Option<UseId> {
+    HEXLOWER.decode(id.as_bytes()).ok()?.try_into().ok()
 }
 
 /// The operations that the tenant used most lately, the most used first.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mdl::ids::TenantId;
-use mdl::jobs::queues::{self, MAX_CONCURRENCY, Queue, Settings};
+use mdl::jobs::queues::{self, MAX_CONCURRENCY, MAX_WEIGHT, Queue, Settings};
 use mdl::jobs::workers;
 use mdl::tenants::SYSTEM;
 use mdl::{Actor, App};
@@ -56,6 +56,17 @@ enum Change {
         #[arg(value_parser = clap::value_parser!(i32).range(1..=i64::from(MAX_CONCURRENCY)))]
         jobs: Option<i32>,
     },
+    /// Set how many jobs of a tenant go for one of another, while both have a backlog in a queue
+    Weigh {
+        /// Name of the queue
+        queue: String,
+        /// Slug of the tenant
+        #[arg(long)]
+        tenant: String,
+        /// So many for one of a tenant of weight 1, which all have that were given none
+        #[arg(value_parser = clap::value_parser!(i32).range(1..=i64::from(MAX_WEIGHT)))]
+        weight: i32,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -81,6 +92,10 @@ impl QueuesCommand {
                 let actor = which.actor(app).await?;
                 tell(&queues::set_concurrency(app, &actor, &which.queue, jobs).await.map_err(explain)?);
             }
+            Some(Change::Weigh { queue, tenant, weight }) => {
+                let actor = Actor::system(Whom::named(app, Some(&tenant)).await?.ids()[0]);
+                tell(&queues::set_weight(app, &actor, &queue, weight).await.map_err(explain)?);
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -99,7 +114,7 @@ impl Which {
 fn tell(settings: &Settings) {
     let paused = if settings.paused_at.is_some() { "paused" } else { "not paused" };
     let limit = settings.concurrency.map_or("no limit".to_owned(), |limit| format!("at most {limit} jobs at once"));
-    println!("{}: {paused}, {limit}", settings.queue);
+    println!("{}: {paused}, {limit}, weight {}", settings.queue, settings.weight);
 }
 
 impl See {
@@ -160,6 +175,9 @@ fn notes(queue: &str, settings: &[(TenantId, Settings)], whom: &Whom) -> Vec<Str
         if let Some(limit) = settings.concurrency {
             notes.push(format!("limit {limit}{of}"));
         }
+        if settings.weight != 1 {
+            notes.push(format!("weight {}{of}", settings.weight));
+        }
     }
     notes
 }
@@ -167,7 +185,9 @@ fn notes(queue: &str, settings: &[(TenantId, Settings)], whom: &Whom) -> Vec<Str
 fn as_json(state: &Queue, settings: &[(TenantId, Settings)], whom: &Whom) -> Value {
     let set = settings.iter().filter(|(_, settings)| settings.queue == state.name).map(|(tenant, settings)| {
         let whose = if *tenant == SYSTEM { None } else { Some(whom.slug(*tenant)) };
-        json!({ "tenant": whose, "pausedAt": settings.paused_at, "concurrency": settings.concurrency })
+        json!({
+            "tenant": whose, "pausedAt": settings.paused_at, "concurrency": settings.concurrency, "weight": settings.weight,
+        })
     });
     json!({
         "name": state.name, "held": state.held, "scheduled": state.scheduled, "due": state.due, "dispatched": state.dispatched,

@@ -2,9 +2,12 @@
 
 use async_graphql::{Context, Enum, ID, Json, Object, Result, SimpleObject};
 use chrono::{DateTime, Utc};
+use mdl::api_keys;
+use mdl::ids::ApiKeyId;
 use mdl::jobs::{self, JobRow, store};
 use serde_json::Value;
 
+use crate::graphql::api_keys::ApiKey;
 use crate::graphql::context::ContextExt;
 use crate::graphql::eager::Plain;
 use crate::graphql::error::top_level;
@@ -133,9 +136,16 @@ impl Job {
         self.0.trace_id()
     }
 
-    /// Who enqueued it; null if it was the system or an API key.
+    /// Who enqueued it; null if it was an API key (see `enqueuedByKey`) or the system.
     async fn enqueued_by(&self, ctx: &Context<'_>) -> Option<Result<User>> {
         users::by_id(ctx, self.0.enqueued_by).await
+    }
+
+    /// The API key that enqueued it; null if it was a person or the system.
+    async fn enqueued_by_key(&self, ctx: &Context<'_>) -> Option<Result<ApiKey>> {
+        let id = ApiKeyId(self.0.enqueued_by?);
+        let found = async { ctx.reading()?.loaders.people.api_keys.get(id).await }.await;
+        found.map(|key| key.map(|key| ApiKey(api_keys::ApiKey::clone(&key)))).transpose()
     }
 
     /// When it was enqueued.

@@ -62,12 +62,14 @@ pub struct QueueSettings {
     paused_at: Option<DateTime<Utc>>,
     /// Jobs that may be under way at once; null for as many as the workers take.
     concurrency: Option<i32>,
+    /// Jobs of the tenant that go for one of a tenant of weight 1, while both have a backlog; operators of the deployment set it.
+    weight: i32,
 }
 
 impl From<Settings> for QueueSettings {
     fn from(settings: Settings) -> Self {
-        let Settings { queue, paused_at, concurrency } = settings;
-        Self { queue, paused_at, concurrency }
+        let Settings { queue, paused_at, concurrency, weight } = settings;
+        Self { queue, paused_at, concurrency, weight }
     }
 }
 

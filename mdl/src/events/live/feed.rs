@@ -4,8 +4,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
-use redis::aio::PubSubStream;
-use redis::{RedisError, RedisResult};
+use redis::aio::{PubSubSink, PubSubStream};
+use redis::{Msg, RedisError, RedisResult};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
@@ -14,6 +14,7 @@ use super::{Inner, Stream};
 use crate::error::Result;
 use crate::events::history;
 use crate::ids::TenantId;
+use crate::jobs;
 
 /// How often PostgreSQL is asked how far the streams go: how late an event is that Redis did not tell of.
 const ASK: Duration = Duration::from_secs(2);
@@ -26,14 +27,14 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub async fn follow(inner: Weak<Inner>) {
     let mut ticks = interval(ASK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut messages: Option<PubSubStream> = None;
+    let mut heard: Option<Heard> = None;
     let mut retry = Instant::now();
     let (mut lost, mut blind) = (false, false);
     while let Some(inner) = inner.upgrade() {
-        if messages.is_none() && retry <= Instant::now() {
+        if heard.is_none() && retry <= Instant::now() {
             match timeout(PATIENCE, subscribe(&inner)).await.unwrap_or_else(|_| Err(silence())) {
                 Ok(subscribed) => {
-                    messages = Some(subscribed);
+                    heard = Some(subscribed);
                     if std::mem::take(&mut lost) {
                         info!("Hears of events again as they happen");
                     }
@@ -48,9 +49,16 @@ pub async fn follow(inner: Weak<Inner>) {
                 }
             }
         }
+        if let Some(redis) = &mut heard
+            && !matches!(timeout(PATIENCE, redis.hear_of_jobs(&inner)).await, Ok(Ok(())))
+        {
+            // Lost, it seems.
+            heard = None;
+            continue;
+        }
         let message = async {
-            match &mut messages {
-                Some(messages) => messages.next().await,
+            match &mut heard {
+                Some(heard) => heard.messages.next().await,
                 None => {
                     tokio::time::sleep_until(retry).await;
                     None
@@ -59,9 +67,10 @@ pub async fn follow(inner: Weak<Inner>) {
         };
         tokio::select! {
             message = message => match message {
-                Some(message) => hear(&inner, message.get_payload_bytes()),
-                None => messages = None,
+                Some(message) => hear(&inner, &message),
+                None => heard = None,
             },
+            () = inner.jobs.turned() => {}
             _ = ticks.tick() => match ask(&inner).await {
                 Ok(()) => blind = false,
                 Err(error) if !std::mem::replace(&mut blind, true) => warn!(%error, "Cannot ask for new events"),
@@ -71,15 +80,42 @@ pub async fn follow(inner: Weak<Inner>) {
     }
 }
 
-async fn subscribe(inner: &Inner) -> RedisResult<PubSubStream> {
-    let mut subscription = inner.client.get_async_pubsub().await?;
-    subscription.subscribe(&inner.channel).await?;
-    Ok(subscription.into_on_message())
+/// The subscription to Redis.
+struct Heard {
+    control: PubSubSink,
+    messages: PubSubStream,
+    /// Whether it is to the news of jobs, too: there are many.
+    jobs: bool,
+}
+
+impl Heard {
+    /// Subscribes to the news of jobs when somebody listens to jobs, and only then.
+    async fn hear_of_jobs(&mut self, inner: &Inner) -> RedisResult<()> {
+        match (self.jobs, inner.jobs.are_heard()) {
+            (false, true) => self.control.subscribe(&inner.jobs_channel).await?,
+            (true, false) => self.control.unsubscribe(&inner.jobs_channel).await?,
+            _ => return Ok(()),
+        }
+        self.jobs = !self.jobs;
+        Ok(())
+    }
+}
+
+async fn subscribe(inner: &Inner) -> RedisResult<Heard> {
+    let (mut control, messages) = inner.client.get_async_pubsub().await?.split();
+    control.subscribe(&inner.channel).await?;
+    Ok(Heard { control, messages, jobs: false })
 }
 
 /// Passes a message on to the stream that it is about, if anybody listens.
-fn hear(inner: &Arc<Inner>, message: &[u8]) {
-    let News { tenant, last, events } = match decode(message) {
+fn hear(inner: &Arc<Inner>, message: &Msg) {
+    if message.get_channel_name() == inner.jobs_channel {
+        return match jobs::live::decode(message.get_payload_bytes()) {
+            Ok(news) => inner.jobs.hint(news),
+            Err(error) => warn!(%error, "Could not read what was told of jobs"),
+        };
+    }
+    let News { tenant, last, events } = match decode(message.get_payload_bytes()) {
         Ok(news) => news,
         Err(error) => return warn!(%error, "Could not read what was told of events"),
     };

@@ -1,0 +1,1 @@
+ALTER TABLE queue_settings DROP COLUMN weight;
