@@ -3,6 +3,7 @@
 //! | who | does |
 //! |---|---|
 //! | [`back_up`] | dumps the database in one snapshot, seals the dump on its way to a place, and publishes it with a manifest |
+//! | [`back_up_files`] | stores the uploaded files of the time since the last backup |
 //! | [`inventory`] | says what a database has: rows and hashes of each table, constraints, indexes, policies |
 //! | [`verify`](fn@verify) | restores a backup into a scratch database, and compares what is there with the manifest |
 //! | [`restore`](fn@restore), [`switch`] | bring a backup back, beside the database in use or in its place |
@@ -43,9 +44,12 @@ use crate::error::{Code, Error};
 use crate::ids::{BackupId, DrillId};
 use crate::schema::{backups, restore_drills};
 
-pub use make::back_up;
+pub use make::{back_up, back_up_files};
 pub use manifest::Manifest;
-pub use operations::{BackUp, Listed, PruneBackups, RestoreDrillJob, WatchBackups, back_up_and_verify, drill, list, request};
+pub use operations::{
+    BackUp, BackUpFiles, Listed, PruneBackups, RestoreDrillJob, WatchBackups, are_set_up, back_up_and_verify, drill, list,
+    request,
+};
 pub use progress::{Phase, Progress, Step};
 pub use restore::{Restored, Switched, restore, switch};
 pub use retention::{Pruned, prune};

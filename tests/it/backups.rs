@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use mdl::actor::Role;
+use mdl::actor::{Actor, Role};
+use mdl::backups::BackUpFiles;
 use mdl::ids::TenantId;
+use mdl::jobs::{self, Enqueue};
+use mdl::tenants::SYSTEM;
 use mdl_tests::backups::Backups;
 use mdl_tests::servers::WorkerProcess;
 use mdl_tests::{Client, Receiver, TestApp, eventually, root};
@@ -156,6 +159,54 @@ async fn one_tenant_is_brought_back_into_a_running_system() {
     .await;
     let unknown = backups.run(&["restore", &id, "--tenant", "nobody", "--dry-run"]).await;
     assert!(!unknown.succeeded && unknown.stderr.contains("has no tenant"), "{unknown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_stored_between_backups() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    fill(&app, &editor).await;
+    let mut backups = Backups::of(&app);
+    let remote = backups.folder().join("remote");
+    backups.set(&[("MDL_BACKUP_REMOTE_URL", &format!("file://{}", remote.display()))]);
+    let id = backups.make(&[]).await;
+    let storage = app.app.config.storage.url.to_file_path().unwrap();
+    std::fs::write(storage.join("later.csv"), "metric_id,name\nM-9,Later\n").unwrap();
+    let _worker = WorkerProcess::start_with(backups.environment());
+    let enqueue = async || {
+        let tx = app.app.db.begin(SYSTEM).await.unwrap();
+        jobs::enqueue(&tx, &Actor::system(SYSTEM), &BackUpFiles::default(), &Enqueue::default()).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    let until = async |what: &str| {
+        let count = format!("SELECT count(*) FROM jobs WHERE kind = 'back_up_files' AND {what}");
+        eventually(what, async || (app.database.number(&count).await == 1).then_some(())).await;
+    };
+    enqueue().await;
+    until("state = 'succeeded'").await;
+    // A run that has nothing new, and one that comes while a backup is made.
+    enqueue().await;
+    eventually("it is done again", async || {
+        let done = "SELECT count(*) FROM jobs WHERE kind = 'back_up_files' AND state = 'succeeded'";
+        (app.database.number(done).await == 2).then_some(())
+    })
+    .await;
+    let somebody = app.database.superuser().await;
+    somebody.execute("SELECT pg_advisory_lock(1835297890)", &[]).await.unwrap();
+    enqueue().await;
+    until("state = 'waiting' AND run_at > now() + interval '9 minutes' AND attempt = 0").await;
+    somebody.execute("SELECT pg_advisory_unlock_all()", &[]).await.unwrap();
+
+    let told = backups.must(&["prune"]).await;
+    let stored = |place: &str| std::fs::read_dir(backups.folder().join(place).join("files")).unwrap().count();
+    assert_eq!((stored("place"), stored("remote")), (2, 2), "no backup has the later one, and it stays: {told}");
+    std::fs::remove_dir_all(backups.folder().join("place")).unwrap();
+    std::fs::remove_dir_all(&storage).unwrap();
+    let beside = format!("{}_beside", app.database.name());
+    let told = backups.must(&["restore", &id, "--into", &beside]).await;
+    assert!(told.contains("Brought back 2 files"), "{told}");
+    assert_eq!(std::fs::read_to_string(storage.join("later.csv")).unwrap(), "metric_id,name\nM-9,Later\n");
+    app.database.drop_other(&beside).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

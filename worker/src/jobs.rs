@@ -14,6 +14,7 @@
 
 mod announce_expiring_keys;
 mod back_up;
+mod back_up_files;
 mod import_catalog;
 mod prune_backups;
 mod prune_credentials;
@@ -51,6 +52,7 @@ pub fn registry() -> Registry {
         .with(prune_credentials::run)
         .with(warm_cache::run)
         .with(back_up::run)
+        .with(back_up_files::run)
         .with(restore_drill::run)
         .with(prune_backups::run)
         .with(watch_backups::run)

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use mdl::backups::{BackUp, PruneBackups, RestoreDrillJob, WatchBackups};
+use mdl::backups::{BackUp, BackUpFiles, PruneBackups, RestoreDrillJob, WatchBackups};
 use mdl::config::ScheduleConfig;
 use mdl::cron::Timing;
 use mdl::instruments;
@@ -40,6 +40,7 @@ pub const TABLE: &[Line] = &[
     Line::new::<PruneJobs>("prune_jobs", "20 1 * * *", "Deletes jobs that ended long ago"),
     Line::new::<PruneCredentials>("prune_credentials", "40 1 * * *", "Deletes idempotency keys and sessions past their time"),
     Line::new::<BackUp>("back_up", "0 2 * * *", "Backs up the database and the uploaded files, and restores the backup on trial"),
+    Line::new::<BackUpFiles>("back_up_files", "0 3 * * *", "Stores the uploaded files that no backup has yet"),
     Line::new::<PruneBackups>("prune_backups", "0 5 * * *", "Removes backups that are older than their place keeps them"),
     Line::new::<RestoreDrillJob>(
         "restore_drill",

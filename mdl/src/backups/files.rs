@@ -1,26 +1,30 @@
 //! The uploaded files: each content is sealed and stored once, under the SHA-256 of what it is, and listed by each backup that has it.
+//! Between backups they are stored by themselves, and listed in [`LATEST`].
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use futures::StreamExt;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::make::newest;
 use super::manifest::{FileEntry, Files, Manifest};
 use super::progress::{Phase, Progress};
+use super::refused;
 use super::seal::{Digest, Identities, Opened, Sealed, Sealer, Tally};
-use super::vault::{self, Vault};
+use super::vault::Vault;
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::ids::BackupId;
 use crate::instruments;
 use crate::storage::StoredFile;
 
-/// Stores what the vault does not have yet, and the list of all.
+/// The list of the files as the last run of [`super::back_up_files`] found them.
+pub const LATEST: &str = "files.json";
+
+/// Stores what the vault does not have yet, and the list of all under this name.
 ///
-/// Called after the snapshot of the database is taken: a file is stored before the row that names it is committed, so none is missed.
-pub async fn store(app: &App, id: BackupId, vault: &Vault, recipients: &[String], progress: &Progress) -> Result<Files> {
+/// For a backup it is called after the snapshot of the database is taken: a file is stored before the row that names it is committed, so none is missed.
+pub async fn store(app: &App, list: String, vault: &Vault, recipients: &[String], progress: &Progress) -> Result<Files> {
     let start = Instant::now();
     let found = app.storage.list().await?;
     progress.begin(Phase::StoringFiles, Some(found.iter().map(|file| file.bytes).sum()));
@@ -38,15 +42,32 @@ pub async fn store(app: &App, id: BackupId, vault: &Vault, recipients: &[String]
     let content = bytes::Bytes::from(serde_json::to_vec(&entries)?);
     let mut tally = Tally::default();
     tally.add(&content);
-    let list = Sealed { key: vault::key(id, "files.json"), plain: tally.digest(), stored: tally.digest() };
+    let list = Sealed { key: list, plain: tally.digest(), stored: tally.digest() };
     vault.put(&list.key, content).await?;
     metrics::histogram!(instruments::BACKUP_SECONDS, "part" => "files").record(start.elapsed().as_secs_f64());
     Ok(Files { count: entries.len() as u64, bytes: entries.iter().map(|entry| entry.object.plain.bytes).sum(), list })
 }
 
+/// The files of [`LATEST`]; none where it was never written.
+pub async fn latest(vault: &Vault) -> Result<Vec<FileEntry>> {
+    let Some(content) = vault.get(LATEST).await? else { return Ok(Vec::new()) };
+    serde_json::from_slice(&content).map_err(|error| refused(format!("{LATEST} in {} is damaged: {error}", vault.name())))
+}
+
+/// The same where those of a backup are of use without it.
+async fn latest_if_readable(vault: &Vault) -> Result<Vec<FileEntry>> {
+    match latest(vault).await {
+        Err(error @ Error::Invalid(_)) => {
+            warn!(%error, "The files that were stored after the last backup are not known");
+            Ok(Vec::new())
+        }
+        latest => latest,
+    }
+}
+
 /// What the vault has already.
 struct Known {
-    /// The files of the newest backup, by their names in the file storage.
+    /// The files of the newest backup and those stored after it, by their names in the file storage.
     entries: HashMap<String, FileEntry>,
     /// The objects that some backup lists or that were stored by this one, by their names in the vault.
     objects: HashMap<String, Sealed>,
@@ -57,10 +78,11 @@ struct Known {
 impl Known {
     async fn load(vault: &Vault, recipients: &[String]) -> Result<Self> {
         let there: HashSet<String> = vault.list("files").await?.into_iter().map(|(key, _)| key).collect();
-        let before = match newest(vault).await? {
+        let mut before = match newest(vault).await? {
             Some(manifest) => manifest.file_entries(vault).await?,
             None => Vec::new(),
         };
+        before.extend(latest_if_readable(vault).await?);
         // Sealed for others, or gone from the vault: to be stored again.
         let before: Vec<_> =
             before.into_iter().filter(|entry| entry.recipients == recipients && there.contains(&entry.object.key)).collect();
@@ -173,7 +195,8 @@ pub async fn check(vault: &Vault, entries: &[FileEntry], keys: &Identities, prog
     Ok(())
 }
 
-/// Brings back those of these files of a backup that the file storage has not. Returns how many those were.
+/// Brings back those of the files of a backup, and of those stored after it, that are wanted and that the file storage has not. Returns how
+/// many those were.
 pub async fn restore(
     app: &App,
     vault: &Vault,
@@ -184,6 +207,8 @@ pub async fn restore(
 ) -> Result<u64> {
     let there: HashMap<String, u64> = app.storage.list().await?.into_iter().map(|file| (file.key, file.bytes)).collect();
     let mut missing = manifest.file_entries(vault).await?;
+    let listed: HashSet<String> = missing.iter().map(|entry| entry.key.clone()).collect();
+    missing.extend(latest_if_readable(vault).await?.into_iter().filter(|entry| !listed.contains(&entry.key)));
     missing.retain(|entry| wanted(&entry.key) && there.get(&entry.key) != Some(&entry.object.plain.bytes));
     progress.begin(Phase::RestoringFiles, Some(missing.iter().map(|entry| entry.object.plain.bytes).sum()));
     for entry in &missing {

@@ -1,5 +1,6 @@
 //! Making a backup.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use chrono::Utc;
@@ -11,7 +12,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::inventory::{self, Inventory};
-use super::manifest::{self, Manifest};
+use super::manifest::{self, FileEntry, Manifest};
 use super::progress::{Phase, Progress};
 use super::seal::{Sealed, Sealer, Tally};
 use super::tools::Dump;
@@ -80,12 +81,32 @@ pub fn parse_url(setting: &str, url: &str) -> Result<Config> {
 
 /// A connection that keeps others from backing up, and from removing backups, until it is dropped.
 pub async fn lock(source: &Config) -> Result<Client> {
+    let client = try_lock(source).await?;
+    client.ok_or_else(|| refused("Another backup is being made, or old ones are being removed; try again when that is done"))
+}
+
+/// The same; nothing while somebody else has it.
+async fn try_lock(source: &Config) -> Result<Option<Client>> {
     let client = db::connect_as(source.clone()).await?;
     let free: bool = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.get(0);
-    if !free {
-        return Err(refused("Another backup is being made, or old ones are being removed; try again when that is done"));
+    Ok(free.then_some(client))
+}
+
+/// Stores the uploaded files that no backup has yet, in all places: the next backup lists them, and a restore brings them back before
+/// that. Whether it was done; not while a backup is made.
+pub async fn back_up_files(app: &App, progress: &Progress) -> Result<bool> {
+    let config = &app.config.backup;
+    let Some(_alone) = try_lock(&settings(config)?).await? else { return Ok(false) };
+    let vaults = Vault::all(config)?;
+    let (vault, others) = vaults.split_first().ok_or_else(|| Error::internal("there is no place for backups"))?;
+    let files = files::store(app, files::LATEST.to_owned(), vault, &config.recipients, progress).await?;
+    let entries = files::latest(vault).await?;
+    for other in others {
+        copy_objects(&entries, &[&files.list], vault, other, progress).await?;
     }
-    Ok(client)
+    info!("Stored the uploaded files: there are {}, with {} bytes", files.count, files.bytes);
+    progress.begin(Phase::Finished, None);
+    Ok(true)
 }
 
 async fn make(
@@ -113,7 +134,7 @@ async fn make(
     let dump_seconds = start.elapsed().as_secs_f64();
     metrics::histogram!(instruments::BACKUP_SECONDS, "part" => "dump").record(dump_seconds);
 
-    let files = match files::store(app, id, vault, &config.recipients, progress).await {
+    let files = match files::store(app, vault::key(id, "files.json"), vault, &config.recipients, progress).await {
         Ok(files) => files,
         Err(error) => return Err(give_up(vault, id, error).await),
     };
@@ -268,16 +289,7 @@ async fn copy(manifest: &Manifest, from: &Vault, to: &Vault, progress: &Progress
     let copied = async {
         tidy(to).await?;
         let entries = manifest.file_entries(from).await?;
-        let there: std::collections::HashSet<String> = to.list("files").await?.into_iter().map(|(key, _)| key).collect();
-        let mut objects: Vec<&Sealed> =
-            entries.iter().map(|entry| &entry.object).filter(|object| !there.contains(&object.key)).collect();
-        objects.sort_by(|a, b| a.key.cmp(&b.key));
-        objects.dedup_by(|a, b| a.key == b.key);
-        objects.extend([&manifest.files.list, &manifest.database]);
-        progress.begin(Phase::Copying, Some(objects.iter().map(|object| object.stored.bytes).sum()));
-        for object in objects {
-            copy_object(object, from, to, progress).await?;
-        }
+        copy_objects(&entries, &[&manifest.files.list, &manifest.database], from, to, progress).await?;
         manifest.write(to).await
     };
     match copied.await {
@@ -288,6 +300,21 @@ async fn copy(manifest: &Manifest, from: &Vault, to: &Vault, progress: &Progress
         }
         Err(error) => Err(give_up(to, manifest.id, error).await),
     }
+}
+
+/// Copies the contents of these files that the other vault has not, as they are sealed, and then these objects.
+async fn copy_objects(files: &[FileEntry], last: &[&Sealed], from: &Vault, to: &Vault, progress: &Progress) -> Result<()> {
+    let there: HashSet<String> = to.list("files").await?.into_iter().map(|(key, _)| key).collect();
+    let mut objects: Vec<&Sealed> =
+        files.iter().map(|entry| &entry.object).filter(|object| !there.contains(&object.key)).collect();
+    objects.sort_by(|a, b| a.key.cmp(&b.key));
+    objects.dedup_by(|a, b| a.key == b.key);
+    objects.extend(last);
+    progress.begin(Phase::Copying, Some(objects.iter().map(|object| object.stored.bytes).sum()));
+    for object in objects {
+        copy_object(object, from, to, progress).await?;
+    }
+    Ok(())
 }
 
 async fn copy_object(object: &Sealed, from: &Vault, to: &Vault, progress: &Progress) -> Result<()> {

@@ -10,9 +10,10 @@ use uuid::Uuid;
 
 use super::manifest::{self, Manifest, Proof};
 use super::progress::Progress;
+use super::seal::Identities;
 use super::vault::Vault;
 use super::watch::sentence;
-use super::{Backup, back_up, refused, store, verify};
+use super::{Backup, back_up, files, refused, store, verify};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::audit;
@@ -34,6 +35,17 @@ pub struct BackUp {
 
 impl Job for BackUp {
     const KIND: &'static str = "back_up";
+    const QUEUE: &'static str = QUEUE;
+    const MAX_ATTEMPTS: i32 = 3;
+    const TIMEOUT: Duration = Duration::from_secs(12 * 3_600);
+}
+
+/// Stores the uploaded files that no backup has yet.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct BackUpFiles {}
+
+impl Job for BackUpFiles {
+    const KIND: &'static str = "back_up_files";
     const QUEUE: &'static str = QUEUE;
     const MAX_ATTEMPTS: i32 = 3;
     const TIMEOUT: Duration = Duration::from_secs(12 * 3_600);
@@ -73,7 +85,7 @@ impl Job for WatchBackups {
 }
 
 /// Whether backups are set up. Where they are not, the schedule's jobs have nothing to do; the instrument `mdl_backup_overdue` says so.
-fn are_set_up(app: &App) -> bool {
+pub fn are_set_up(app: &App) -> bool {
     let set_up = app.config.backup.database_url.is_some();
     if !set_up {
         warn!("There are no backups: MDL_BACKUP_DATABASE_URL is not set");
@@ -103,6 +115,9 @@ pub async fn drill(app: &App, progress: &Progress) -> Result<()> {
         let newest = vault.folders().await?.into_iter().rev().find(|folder| folder.published);
         let newest = newest.ok_or_else(|| refused(format!("There is no backup in {} to restore on trial", vault.name())))?;
         verify(app, newest.id, Some(vault.name()), true, None, progress).await?;
+        // Those that were stored after it.
+        let keys = Identities::load(app.config.backup.identity_file.as_deref())?;
+        files::check(&vault, &files::latest(&vault).await?, &keys, progress).await?;
     }
     Ok(())
 }

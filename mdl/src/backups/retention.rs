@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::make::{lock, parse_url};
 use super::manifest::{self, Manifest};
 use super::vault::Vault;
-use super::{refused, store};
+use super::{files, refused, store};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::ids::BackupId;
@@ -105,6 +105,14 @@ async fn prune_files(vault: &Vault, manifests: &BTreeMap<BackupId, Result<Manife
                 return Ok(0);
             }
         }
+    }
+    match files::latest(vault).await {
+        Ok(entries) => needed.extend(entries.into_iter().map(|entry| entry.object.key)),
+        Err(error @ Error::Invalid(_)) => {
+            warn!(%error, "No files are removed: it is not known which of them were stored after the last backup");
+            return Ok(0);
+        }
+        Err(error) => return Err(error),
     }
     let mut removed = 0;
     for (key, _) in vault.list("files").await? {
