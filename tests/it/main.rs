@@ -27,6 +27,7 @@ mod import_outages;
 mod imports;
 mod job_changes;
 mod jobs_bench;
+mod jobs_figures;
 mod jobs_outages;
 mod jobs_outcomes;
 mod load;
