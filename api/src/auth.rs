@@ -38,10 +38,11 @@ pub struct Authenticator {
     /// What verified access tokens say, until they expire.
     verified: Cache<Fingerprint, Arc<Claims>>,
     /// Who credentials stand for, for [`RECHECK_AFTER`].
-    actors: Cache<Fingerprint, Arc<Actor>>,
+    holders: Cache<Fingerprint, Arc<Authenticated>>,
 }
 
-/// Who opened a connection that stays open.
+/// Who a credential stands for.
+#[derive(Clone)]
 pub struct Authenticated {
     pub actor: Actor,
     /// When the credential ends by itself. An API key's end is found when it is looked at again.
@@ -49,6 +50,11 @@ pub struct Authenticated {
 }
 
 impl Authenticated {
+    /// Whether the credential has not ended by itself.
+    fn holds(&self) -> bool {
+        self.expires_at.is_none_or(|at| Utc::now() < at)
+    }
+
     /// For how long the credential is good, if nobody takes it back.
     pub fn time_left(&self) -> Option<Duration> {
         self.expires_at.map(|at| (at - Utc::now()).to_std().unwrap_or(Duration::ZERO))
@@ -61,13 +67,20 @@ enum Credential<'a> {
     ApiKey(&'a str, ApiKeyText),
 }
 
+impl Credential<'_> {
+    fn fingerprint(&self) -> Fingerprint {
+        let (Credential::AccessToken(text) | Credential::ApiKey(text, _)) = self;
+        Sha256::digest(text).into()
+    }
+}
+
 impl Authenticator {
     pub fn new(app: App, keys: Arc<Keys>) -> Self {
         Self {
             app,
             keys,
             verified: Cache::builder().max_capacity(MAX_KEPT).expire_after(UntilExpired).build(),
-            actors: Cache::builder().max_capacity(MAX_KEPT).time_to_live(RECHECK_AFTER).build(),
+            holders: Cache::builder().max_capacity(MAX_KEPT).time_to_live(RECHECK_AFTER).build(),
         }
     }
 
@@ -81,45 +94,56 @@ impl Authenticator {
     ///
     /// The actor's `request_id` is left for the caller to fill in.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Actor>> {
-        match credential(headers)? {
-            None => Ok(None),
-            Some(Credential::AccessToken(token)) => self.access_token(token).await.map(Some),
-            Some(Credential::ApiKey(text, key)) => self.api_key(text, &key).await.map(Some),
-        }
+        Ok(self.holder(headers).await?.map(|holder| holder.actor.clone()))
     }
 
     /// As [`Authenticator::authenticate`], for a connection that stays open: with the end of the credential, where it is known
     /// from the beginning.
     pub async fn authenticate_live(&self, headers: &HeaderMap) -> Result<Option<Authenticated>> {
-        let Some(actor) = self.authenticate(headers).await? else { return Ok(None) };
-        let expires_at = match credential(headers)? {
-            Some(Credential::AccessToken(token)) => self.verified.get(&fingerprint(token)).await,
-            Some(Credential::ApiKey(..)) | None => None,
-        };
-        Ok(Some(Authenticated { actor, expires_at: expires_at.and_then(|claims| DateTime::from_timestamp(claims.exp, 0)) }))
+        Ok(self.holder(headers).await?.map(|holder| Authenticated::clone(&holder)))
     }
 
-    async fn access_token(&self, token: &str) -> Result<Actor> {
-        let fingerprint = fingerprint(token);
-        let claims = match self.verified.get(&fingerprint).await {
-            Some(claims) => claims,
-            None => {
-                let claims = Arc::new(self.keys.verify(token)?);
-                self.verified.insert(fingerprint, claims.clone()).await;
-                claims
+    async fn holder(&self, headers: &HeaderMap) -> Result<Option<Arc<Authenticated>>> {
+        let Some(credential) = credential(headers)? else { return Ok(None) };
+        let fingerprint = credential.fingerprint();
+        if let Some(holder) = self.holders.get(&fingerprint).await
+            && holder.holds()
+        {
+            return Ok(Some(holder));
+        }
+        // In a box: nearly all requests do without it.
+        Box::pin(self.look_up(credential, fingerprint)).await.map(Some)
+    }
+
+    /// Asks PostgreSQL: one of many requests that come at once does, for all of them.
+    async fn look_up(&self, credential: Credential<'_>, fingerprint: Fingerprint) -> Result<Arc<Authenticated>> {
+        let found = match credential {
+            Credential::AccessToken(token) => {
+                let claims = self.verify(token, fingerprint).await?;
+                let holder = async {
+                    let actor = sessions::actor(&self.app, &claims).await?;
+                    Ok(Arc::new(Authenticated { actor, expires_at: DateTime::from_timestamp(claims.exp, 0) }))
+                };
+                self.holders.try_get_with(fingerprint, holder).await
+            }
+            Credential::ApiKey(_, key) => {
+                let holder = async {
+                    let actor = api_keys::authenticate(&self.app, &key).await?;
+                    Ok(Arc::new(Authenticated { actor, expires_at: None }))
+                };
+                self.holders.try_get_with(fingerprint, holder).await
             }
         };
-        self.known(fingerprint, sessions::actor(&self.app, &claims)).await
+        found.map_err(shared)
     }
 
-    async fn api_key(&self, text: &str, key: &ApiKeyText) -> Result<Actor> {
-        self.known(fingerprint(text), api_keys::authenticate(&self.app, key)).await
-    }
-
-    /// The actor that was found lately, or is found now: by one of many requests that ask at once, for all of them.
-    async fn known(&self, fingerprint: Fingerprint, find: impl Future<Output = Result<Actor>>) -> Result<Actor> {
-        let found = self.actors.try_get_with(fingerprint, async { find.await.map(Arc::new) }).await;
-        found.map(|actor| Actor::clone(&actor)).map_err(shared)
+    async fn verify(&self, token: &str, fingerprint: Fingerprint) -> Result<Arc<Claims>> {
+        if let Some(claims) = self.verified.get(&fingerprint).await {
+            return Ok(claims);
+        }
+        let claims = Arc::new(self.keys.verify(token)?);
+        self.verified.insert(fingerprint, claims.clone()).await;
+        Ok(claims)
     }
 }
 
@@ -131,10 +155,6 @@ impl Expiry<Fingerprint, Arc<Claims>> for UntilExpired {
         let left = claims.exp * 1000 - chrono::Utc::now().timestamp_millis();
         Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
     }
-}
-
-fn fingerprint(credential: &str) -> Fingerprint {
-    Sha256::digest(credential).into()
 }
 
 /// An error of one's own from one that several requests got at once.

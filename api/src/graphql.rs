@@ -28,5 +28,6 @@ pub mod schedules;
 pub mod schema;
 pub mod sessions;
 pub mod stats;
+mod turns;
 pub mod users;
 pub mod webhooks;

@@ -1,6 +1,7 @@
 //! HTTP: the routes, and the layers around them.
 
 mod cached;
+mod caller;
 mod graphql;
 mod health;
 mod listen;
@@ -10,6 +11,7 @@ mod observe;
 mod ops;
 mod parse;
 mod refusal;
+mod run;
 mod serve;
 mod upload;
 mod warm;

@@ -11,10 +11,10 @@
 mod replica;
 mod slow;
 mod snapshot;
+mod transaction;
 
-use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -26,19 +26,20 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures::FutureExt;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
-use tracing::{Instrument, warn};
+use tracing::warn;
 
 use crate::config::DatabaseConfig;
-use crate::documents::DocumentHash;
 use crate::error::{Error, Result};
 use crate::ids::TenantId;
 use crate::instruments;
-use crate::versions::{Change, Entities, Versions};
+use crate::versions::Versions;
 use replica::Replica;
 use slow::SlowReads;
 
 pub use slow::SlowRead;
 pub use snapshot::Snapshot;
+pub use transaction::Transaction;
+use transaction::roll_back;
 
 type PooledConnection = bb8::PooledConnection<'static, AsyncDieselConnectionManager<AsyncPgConnection>>;
 
@@ -210,8 +211,7 @@ impl Db {
     async fn transaction(&self, tenant: Option<TenantId>, opening: &str) -> Result<Transaction> {
         let mut conn = self.get().await?;
         conn.batch_execute(opening).await?;
-        let versions = self.versions.clone();
-        Ok(Transaction { conn: Some(conn), began: Instant::now(), tenant, versions, touched: Mutex::default() })
+        Ok(Transaction::new(conn, tenant, self.versions.clone()))
     }
 }
 
@@ -236,95 +236,6 @@ pub struct DedicatedConnection {
         tokio_postgres::Socket,
         <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>>::Stream,
     >,
-}
-
-/// An open transaction. Dropping it rolls back.
-#[must_use = "a transaction that is not committed is rolled back"]
-pub struct Transaction {
-    conn: Option<PooledConnection>,
-    began: Instant,
-    tenant: Option<TenantId>,
-    versions: Versions,
-    /// Whose versions the commit bumps.
-    touched: Mutex<Touched>,
-}
-
-#[derive(Default)]
-struct Touched {
-    entities: Entities,
-    documents: Vec<DocumentHash>,
-}
-
-impl Transaction {
-    /// Notes that answers made of these are out of date once this commits. [`audit::record`](crate::audit::record) calls it.
-    pub fn touch(&self, entities: Entities) {
-        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        touched.entities = touched.entities.and(entities);
-    }
-
-    /// Notes that the answers to one document are out of date once this commits.
-    pub fn touch_document(&self, document: DocumentHash) {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner).documents.push(document);
-    }
-
-    /// Commits, and makes known what has changed. When this returns, this process serves nothing older, and the others know,
-    /// unless Redis is slow.
-    pub async fn commit(mut self) -> Result<()> {
-        let touched = std::mem::take(self.touched.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let change = touched.documents.into_iter().fold(Change::of(touched.entities), Change::with_document);
-        match self.tenant {
-            // As a task of its own: the caller may go away between the commit and the news of it.
-            Some(tenant) if !change.is_empty() => {
-                let committing = tokio::spawn(async move {
-                    let committed = self.end().await;
-                    let versions = self.versions.clone();
-                    // Gives the connection back, before Redis is waited for.
-                    drop(self);
-                    // After a failure, too: the connection may have broken just after PostgreSQL had committed.
-                    versions.bump(tenant, change).await;
-                    committed
-                });
-                committing.in_current_span().await.map_err(Error::internal)?
-            }
-            _ => self.end().await,
-        }
-    }
-
-    async fn end(&mut self) -> Result<()> {
-        // Taken only after the answer: a commit that fails, or whose caller goes away, ends in the drop below.
-        let conn = self.conn.as_mut().expect("present until commit or drop");
-        conn.batch_execute("COMMIT").await?;
-        self.conn = None;
-        metrics::histogram!(instruments::DB_TRANSACTION_SECONDS, "kind" => "write").record(self.began.elapsed().as_secs_f64());
-        Ok(())
-    }
-}
-
-impl Deref for Transaction {
-    type Target = AsyncPgConnection;
-
-    fn deref(&self) -> &AsyncPgConnection {
-        self.conn.as_deref().expect("present until commit or drop")
-    }
-}
-
-impl Drop for Transaction {
-    fn drop(&mut self) {
-        if let Some(conn) = self.conn.take() {
-            roll_back(conn);
-        }
-    }
-}
-
-/// Ends an abandoned transaction behind the caller's back, so that its connection can be used again.
-fn roll_back(mut conn: PooledConnection) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    runtime.spawn(async move {
-        if let Err(error) = conn.batch_execute("ROLLBACK").await {
-            // The server has rolled back by itself; the pool finds the connection broken.
-            tracing::debug!(%error, "Could not roll back");
-        }
-    });
 }
 
 /// A pool that connects when it is first used.

@@ -32,7 +32,7 @@ use crate::schema::documents;
 /// Stands for every tenant: whoever acts as this one publishes for all of them. No credential does; the command line may.
 pub const ALL_TENANTS: TenantId = TenantId(Uuid::nil());
 /// Most documents that are published at once.
-pub const MAX_PUBLISHED: usize = 10_000;
+const MAX_PUBLISHED: usize = 10_000;
 /// Longest id and longest name, in characters.
 pub const MAX_NAME: usize = 200;
 
@@ -205,15 +205,18 @@ async fn record(tx: &Transaction, actor: &Actor, action: &str, entity: Uuid, det
     audit::record(tx, actor, action, ("document", entity), details).await
 }
 
+/// What is wrong with publishing so many documents at once, if something is.
+pub fn too_many(count: usize) -> Option<Problem> {
+    let message = || format!("Has {count} documents; at most {MAX_PUBLISHED} are published at once");
+    (count > MAX_PUBLISHED).then(|| Problem::new("manifest", Code::TooMany, message()))
+}
+
 fn check(new: &[NewDocument]) -> Result<()> {
     let mut problems = Vec::new();
-    let mut add = |code, message: String| problems.push(Problem::new("manifest", code, message));
     if new.is_empty() {
-        add(Code::Required, "There is no document in it".to_owned());
+        problems.push(Problem::new("manifest", Code::Required, "There is no document in it"));
     }
-    if new.len() > MAX_PUBLISHED {
-        add(Code::TooMany, format!("Has {} documents; at most {MAX_PUBLISHED} are published at once", new.len()));
-    }
+    problems.extend(too_many(new.len()));
     let mut texts = HashMap::new();
     for document in new {
         if *texts.entry(&document.document_id).or_insert(&document.text) != &document.text {

@@ -22,6 +22,7 @@ pub mod ids;
 pub mod imports;
 pub mod instruments;
 pub mod jobs;
+pub mod lazy_redis;
 pub mod maintenance;
 pub mod metrics;
 pub mod migrations;

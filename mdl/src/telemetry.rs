@@ -9,12 +9,14 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use serde::Serialize;
 use serde_json::Value;
 use tracing::Span;
+use tracing::field::{Field, Visit};
 use tracing::span::Record;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::field::RecordFields;
-use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, FormattedFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -55,7 +57,7 @@ pub fn init(config: &TelemetryConfig, service: &'static str) -> anyhow::Result<T
     };
     let format = tracing_subscriber::fmt::layer();
     let log = if json {
-        format.json().flatten_event(true).with_current_span(true).with_span_list(false).fmt_fields(SpanFields::default()).boxed()
+        format.json().flatten_event(true).with_current_span(true).with_span_list(false).fmt_fields(SpanFields).boxed()
     } else {
         format.with_ansi(std::io::stdout().is_terminal()).boxed()
     };
@@ -73,29 +75,77 @@ pub fn init(config: &TelemetryConfig, service: &'static str) -> anyhow::Result<T
     Ok(Telemetry(provider))
 }
 
-/// The fields of a span, as JSON. [`JsonFields`] would parse all of them whenever one is added, several times a request.
-#[derive(Default)]
-struct SpanFields(JsonFields);
+/// The fields of a span, as JSON, written once: the formatter of the crate makes a map of them first, and parses that again
+/// whenever one is added, several times a request.
+struct SpanFields;
 
 impl<'writer> FormatFields<'writer> for SpanFields {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
-        self.0.format_fields(writer, fields)
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
+        writer.write_str(&FieldsJson::of(fields)?)
     }
 
     fn add_fields(&self, current: &'writer mut FormattedFields<Self>, fields: &Record<'_>) -> fmt::Result {
-        let mut added = String::new();
-        self.0.format_fields(Writer::new(&mut added), fields)?;
-        match added.strip_prefix('{') {
+        let added = FieldsJson::of(fields)?;
+        if current.fields.len() > "{}".len() && added != "{}" {
             // `{…}` and `{…}` become `{…,…}`.
-            Some(added) if current.fields.len() > "{}".len() && added != "}" => {
-                current.fields.pop();
-                current.fields.push(',');
-                current.fields.push_str(added);
-            }
-            Some("}") => {}
-            _ => current.fields = added,
+            current.fields.pop();
+            current.fields.push(',');
+            current.fields.push_str(&added[1..]);
+        } else if added != "{}" {
+            current.fields = added;
         }
         Ok(())
+    }
+}
+
+/// A JSON object that grows by one field after the other.
+struct FieldsJson {
+    json: Vec<u8>,
+    failed: bool,
+}
+
+impl FieldsJson {
+    fn of(fields: impl RecordFields) -> Result<String, fmt::Error> {
+        let mut object = Self { json: Vec::with_capacity(256), failed: false };
+        object.json.push(b'{');
+        fields.record(&mut object);
+        object.json.push(b'}');
+        if object.failed { Err(fmt::Error) } else { String::from_utf8(object.json).map_err(|_| fmt::Error) }
+    }
+
+    fn add(&mut self, field: &Field, value: impl Serialize) {
+        if self.json.len() > 1 {
+            self.json.push(b',');
+        }
+        let name = serde_json::to_writer(&mut self.json, field.name());
+        self.json.push(b':');
+        self.failed |= name.is_err() || serde_json::to_writer(&mut self.json, &value).is_err();
+    }
+}
+
+impl Visit for FieldsJson {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format_args!("{value:?}"));
     }
 }
 
@@ -142,7 +192,7 @@ mod tests {
     fn fields_that_a_span_gets_later_are_in_its_lines() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let format = tracing_subscriber::fmt::layer().json().with_current_span(true).fmt_fields(SpanFields::default());
+        let format = tracing_subscriber::fmt::layer().json().with_current_span(true).fmt_fields(SpanFields);
         let subscriber = tracing_subscriber::registry().with(format.with_writer(move || writer.clone()));
         tracing::subscriber::with_default(subscriber, || {
             let span = info_span!("request", method = "GET", status = field::Empty, actor = field::Empty);

@@ -22,11 +22,10 @@ mod wire;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, RedisResult};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
@@ -35,6 +34,7 @@ use crate::config::RedisConfig;
 use crate::documents::DocumentHash;
 use crate::ids::TenantId;
 use crate::instruments;
+use crate::lazy_redis::LazyRedis;
 use local::Local;
 
 pub use purge::{Purge, purge};
@@ -152,10 +152,10 @@ pub struct Stamp {
 pub struct Versions(Arc<Inner>);
 
 struct Inner {
+    /// To subscribe with.
     client: Client,
     prefix: String,
-    /// For commands. Made when first used; comes back by itself.
-    commands: OnceLock<ConnectionManager>,
+    commands: LazyRedis,
     local: RwLock<Local>,
     /// Whether anybody in this process asks for stamps.
     following: AtomicBool,
@@ -175,7 +175,7 @@ impl Versions {
         Ok(Self(Arc::new(Inner {
             client: Client::open(config.url.as_str())?,
             prefix: config.prefix.clone(),
-            commands: OnceLock::new(),
+            commands: LazyRedis::new(config.url.as_str(), REDIS_TIMEOUT)?,
             local: RwLock::default(),
             following: AtomicBool::new(false),
             start: Instant::now(),
@@ -277,24 +277,11 @@ impl Inner {
         self.start.elapsed().as_micros() as u64 + 1
     }
 
-    fn commands(&self) -> RedisResult<ConnectionManager> {
-        if let Some(commands) = self.commands.get() {
-            return Ok(commands.clone());
-        }
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(1)
-            .set_max_delay(Duration::from_millis(200))
-            .set_connection_timeout(Some(REDIS_TIMEOUT))
-            .set_response_timeout(Some(REDIS_TIMEOUT));
-        let made = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
-        Ok(self.commands.get_or_init(|| made).clone())
-    }
-
     /// Gets a tenant's tokens from Redis, and makes those that are not there.
     async fn load(&self, tenant: TenantId) -> RedisResult<()> {
         loop {
             let epoch = self.write().begin_loading(tenant);
-            let known = wire::load(&mut self.commands()?, &self.prefix, tenant).await?;
+            let known = wire::load(&mut self.commands.get()?, &self.prefix, tenant).await?;
             if self.write().loaded(tenant, epoch, known) {
                 return Ok(());
             }
@@ -337,7 +324,7 @@ impl Inner {
 
     async fn try_send(&self, tenant: TenantId, change: &Change) -> RedisResult<()> {
         let (start, epoch) = (Instant::now(), self.read().epoch(tenant));
-        let sent = async { wire::publish(&mut self.commands()?, &self.prefix, tenant, change).await }.await;
+        let sent = async { wire::publish(&mut self.commands.get()?, &self.prefix, tenant, change).await }.await;
         counter!(instruments::CACHE_BUMPS, "outcome" => if sent.is_ok() { "ok" } else { "failed" }).increment(1);
         if sent.is_ok() {
             histogram!(instruments::CACHE_BUMP_SECONDS).record(start.elapsed().as_secs_f64());

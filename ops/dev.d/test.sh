@@ -108,6 +108,7 @@ open_test_instance() {
   fi
   want_browser
   want_python
+  want_faketime
   [ -z "$CHROMIUM" ] || export MDL_TEST_CHROMIUM="${MDL_TEST_CHROMIUM:-$CHROMIUM}"
   [ -z "$CHROMEDRIVER" ] || export MDL_TEST_CHROMEDRIVER="${MDL_TEST_CHROMEDRIVER:-$CHROMEDRIVER}"
   export MDL_TEST_DATABASE_URL MDL_TEST_REDIS_URL

@@ -98,6 +98,13 @@ want_python() {
     warn "For the test of the webhooks' Python example: $INSTALL_PROBLEM"
 }
 
+# Only the test of wrong clocks needs it, on Linux.
+want_faketime() {
+  [ "$(uname)" = Linux ] || return 0
+  ! ls /usr/lib*/faketime/libfaketime.so.1 /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || return 0
+  install_packages "libfaketime" "faketime" "libfaketime" "" || warn "For the test of wrong clocks: $INSTALL_PROBLEM"
+}
+
 require_cargo() {
   have cargo || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
   have cargo || die "Rust is missing: install it from https://rustup.rs and run this again."

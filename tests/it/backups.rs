@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use mdl::actor::Role;
 use mdl::ids::TenantId;
 use mdl_tests::backups::Backups;
-use mdl_tests::{Client, TestApp, eventually, root};
+use mdl_tests::servers::WorkerProcess;
+use mdl_tests::{Client, Receiver, TestApp, eventually, root};
 use serde_json::{Value, json};
+
+use crate::webhooks::{endpoint, tell, until};
 
 const QUERY: &str = "{ metrics(first: 10) { totalCount nodes { key name description } } }";
 
@@ -83,6 +86,38 @@ async fn a_restore_beside_touches_nothing_until_the_switch() {
         "streams go on far beyond"
     );
     app.database.drop_other(&away).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_after_the_backup_is_not_sent_again() {
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    let receiver = Receiver::start().await;
+    endpoint(&admin, &receiver.url).await;
+    // One is owed to the receiver, the other has no place in its stream yet.
+    tell(&app, 1, "metric.created", json!({ "key": "M-OWED" })).await;
+    admin.write("createMetric", json!({ "key": "M-WRITTEN", "name": "Written" })).await;
+    let backups = Backups::of(&app);
+    let id = backups.make(&["--no-verify"]).await;
+    let mut worker = WorkerProcess::start(&app);
+    receiver.until(2).await;
+    worker.kill();
+
+    backups.must(&["restore", &id, "--in-place", "--yes"]).await;
+    assert_eq!(app.database.text("SELECT string_agg(state, ' ') FROM webhook_deliveries").await.as_deref(), Some("discarded"));
+    let _worker = WorkerProcess::start(&app);
+    let admin = app.client(Role::Admin).await;
+    admin.write("createMetric", json!({ "key": "M-NEW", "name": "New" })).await;
+    until(&admin, "what is new is delivered", |all| all.iter().any(|one| one["state"] == "DELIVERED")).await;
+    let keys: Vec<_> = receiver.received().iter().map(|one| one.json()["data"]["key"].clone()).collect();
+    assert_eq!((keys.len(), &keys[2]), (3, &json!("M-NEW")), "{keys:?}");
+
+    let discarded =
+        admin.ask("{ webhookDeliveries(first: 1, filter: { state: { in: [DISCARDED] } }) { nodes { id } } }", json!({})).await;
+    let retry = json!({ "id": discarded["webhookDeliveries"]["nodes"][0]["id"] });
+    assert_eq!(admin.mutate("retryDelivery", retry, "").await.user_errors(), [""; 0], "it can be sent by hand");
+    let again = receiver.until(4).await;
+    assert!(again[..2].iter().any(|one| one.header("webhook-id") == again[3].header("webhook-id")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,10 +6,10 @@ use futures::StreamExt;
 use mdl::actor::Role;
 use mdl_tests::servers::ApiProcess;
 use mdl_tests::socket::{Ended, Socket};
-use mdl_tests::{Client, TestApp, clients};
+use mdl_tests::{Client, PASSWORD, TestApp, clients, email};
 use serde_json::{Value, json};
 
-use crate::subscriptions::{CHANGES, change_cursor, key, started};
+use crate::subscriptions::{CHANGES, change_cursor, code, key, started};
 
 /// An event stream, as lines.
 async fn stream(
@@ -65,6 +65,28 @@ async fn an_event_stream_goes_on_after_the_last_event() {
     let refused =
         app.anonymous().http.get(format!("{}/graphql?query={{me{{role}}}}", app.base)).header("accept", "text/event-stream");
     assert_eq!(refused.send().await.unwrap().status(), 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_its_access_token() {
+    let app = TestApp::start().await;
+    let anonymous = app.anonymous();
+    let input = json!({ "tenant": "acme", "email": email(Role::Editor), "password": PASSWORD });
+    let signed_in = anonymous.mutate("signIn", input, "session { refreshToken }").await.payload();
+    // An access token ends with its session at the latest.
+    app.database.execute("UPDATE sessions SET expires_at = now() + interval '8 seconds'").await;
+    let refresh = json!({ "refreshToken": signed_in["session"]["refreshToken"] });
+    let refreshed = anonymous.mutate("refreshSession", refresh, "session { accessToken }").await.payload();
+    let token = refreshed["session"]["accessToken"].as_str().unwrap();
+
+    let mut socket = Socket::connect(&app.base, token).await;
+    socket.subscribe("1", "subscription { catalogChanged { key } }", json!({})).await;
+    let mut events = stream(&anonymous.with(token), "subscription { catalogChanged { key } }", json!({}), None).await;
+    assert_eq!(socket.closed().await, (4403, "The access token has expired".to_owned()));
+    let last: Value = serde_json::from_str(&line(&mut events, "data:").await).unwrap();
+    assert_eq!(last["errors"][0]["message"], "The access token has expired");
+    assert_eq!(code(&last["errors"]), "UNAUTHENTICATED");
+    assert_eq!(line(&mut events, "event:").await, "complete");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,6 +44,31 @@ async fn somebody_signs_in_and_runs_a_query() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_hears_of_a_change() {
+    let Some(browser) = Browser::start(1280, 800).await else { return };
+    let app = TestApp::start().await;
+    app.start_worker();
+    let editor = app.client(Role::Editor).await;
+    editor.write("createMetric", json!({ "key": "METRIC-BEFORE", "name": "Before" })).await;
+    browser.open(&format!("{}/graphiql", app.base)).await;
+    browser.write("#tenant", "acme").await;
+    browser.write("#email", &email(Role::Viewer)).await;
+    browser.write("#password", PASSWORD).await;
+    browser.click("#sign-in").await;
+    browser.wait_for_text("header .who", "The viewer").await;
+
+    // From the beginning of the stream, so that the first event tells that it listens.
+    let subscription =
+        format!("subscription Changes {{ catalogChanged(after: \"{}\") {{ key }} }}", mdl::page::cursor(&json!({ "event": 0 })));
+    browser.wait_for(".graphiql-query-editor .CodeMirror").await;
+    let editor_of_page = "document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirror";
+    browser.script(&format!("{editor_of_page}.setValue({})", json!(subscription))).await;
+    browser.click_until(".graphiql-execute-button", ".result-window", "METRIC-BEFORE").await;
+    editor.write("createMetric", json!({ "key": "METRIC-AFTER", "name": "After" })).await;
+    browser.wait_for_text(".result-window", "METRIC-AFTER").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_starter_works() {
     let app = TestApp::start().await;
     plant(&app).await;

@@ -38,7 +38,7 @@ fn change(message: &Value) -> &Value {
     &message["payload"]["data"]["catalogChanged"]
 }
 
-fn code(errors: &Value) -> &str {
+pub fn code(errors: &Value) -> &str {
     errors[0]["extensions"]["code"].as_str().unwrap_or_else(|| panic!("no code in {errors}"))
 }
 

@@ -11,6 +11,8 @@ use mdl_tests::servers::{WorkerProcess, free_port};
 use mdl_tests::{Receiver, TestApp, clients, eventually, root};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 use crate::webhooks::{endpoint, until_state};
 
@@ -18,33 +20,50 @@ use crate::webhooks::{endpoint, until_state};
 struct Sample {
     process: Child,
     lines: Arc<Mutex<Vec<String>>>,
-    _folder: tempfile::TempDir,
+    /// With what it remembers.
+    folder: tempfile::TempDir,
 }
 
 impl Sample {
     /// Starts the example in this language; `None` where its runtime is missing.
     async fn start(language: &str, port: u16, secret: &str) -> Option<Self> {
+        // Beside node_modules, where its imports are found.
+        Self::start_in(tempfile::tempdir_in(root().join("tests/clients")).unwrap(), language, port, secret).await
+    }
+
+    /// The same where another has been.
+    async fn start_in(folder: tempfile::TempDir, language: &str, port: u16, secret: &str) -> Option<Self> {
         let (program, name): (PathBuf, &str) = match language {
             "js" => clients::folder().map(|_| ("node".into(), "receiver.mjs"))?,
             _ => clients::python().map(|python| (python, "receiver.py"))?,
         };
-        // Beside node_modules, where its imports are found.
-        let folder = tempfile::tempdir_in(root().join("tests/clients")).unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, example(language)).unwrap();
         let mut process = Command::new(program)
             .arg(path)
             .env("WEBHOOK_SECRET", secret)
             .env("PORT", port.to_string())
+            .env("SEEN", folder.path().join("seen"))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let (output, seen) = (BufReader::new(process.stdout.take().unwrap()), lines.clone());
         std::thread::spawn(move || output.lines().for_each(|line| seen.lock().unwrap().push(line.unwrap())));
-        let sample = Self { process, lines, _folder: folder };
+        let sample = Self { process, lines, folder };
         eventually("the example is ready", async || sample.lines().contains(&"ready".to_owned()).then_some(())).await;
         Some(sample)
+    }
+
+    /// SIGKILL. What it remembers is left.
+    fn kill(mut self) -> tempfile::TempDir {
+        self.end();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+
+    fn end(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 
     fn lines(&self) -> Vec<String> {
@@ -60,8 +79,7 @@ impl Sample {
 
 impl Drop for Sample {
     fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.end();
     }
 }
 
@@ -164,6 +182,68 @@ async fn what_was_under_way_when_the_worker_was_killed_comes_again_with_the_same
         sample.until("again", 1).await;
         assert_eq!(sample.until("new", 1).await.len(), 1, "{language}");
     }
+}
+
+/// Passes connections on to a port, and kills the receiver there when it begins its first answer, which is lost.
+async fn lose_first_answer(to: u16, sample: Sample) -> (u16, oneshot::Receiver<tempfile::TempDir>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (killed, when_killed) = oneshot::channel();
+    tokio::spawn(async move {
+        let (mut from, _) = listener.accept().await.unwrap();
+        let mut answering = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+        let (mut answer, mut request) = answering.split();
+        let mut first = [0];
+        tokio::select! {
+            _ = tokio::io::copy(&mut from, &mut request) => panic!("nobody waits for an answer"),
+            begun = answer.peek(&mut first) => assert_eq!(begun.unwrap(), 1),
+        }
+        let _ = killed.send(sample.kill());
+        drop((from, answering));
+        while let Ok((mut from, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                // Nobody may be there yet.
+                if let Ok(mut to) = TcpStream::connect(("127.0.0.1", to)).await {
+                    let _ended = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+                }
+            });
+        }
+    });
+    (port, when_killed)
+}
+
+async fn ignores_what_it_had_done_when_it_was_killed(language: &str) {
+    let app = TestApp::start_with(&[("MDL_WEBHOOK_RETRY_SECONDS", "1,1,1,1,1,1,1,1,1,1")]).await;
+    let admin = app.client(Role::Admin).await;
+    let port = free_port();
+    // The address in between comes later: it needs the receiver, which needs the secret.
+    let made = endpoint(&admin, &format!("http://127.0.0.1:{port}/")).await;
+    let Some(sample) = Sample::start(language, port, &made.secret).await else { return };
+    let lines = sample.lines.clone();
+    let (lossy, killed) = lose_first_answer(port, sample).await;
+    app.database.execute(&format!("UPDATE webhook_endpoints SET url = 'http://127.0.0.1:{lossy}/'")).await;
+    app.start_worker();
+    create_metric(&admin, "METRIC-1").await;
+    let folder = killed.await.unwrap();
+    let done = lines.lock().unwrap()[1].clone();
+    let id = done.strip_prefix("new ").and_then(|rest| rest.split(' ').next()).expect("it was done once");
+
+    let sample = Sample::start_in(folder, language, port, &made.secret).await.unwrap();
+    let all = until_state(&admin, 1, "DELIVERED").await;
+    assert_eq!(sample.until("again", 1).await, [format!("again {id}")]);
+    assert_eq!(sample.lines().len(), 2, "ready, and nothing new");
+    assert!(all[0]["attempts"].as_array().unwrap().len() > 1);
+    assert_eq!(all[0]["messageId"], id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_receiver_of_npm_ignores_what_comes_again() {
+    ignores_what_it_had_done_when_it_was_killed("js").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_receiver_of_pypi_ignores_what_comes_again() {
+    ignores_what_it_had_done_when_it_was_killed("python").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::{TestApp, eventually, variable};
 
@@ -71,10 +72,22 @@ impl PrivateRedis {
         self.process.wait().expect("Redis has ended");
     }
 
-    async fn command(&self, name: &str) -> redis::RedisResult<String> {
+    /// Holds back every command of its clients for so long.
+    pub async fn hold_back(&self, time: Duration) {
+        self.command(&format!("CLIENT PAUSE {} ALL", time.as_millis())).await.expect("CLIENT PAUSE");
+    }
+
+    /// Refuses whatever would make it larger than so many bytes; 0 is no limit.
+    pub async fn limit_memory(&self, bytes: u64) {
+        self.command(&format!("CONFIG SET maxmemory-policy noeviction maxmemory {bytes}")).await.expect("CONFIG SET");
+    }
+
+    async fn command(&self, words: &str) -> redis::RedisResult<String> {
         let client = redis::Client::open(self.url())?;
         let mut conn = client.get_multiplexed_async_connection().await?;
-        redis::cmd(name).query_async(&mut conn).await
+        let mut words = words.split(' ');
+        let mut command = redis::cmd(words.next().unwrap_or_default());
+        command.arg(words.collect::<Vec<_>>()).query_async(&mut conn).await
     }
 }
 
@@ -100,27 +113,40 @@ impl WorkerProcess {
 
     /// With these settings.
     pub fn start_with(environment: &[(String, String)]) -> Self {
+        Self::start_as(Command::new(binary("mdl-worker")).arg("run"), environment)
+    }
+
+    /// The same with another program that is a worker.
+    pub fn start_as(program: &mut Command, environment: &[(String, String)]) -> Self {
         let ops_port = free_port();
-        let process = Command::new(binary("mdl-worker"))
-            .arg("run")
-            .envs(environment.iter().cloned())
-            .env("MDL_WORKER_OPS_ADDR", format!("127.0.0.1:{ops_port}"))
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("mdl-worker, which cargo build --workspace --bins makes");
+        program.envs(environment.iter().cloned()).env("MDL_WORKER_OPS_ADDR", format!("127.0.0.1:{ops_port}"));
+        let process = program.stdout(Stdio::null()).spawn().unwrap_or_else(|error| panic!("{program:?}: {error}"));
         Self { process, ops_port }
     }
 
-    /// Whether it is the one that publishes events, as its instruments say.
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Whether it is the one that publishes events, as its instruments say. One that only begins does not.
     pub async fn publishes(&self) -> bool {
-        let page = reqwest::get(format!("http://127.0.0.1:{}/metrics", self.ops_port)).await;
-        let page = page.expect("the instruments of a worker").text().await.expect("text");
-        page.lines().any(|line| line == "mdl_events_leader 1")
+        let Ok(page) = reqwest::get(format!("http://127.0.0.1:{}/metrics", self.ops_port)).await else { return false };
+        page.text().await.is_ok_and(|page| page.lines().any(|line| line == "mdl_events_leader 1"))
     }
 
     /// SIGSTOP: its connections stay open, and it does nothing.
     pub fn pause(&self) {
-        let told = Command::new("kill").args(["-STOP", &self.process.id().to_string()]).status().expect("kill");
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT: it goes on where it was.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let told = Command::new("kill").args([signal, &self.process.id().to_string()]).status().expect("kill");
         assert!(told.success());
     }
 
@@ -132,8 +158,7 @@ impl WorkerProcess {
 
     /// SIGTERM, and the exit code.
     pub fn terminate(mut self) -> Option<i32> {
-        let told = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().expect("kill");
-        assert!(told.success());
+        self.signal("-TERM");
         let status = self.process.wait().expect("the worker has ended");
         status.code()
     }

@@ -2,7 +2,7 @@
 //!
 //! It goes round: looks which endpoints something is due for, gives each its share of the free places ([`shares`]), claims so
 //! many deliveries, sends each as a task of its own ([`send`]), and has what came of them written down, several at once
-//! ([`record`]). A notification wakes it when something is owed, a place that becomes free while others wait, and otherwise
+//! ([`record`]). A notification wakes it when something is owed, a place that becomes free for which somebody waits, and otherwise
 //! the clock. Hosts that do not answer are left alone for a while ([`breaker`]).
 //!
 //! Several workers share the work through the rows they lock. One that dies leaves claims that end by themselves, after which
@@ -15,7 +15,6 @@ mod shares;
 mod upkeep;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,8 +54,6 @@ struct Courier {
     shared: Shared,
     sender: Sender,
     state: Arc<Mutex<State>>,
-    /// Something is due that had no place in the last round.
-    backlog: Arc<AtomicBool>,
     sent: UnboundedSender<Sent>,
     tasks: TaskTracker,
 }
@@ -71,14 +68,7 @@ async fn run(shared: Shared, sender: Sender) {
     let (sent, to_record) = unbounded_channel();
     let recorder = tokio::spawn(record::record(to_record, shared.clone()));
     let upkeep = tokio::spawn(upkeep::upkeep(shared.clone()));
-    let courier = Courier {
-        shared: shared.clone(),
-        sender,
-        state: Arc::default(),
-        backlog: Arc::default(),
-        sent,
-        tasks: TaskTracker::new(),
-    };
+    let courier = Courier { shared: shared.clone(), sender, state: Arc::default(), sent, tasks: TaskTracker::new() };
     courier.go_round().await;
     courier.tasks.close();
     let grace = Duration::from_secs(shared.app.config.worker.grace_seconds);
@@ -120,12 +110,9 @@ impl Courier {
     /// Claims what there are places for, and begins to send it.
     async fn round(&self) -> mdl::Result<()> {
         let settings = &self.shared.app.config.webhooks;
-        // A place that becomes free while this looks is worth another look.
-        self.backlog.store(true, Ordering::Relaxed);
         let tx = ledger::begin(&self.shared.db).await?;
         // One more than an endpoint can get, to know whether some are left.
         let waiting = ledger::waiting(&tx, settings.endpoint_concurrency + 1).await?;
-        let wanted: i64 = waiting.iter().map(|endpoint| endpoint.due).sum();
         let mut shares = {
             let mut state = self.state();
             let now = Instant::now();
@@ -134,7 +121,6 @@ impl Courier {
             let limits = shares::Limits { places: settings.concurrency as usize, each: settings.endpoint_concurrency as usize };
             places.shares(&waiting, limits, |host| breakers.may_try(host, now))
         };
-        self.backlog.store(shares.iter().map(|share| share.count).sum::<i64>() < wanted, Ordering::Relaxed);
         let limited = |share: &Share| waiting.iter().any(|one| one.endpoint_id == share.endpoint_id && one.rate_limited);
         let (with_limit, mut granted): (Vec<Share>, Vec<Share>) = shares.drain(..).partition(limited);
         if !with_limit.is_empty() {
@@ -205,8 +191,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.courier.state().places.free(self.endpoint, &self.host);
-        if self.courier.backlog.load(Ordering::Relaxed) {
+        if self.courier.state().places.free(self.endpoint, &self.host) {
             self.courier.shared.webhooks.notify_one();
         }
     }

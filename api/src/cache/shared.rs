@@ -1,12 +1,12 @@
 //! Kept answers in Redis, for all processes. What Redis does not give in time is made anew.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mdl::config::RedisConfig;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, RedisResult, cmd};
+use mdl::lazy_redis::LazyRedis;
+use redis::cmd;
 use tracing::{debug, error};
 
 use super::entry::Entry;
@@ -14,29 +14,26 @@ use super::question::Key;
 
 /// How long Redis may take: less than most answers take to be made.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Time between two attempts to connect.
-const RECONNECT: Duration = Duration::from_millis(200);
 
 /// A connection of its own, so that long answers do not delay the news of changes.
 pub struct Shared {
-    client: Client,
+    commands: LazyRedis,
     prefix: String,
-    commands: OnceLock<ConnectionManager>,
 }
 
 impl Shared {
     /// `None` when the address of Redis is not one.
     pub fn new(config: &RedisConfig) -> Option<Self> {
-        let client = Client::open(config.url.as_str());
-        let client = client.inspect_err(|error| error!(%error, "The response cache is off")).ok()?;
-        Some(Self { client, prefix: config.prefix.clone(), commands: OnceLock::new() })
+        let commands = LazyRedis::new(config.url.as_str(), PATIENCE);
+        let commands = commands.inspect_err(|error| error!(%error, "The response cache is off")).ok()?;
+        Some(Self { commands, prefix: config.prefix.clone() })
     }
 
     pub async fn get(&self, key: &Key) -> Option<Entry> {
         let read = async {
             let mut pipe = redis::pipe();
             pipe.get(self.key(key)).pttl(self.key(key));
-            let (value, left): (Option<Vec<u8>>, i64) = pipe.query_async(&mut self.commands()?).await?;
+            let (value, left): (Option<Vec<u8>>, i64) = pipe.query_async(&mut self.commands.get()?).await?;
             Ok::<_, redis::RedisError>(value.zip(u64::try_from(left).ok()))
         };
         match tokio::time::timeout(PATIENCE, read).await {
@@ -58,7 +55,7 @@ impl Shared {
                 let mut command = cmd("SET");
                 // The first stays: nobody who has seen it may see an older one after it.
                 command.arg(shared.key(&key)).arg(encode(&entry)).arg("NX").arg("PX").arg(left.as_millis().max(1) as u64);
-                command.query_async::<()>(&mut shared.commands()?).await
+                command.query_async::<()>(&mut shared.commands.get()?).await
             };
             if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, write).await {
                 debug!(%error, "Could not share a kept answer");
@@ -68,19 +65,6 @@ impl Shared {
 
     fn key(&self, key: &Key) -> Vec<u8> {
         [self.prefix.as_bytes(), b":answer:", key].concat()
-    }
-
-    fn commands(&self) -> RedisResult<ConnectionManager> {
-        if let Some(commands) = self.commands.get() {
-            return Ok(commands.clone());
-        }
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(1)
-            .set_max_delay(RECONNECT)
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
-        let made = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
-        Ok(self.commands.get_or_init(|| made).clone())
     }
 }
 

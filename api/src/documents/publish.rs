@@ -2,7 +2,7 @@
 
 use async_graphql::ServerError;
 use mdl::actor::Permission;
-use mdl::documents::{self, Caching, Document, MAX_NAME, MAX_PUBLISHED, NewDocument, manifest, store};
+use mdl::documents::{self, Caching, Document, MAX_NAME, NewDocument, manifest, store};
 use mdl::error::{Code, Problem};
 use mdl::{Actor, App, Error, Result};
 
@@ -28,9 +28,8 @@ pub async fn publish(
 ) -> Result<Vec<Document>> {
     actor.require(Permission::PublishDocuments)?;
     let entries = manifest::read(text)?;
-    if entries.len() > MAX_PUBLISHED {
-        let message = format!("Has {} documents; at most {MAX_PUBLISHED} are published at once", entries.len());
-        return Err(Error::invalid("manifest", Code::TooMany, message));
+    if let Some(problem) = documents::too_many(entries.len()) {
+        return Err(Error::Invalid(vec![problem]));
     }
     let (mut new, mut problems) = (Vec::with_capacity(entries.len()), Vec::new());
     for manifest::Entry { id, name, text } in entries {

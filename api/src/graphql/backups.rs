@@ -1,12 +1,14 @@
 //! Backups and their trial restores, for those who operate the deployment: members of the tenant mdl-system. Others have none.
 
-use async_graphql::{Context, Enum, ID, Object, Result};
+use async_graphql::connection::EmptyFields;
+use async_graphql::{Context, Enum, ID, Object, ObjectType, Result};
 use chrono::{DateTime, Utc};
 use mdl::actor::Permission;
 use mdl::backups::store::{self, ById};
 use mdl::backups::{self, BackupState, DrillState};
 use mdl::ids::BackupId;
-use mdl::page::PageArgs;
+use mdl::page::{Page, PageArgs};
+use uuid::Uuid;
 
 use super::connection::{Connection, connection};
 use super::context::ContextExt;
@@ -314,11 +316,7 @@ impl BackupQueries {
         let view = ctx.reading()?;
         let tenant = view.snapshot.tenant();
         let page = view.snapshot.read(async |conn| store::page(conn, tenant, &args).await).await.map_err(top_level)?;
-        let page = page.map(|backup| {
-            let position = ById(backup.id.0);
-            (backup, position)
-        });
-        Ok(connection(ctx, page, BackupFields, Backup))
+        Ok(newest_first(ctx, page, |backup| backup.id.0, BackupFields, Backup))
     }
 
     /// The trial restores of backups, newest first; of one backup if its `backupId` is given. As `backups`.
@@ -331,7 +329,7 @@ impl BackupQueries {
         after: Option<String>,
         last: Option<i32>,
         before: Option<String>,
-    ) -> Result<Connection<RestoreDrill, async_graphql::connection::EmptyFields>> {
+    ) -> Result<Connection<RestoreDrill, EmptyFields>> {
         let args: PageArgs<ById> = PageArgs::parse(first, after, last, before).map_err(top_level)?;
         let backup: Option<BackupId> = match backup_id.map(|id| id.parse()) {
             None => None,
@@ -344,12 +342,23 @@ impl BackupQueries {
         let view = ctx.reading()?;
         let tenant = view.snapshot.tenant();
         let page = view.snapshot.read(async |conn| store::drills(conn, tenant, backup, &args).await).await.map_err(top_level)?;
-        let page = page.map(|drill| {
-            let position = ById(drill.id.0);
-            (drill, position)
-        });
-        Ok(connection(ctx, page, async_graphql::connection::EmptyFields, RestoreDrill))
+        Ok(newest_first(ctx, page, |drill| drill.id.0, EmptyFields, RestoreDrill))
     }
+}
+
+/// A connection whose cursors are ids, which are made in the order of time.
+fn newest_first<T, Node, Fields: ObjectType>(
+    ctx: &Context<'_>,
+    page: Page<T>,
+    id: impl Fn(&T) -> Uuid,
+    fields: Fields,
+    wrap: impl Fn(T) -> Node,
+) -> Connection<Node, Fields> {
+    let page = page.map(|row| {
+        let position = ById(id(&row));
+        (row, position)
+    });
+    connection(ctx, page, fields, wrap)
 }
 
 #[derive(Default)]

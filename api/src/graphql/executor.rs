@@ -22,6 +22,7 @@ use super::eager::{AsJson, answer_json};
 use super::error::coded;
 use super::limits;
 use super::schema::Schema;
+use super::turns::in_place;
 use crate::documents::{ParsedDocument, ParsedOperation, Validator};
 
 /// Names of operations that get instruments of their own; the others share one, however many names callers make up.
@@ -158,7 +159,7 @@ impl Executor {
             Ok(request) => request.data(operation.clone()),
             Err(errors) => return self.rejected(kind, errors, signed_in),
         };
-        let Ok(mut response) = tokio::time::timeout(self.timeout, self.schema.execute(request)).await else {
+        let Ok(mut response) = tokio::time::timeout(self.timeout, in_place(self.schema.execute(request))).await else {
             // Not finished: its connection may be waiting for a long statement. Dropping rolls it back elsewhere.
             self.count(&self.known_name(name), Some(kind), "error");
             return Answer::TimedOut;

@@ -25,6 +25,7 @@ pub use people::PeopleLoaders;
 pub use webhooks::WebhookLoaders;
 
 use super::error::{log, outward};
+use super::turns::give_turn;
 
 /// Rounds that the first who asks waits for others to ask. Fewer split the batches of a level whose parents came from a batch
 /// themselves; more only cost time.
@@ -130,7 +131,7 @@ impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
         }
         let lead = Lead(Some(self));
         for _ in 0..ROUNDS {
-            tokio::task::yield_now().await;
+            give_turn().await;
         }
         if let Some(Gathering { keys, loaded }) = lead.finish() {
             let _wake = NotifyOnDrop(loaded);

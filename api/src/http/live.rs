@@ -15,9 +15,10 @@ use mdl::instruments;
 use metrics::gauge;
 
 use super::Server;
-use super::graphql::{Caller, Outgoing, prepare, run_prepared};
+use super::caller::Caller;
 use super::parse::Asked;
 use super::refusal::to_json;
+use super::run::{Outgoing, prepare, run_prepared};
 use crate::graphql::context::Operation;
 
 /// What is sent of an operation.

@@ -18,7 +18,8 @@ use mdl::{App, Error};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
-use super::graphql::{Caller, slow_body};
+use super::caller::Caller;
+use super::graphql::slow_body;
 use super::parse::{self, Asked, malformed};
 use super::refusal::Refusal;
 

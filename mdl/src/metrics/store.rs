@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use diesel::dsl::count_star;
+use diesel::dsl::{AsExprOf, case_when, count_star};
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{Jsonb, Nullable};
+use diesel::sql_types::Bool;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::Metric;
@@ -61,12 +61,14 @@ impl Default for Listing {
     }
 }
 
-pub async fn by_ids(conn: &AsyncPgConnection, tenant: TenantId, ids: &[MetricId], with_details: bool) -> Result<Vec<Row>> {
-    load(conn, of(tenant).filter(metrics::id.eq_any(ids.to_vec())), with_details).await
+pub async fn by_ids(mut conn: &AsyncPgConnection, tenant: TenantId, ids: &[MetricId], with_details: bool) -> Result<Vec<Row>> {
+    let found = metrics::table.filter(metrics::tenant_id.eq(tenant)).filter(metrics::id.eq_any(ids));
+    collect(found.select((Metric::as_select(), details_if(with_details))).load_stream(&mut conn).await?).await
 }
 
-pub async fn by_keys(conn: &AsyncPgConnection, tenant: TenantId, keys: &[String], with_details: bool) -> Result<Vec<Row>> {
-    load(conn, of(tenant).filter(metrics::key.eq_any(keys.to_vec())), with_details).await
+pub async fn by_keys(mut conn: &AsyncPgConnection, tenant: TenantId, keys: &[String], with_details: bool) -> Result<Vec<Row>> {
+    let found = metrics::table.filter(metrics::tenant_id.eq(tenant)).filter(metrics::key.eq_any(keys));
+    collect(found.select((Metric::as_select(), details_if(with_details))).load_stream(&mut conn).await?).await
 }
 
 /// The metric and its details, locked until the transaction ends.
@@ -124,22 +126,23 @@ pub async fn page(
         (Order::Relevance, false) => query.order((rank(listing.words()).desc(), metrics::id.desc())),
     };
     let query = query.limit(args.fetch());
-    let mut rows = Vec::with_capacity(args.limit + 1);
+    let mut items = Vec::with_capacity(args.limit + 1);
     if listing.order == Order::Relevance {
         // Only here does the position need a value that is in no column.
-        let columns = (Metric::as_select(), details(listing.with_details), rank(listing.words()));
+        let columns = (Metric::as_select(), details_if(listing.with_details), rank(listing.words()));
         let mut found = query.select(columns).load_stream::<(Metric, Option<Details>, f32)>(&mut conn).await?;
         while let Some((metric, details, rank)) = found.try_next().await? {
             let position = listing.position(&metric, Some(rank));
-            rows.push(((Arc::new(metric), details.map(Arc::new)), position));
+            items.push(((Arc::new(metric), details.map(Arc::new)), position));
         }
     } else {
-        for row in load(conn, query, listing.with_details).await? {
+        let found = query.select((Metric::as_select(), details_if(listing.with_details))).load_stream(&mut conn).await?;
+        for row in collect(found).await? {
             let position = listing.position(&row.0, None);
-            rows.push((row, position));
+            items.push((row, position));
         }
     }
-    Ok(Page::from_rows(rows, args))
+    Ok(Page::from_rows(items, args))
 }
 
 /// How many metrics the list has.
@@ -178,25 +181,21 @@ fn current(tenant: TenantId) -> _ {
     metrics::table.filter(metrics::tenant_id.eq(tenant)).filter(metrics::archived_at.is_null())
 }
 
-type DetailsColumn = Box<dyn BoxableExpression<metrics::table, Pg, SqlType = Nullable<Jsonb>>>;
-
-/// The details, or NULL where nobody asked: a page of rows need not drag their documents along.
-fn details(wanted: bool) -> DetailsColumn {
-    if wanted { Box::new(metrics::details.nullable()) } else { Box::new(None::<Details>.into_sql::<Nullable<Jsonb>>()) }
+/// The details, or NULL where nobody asked: a page of rows need not drag their documents along. A bind decides, so that both are
+/// one statement.
+#[diesel::dsl::auto_type(no_type_alias)]
+pub(super) fn details_if(wanted: bool) -> _ {
+    let wanted: AsExprOf<bool, Bool> = wanted.into_sql::<Bool>();
+    case_when(wanted, metrics::details)
 }
 
 fn of(tenant: TenantId) -> metrics::BoxedQuery<'static, Pg> {
     metrics::table.filter(metrics::tenant_id.eq(tenant)).into_boxed()
 }
 
-async fn load(mut conn: &AsyncPgConnection, query: metrics::BoxedQuery<'static, Pg>, with_details: bool) -> Result<Vec<Row>> {
-    if with_details {
-        let rows = query.select((Metric::as_select(), metrics::details)).load_stream::<(Metric, Details)>(&mut conn).await?;
-        Ok(rows.map_ok(|(metric, details)| (Arc::new(metric), Some(Arc::new(details)))).try_collect().await?)
-    } else {
-        let rows = query.select(Metric::as_select()).load_stream::<Metric>(&mut conn).await?;
-        Ok(rows.map_ok(|metric| (Arc::new(metric), None)).try_collect().await?)
-    }
+/// The rows that a query for metrics and their details gives.
+async fn collect(found: impl Stream<Item = QueryResult<(Metric, Option<Details>)>>) -> Result<Vec<Row>> {
+    Ok(found.map_ok(|(metric, details)| (Arc::new(metric), details.map(Arc::new))).try_collect().await?)
 }
 
 impl Listing {

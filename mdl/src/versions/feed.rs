@@ -86,7 +86,7 @@ async fn beat(inner: &Inner, own: &str) -> RedisResult<()> {
     loop {
         ticks.tick().await;
         // One that is lost is noticed by its not coming back.
-        let _lost = inner.commands()?.publish(own, inner.now()).await;
+        let _lost = inner.commands.get()?.publish(own, inner.now()).await;
     }
 }
 

@@ -135,6 +135,10 @@ pub struct Claimed {
     pub attempt: i32,
     #[diesel(sql_type = Jsonb)]
     pub trace_context: Value,
+    /// When it was taken, by the clock of the database: that of a worker may be wrong, and then receivers would take what it
+    /// signs for old.
+    #[diesel(sql_type = Timestamptz)]
+    pub claimed_at: DateTime<Utc>,
     /// From when it was due to this claim.
     #[diesel(sql_type = Double)]
     pub waited_seconds: f64,
@@ -154,7 +158,7 @@ pub async fn claim(mut conn: &AsyncPgConnection, shares: &[Share], lease: Durati
          SET attempt = attempt + 1, next_attempt_at = now() + $3 * interval '1 second'
          FROM mine WHERE claimed.tenant_id = mine.tenant_id AND claimed.id = mine.id
          RETURNING claimed.tenant_id, claimed.id, endpoint_id, kind, sequence, payload, occurred_at, origin, attempt, trace_context,
-             extract(epoch FROM now() - mine.next_attempt_at)::float8 AS waited_seconds",
+             now() AS claimed_at, extract(epoch FROM now() - mine.next_attempt_at)::float8 AS waited_seconds",
     )
     .bind::<Array<Uuid>, _>(ids)
     .bind::<Array<BigInt>, _>(counts)

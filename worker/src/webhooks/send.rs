@@ -93,7 +93,7 @@ impl Sender {
 
     /// Makes one attempt. Never fails: what goes wrong is what came of it.
     pub async fn send(&self, delivery: Claimed, receiver: &Receiver) -> Sent {
-        let (at, start) = (Utc::now(), Instant::now());
+        let (at, start) = (delivery.claimed_at, Instant::now());
         let answer = match &receiver.opened {
             Some(opened) => self.ask(&delivery, &receiver.url, opened, at).await,
             None => {

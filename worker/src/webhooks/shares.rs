@@ -1,6 +1,6 @@
 //! Who gets the free places: tenants in turn, and of each tenant its endpoints in turn.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use mdl::ids::{TenantId, WebhookEndpointId};
 use mdl::webhooks::ledger::{Share, Waiting};
@@ -21,6 +21,10 @@ pub struct Places {
     endpoints: HashMap<WebhookEndpointId, usize>,
     hosts: HashMap<String, usize>,
     taken: usize,
+    /// All places were taken in the last round, and somebody would have liked one.
+    short: bool,
+    /// Endpoints for which more was due in the last round than they may have under way.
+    full: HashSet<WebhookEndpointId>,
     /// Where the next round begins, so that nobody is always last.
     turn: usize,
 }
@@ -32,10 +36,15 @@ impl Places {
         self.taken += 1;
     }
 
-    pub fn free(&mut self, endpoint: WebhookEndpointId, host: &str) {
+    /// Whether somebody waits for this place.
+    ///
+    /// What is due for endpoints that fail, or whose host does not answer, waits for its time: looking each time that a request to
+    /// somebody else ends would cost all others, and find the same again.
+    pub fn free(&mut self, endpoint: WebhookEndpointId, host: &str) -> bool {
         self.taken -= 1;
         less(&mut self.endpoints, &endpoint);
         less(&mut self.hosts, host);
+        self.short || self.full.contains(&endpoint)
     }
 
     /// Shares the free places out. An endpoint gets no more than is due for it; one that fails, one at a time, and all that
@@ -45,12 +54,17 @@ impl Places {
         let mut free_for_failing = free.saturating_sub(limits.places / 2);
         let mut tried: HashMap<String, usize> = HashMap::new();
         let mut tenants: BTreeMap<TenantId, VecDeque<Candidate>> = BTreeMap::new();
+        self.full.clear();
         for endpoint in waiting {
             let most = if endpoint.failing { 1 } else { limits.each };
             let under_way = self.endpoints.get(&endpoint.endpoint_id).copied().unwrap_or(0);
-            let mut room = most.saturating_sub(under_way).min(usize::try_from(endpoint.due).unwrap_or(0));
+            let due = usize::try_from(endpoint.due).unwrap_or(0);
+            let mut room = most.saturating_sub(under_way).min(due);
             let host = endpoint.url.host();
             match trial(&host) {
+                Trial::Free if due > room && !endpoint.failing => {
+                    self.full.insert(endpoint.endpoint_id);
+                }
                 Trial::Free => {}
                 Trial::Rest => room = 0,
                 Trial::One => {
@@ -87,6 +101,7 @@ impl Places {
             }
             turns.push_back(endpoints);
         }
+        self.short = turns.iter().any(|endpoints| !endpoints.is_empty());
         counts.into_iter().map(|(endpoint_id, count)| Share { endpoint_id, count }).collect()
     }
 }
@@ -156,6 +171,26 @@ mod tests {
         places.free(all[1].endpoint_id, "host");
         let shares = places.shares(&all, LIMITS, |_| Trial::Free);
         assert_eq!(counts(&all, &shares), [1, 2]);
+    }
+
+    #[test]
+    fn a_place_is_wanted_by_those_who_can_use_it() {
+        let tenant = TenantId::new();
+        let (busy, idle) = (waiting(tenant, 9), waiting(tenant, 1));
+        let failing = Waiting { failing: true, ..waiting(tenant, 9) };
+        let mut places = Places::default();
+        let mut round = |waiting: &[Waiting], limits: Limits, trial: Trial| {
+            places.shares(waiting, limits, |_| trial);
+            [&busy, &idle, &failing].map(|one| {
+                places.take(one.endpoint_id, "host");
+                places.free(one.endpoint_id, "host")
+            })
+        };
+        let all = [busy.clone(), idle.clone(), failing.clone()];
+        assert_eq!(round(&all, LIMITS, Trial::Free), [true, false, false], "more is due for one than it may have under way");
+        assert_eq!(round(&all, LIMITS, Trial::Rest), [false; 3], "its host does not answer");
+        assert_eq!(round(&all, Limits { places: 1, each: 4 }, Trial::Free), [true; 3], "all places are taken");
+        assert_eq!(round(&[], LIMITS, Trial::Free), [false; 3]);
     }
 
     #[test]

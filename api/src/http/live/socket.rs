@@ -21,7 +21,7 @@ use super::{Frame, operate};
 use crate::auth::Authenticated;
 use crate::graphql::error::log;
 use crate::http::Server;
-use crate::http::graphql::Caller;
+use crate::http::caller::Caller;
 use crate::http::negotiate::Media;
 use crate::http::parse;
 use crate::http::refusal::{Refusal, to_json};

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Frame, operate};
 use crate::http::Server;
-use crate::http::graphql::{Caller, in_time};
+use crate::http::caller::{Caller, in_time};
 use crate::http::parse::Asked;
 use crate::http::refusal::{Refusal, errors_json};
 use crate::live::LiveConnection;

@@ -1,0 +1,243 @@
+//! From one operation to its answer: its document, the response cache, idempotency keys, and the executor behind them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_graphql::ServerError;
+use async_graphql::parser::types::OperationType;
+use axum::http::{StatusCode, header};
+use futures::future::BoxFuture;
+use mdl::idempotency::{self, Outcome};
+use mdl::{Actor, instruments};
+use metrics::counter;
+use sha2::{Digest, Sha256};
+use tracing::{Span, error};
+
+use super::Server;
+use super::cached::Sharing;
+use super::caller::{Caller, in_time};
+use super::parse::Asked;
+use super::refusal::{Refusal, errors_json, to_json};
+use crate::cache::entry::Entry;
+use crate::cache::question::Question;
+use crate::cache::{ResponseCache, Source, Unkept};
+use crate::graphql::context::Operation;
+use crate::graphql::executor::{Answer, Prepared};
+use crate::performance::Ending;
+
+/// One operation as it came.
+pub struct Incoming {
+    pub asked: Asked,
+    /// SHA-256 of the file that came with it.
+    pub file: Option<[u8; 32]>,
+    pub idempotency_key: Option<String>,
+    pub may_write: bool,
+}
+
+/// What goes out for one operation.
+pub enum Outgoing {
+    Executed(String),
+    /// It has errors.
+    Failed(String),
+    /// The stored answer of an earlier request.
+    Replayed(String),
+    /// An answer that the cache keeps, perhaps since now.
+    Kept(Arc<Entry>, Source, Sharing),
+    Rejected(Vec<ServerError>),
+}
+
+impl Outgoing {
+    /// How it counts in the statistics of its operation.
+    fn ending(&self) -> Ending {
+        match self {
+            Outgoing::Executed(_) | Outgoing::Replayed(_) => Ending { failed: false, source: None },
+            Outgoing::Failed(_) | Outgoing::Rejected(_) => Ending { failed: true, source: None },
+            Outgoing::Kept(_, source, _) => Ending { failed: false, source: Some(*source) },
+        }
+    }
+
+    pub fn body(self) -> String {
+        match self {
+            Outgoing::Executed(body) | Outgoing::Failed(body) | Outgoing::Replayed(body) => body,
+            Outgoing::Kept(entry, ..) => String::from_utf8_lossy(&entry.body).into_owned(),
+            Outgoing::Rejected(errors) => errors_json(&errors),
+        }
+    }
+}
+
+/// Runs one operation.
+pub async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Outgoing, Refusal> {
+    let Incoming { asked, file, idempotency_key, may_write } = incoming;
+    let prepared = match prepare(server, caller, asked, may_write).await? {
+        Ok(prepared) => prepared,
+        Err(errors) => return Ok(Outgoing::Rejected(errors)),
+    };
+    if prepared.operation().kind == OperationType::Subscription {
+        let message = "A subscription is answered bit by bit: accept text/event-stream, or use a websocket";
+        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, "NOT_ACCEPTABLE", message));
+    }
+    run_prepared(server, caller, prepared, file.as_ref(), idempotency_key).await
+}
+
+/// Finds the document of an operation, and holds it against the caller. The inner error is for who reads GraphQL.
+pub async fn prepare(
+    server: &Server,
+    caller: &Caller,
+    asked: Asked,
+    may_write: bool,
+) -> Result<Result<Prepared, Vec<ServerError>>, Refusal> {
+    let (document, caching) = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
+        Ok(named) => named,
+        Err(errors) => {
+            server.executor.count_rejected();
+            return Ok(Err(errors));
+        }
+    };
+    let mut prepared = match server.executor.prepare(asked.request, document, caller.actor.is_some()) {
+        Ok(prepared) => prepared,
+        Err(errors) => return Ok(Err(errors)),
+    };
+    let wanted = prepared.operation();
+    if let Some(name) = wanted.name.as_deref().filter(|name| name.len() <= 100) {
+        Span::current().record("graphql.operation", name);
+    }
+    if wanted.kind == OperationType::Mutation && !may_write {
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Send a mutation by POST");
+        return Err(refusal.with_header(header::ALLOW, "POST"));
+    }
+    for _ in 0..wanted.password_checks {
+        server.limits.check_sign_in(caller.address).map_err(|limited| Refusal::rate_limited(limited, "attempts to sign in"))?;
+    }
+    prepared.caching = caching;
+    Ok(Ok(prepared))
+}
+
+/// Runs a query or a mutation. `file` is the SHA-256 of the file that came with it.
+pub async fn run_prepared(
+    server: &Server,
+    caller: &Caller,
+    prepared: Prepared,
+    file: Option<&[u8; 32]>,
+    idempotency_key: Option<String>,
+) -> Result<Outgoing, Refusal> {
+    let start = Instant::now();
+    let measured = caller.actor.as_ref().map(|actor| server.performance.of(actor, &prepared));
+    let mutates = prepared.operation().kind == OperationType::Mutation;
+    let outgoing = match (idempotency_key, &caller.actor) {
+        (Some(key), Some(actor)) if mutates => {
+            let hash = request_hash(&prepared, file);
+            Box::pin(run_once(server, caller, actor, prepared, &key, &hash)).await
+        }
+        // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
+        _ => answer(server, caller, prepared).await,
+    };
+    if let Some(measured) = measured {
+        let ending = outgoing.as_ref().map_or(Ending { failed: true, source: None }, Outgoing::ending);
+        measured.record(start.elapsed(), ending);
+    }
+    outgoing
+}
+
+/// Answers from the cache, if that keeps answers like this.
+async fn answer(server: &Server, caller: &Caller, prepared: Prepared) -> Result<Outgoing, Refusal> {
+    let timed_out = || Err(Refusal::timed_out(server.executor.timeout().as_secs()));
+    let Some((cache, question)) = question(server, caller, &prepared) else {
+        return match execute(server, caller, prepared).await {
+            Answer::Executed(executed) if executed.failed() => Ok(Outgoing::Failed(executed.to_json())),
+            Answer::Executed(executed) => Ok(Outgoing::Executed(executed.to_json())),
+            Answer::Rejected(errors) => Ok(Outgoing::Rejected(errors)),
+            Answer::TimedOut => timed_out(),
+        };
+    };
+    // What is kept for a time of its publisher's own is not warmed: it is asked for by its text there, which says nothing of that.
+    if let (Some(used), Some(actor), None) = (&server.used, &caller.actor, prepared.caching.seconds) {
+        used.count(actor, &prepared, &question);
+    }
+    let ttl = question.policy.ttl;
+    let sharing = if prepared.caching.public { Sharing::Public(ttl) } else { Sharing::Private };
+    let (found, source) = cache.answer(question, || execute(server, caller, prepared)).await;
+    source.count();
+    match found.map_err(|unkept| Unkept::clone(&unkept)) {
+        Ok(entry) => Ok(Outgoing::Kept(entry, source, sharing)),
+        Err(Unkept::TooLong(body)) => Ok(Outgoing::Executed(body)),
+        Err(Unkept::Failed(body)) => Ok(Outgoing::Failed(body)),
+        Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
+        Err(Unkept::TimedOut) => timed_out(),
+    }
+}
+
+/// What to ask the cache, if the answer can be there. Those without a credential see nothing that is worth keeping.
+fn question<'a>(server: &'a Server, caller: &Caller, prepared: &Prepared) -> Option<(&'a ResponseCache, Question)> {
+    let cache = server.cache.as_ref()?;
+    let question = caller.actor.as_ref().and_then(|actor| ResponseCache::question(actor, prepared)?.within(prepared.caching));
+    if question.is_none() {
+        counter!(instruments::CACHE_REQUESTS, "source" => "bypass").increment(1);
+    }
+    Some((cache, question?))
+}
+
+/// Runs a mutation unless it ran before under this key.
+async fn run_once(
+    server: &Server,
+    caller: &Caller,
+    actor: &Actor,
+    prepared: Prepared,
+    key: &str,
+    hash: &[u8; 32],
+) -> Result<Outgoing, Refusal> {
+    if prepared.operation().secret {
+        let message = "Idempotency-Key cannot be used here: the answer is a credential, which is not stored";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", message));
+    }
+    let guard = match in_time(server, idempotency::begin(&server.app, actor, key, hash)).await? {
+        // Stored as text: jsonb would put the fields into another order.
+        Outcome::Stored(serde_json::Value::String(body)) => return Ok(Outgoing::Replayed(body)),
+        Outcome::Stored(other) => return Ok(Outgoing::Replayed(other.to_string())),
+        Outcome::Run(guard) => guard,
+    };
+    // With several fields, one may have written before another failed: that is not repeated.
+    let several = prepared.operation().root_fields > 1;
+    match execute(server, caller, prepared).await {
+        Answer::Executed(executed) if !executed.failed() || several => {
+            let body = executed.to_json();
+            if let Err(error) = guard.finish(&serde_json::Value::String(body.clone())).await {
+                error!(%error, "Could not store the answer of a mutation under its idempotency key");
+            }
+            Ok(Outgoing::Executed(body))
+        }
+        Answer::Executed(executed) => {
+            release(guard).await;
+            Ok(Outgoing::Failed(executed.to_json()))
+        }
+        Answer::Rejected(errors) => {
+            release(guard).await;
+            Ok(Outgoing::Rejected(errors))
+        }
+        // It may have committed at the last moment: the key stays taken until its lease ends.
+        Answer::TimedOut => Err(Refusal::timed_out(server.executor.timeout().as_secs())),
+    }
+}
+
+async fn release(guard: idempotency::Guard) {
+    if let Err(error) = guard.release().await {
+        error!(%error, "Could not give an idempotency key back");
+    }
+}
+
+/// In a box: an execution is a large future, and not for the stacks of those that pass it on.
+fn execute<'a>(server: &'a Server, caller: &Caller, prepared: Prepared) -> BoxFuture<'a, Answer> {
+    let operation = Operation::of(&prepared, server.app.clone(), caller.actor.clone(), caller.user_agent.clone());
+    Box::pin(server.executor.execute(prepared, operation))
+}
+
+/// Everything that makes a request what it is, however it named its document.
+fn request_hash(prepared: &Prepared, file: Option<&[u8; 32]>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(prepared.document_hash());
+    for part in [prepared.operation_name().unwrap_or_default(), &to_json(prepared.variables())] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.update(file.unwrap_or(&[0; 32]));
+    hash.finalize().into()
+}

@@ -1,0 +1,109 @@
+//! A transaction that writes: what it changes becomes known when it commits.
+
+use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use tracing::Instrument;
+
+use super::PooledConnection;
+use crate::documents::DocumentHash;
+use crate::error::{Error, Result};
+use crate::ids::TenantId;
+use crate::instruments;
+use crate::versions::{Change, Entities, Versions};
+
+/// An open transaction. Dropping it rolls back.
+#[must_use = "a transaction that is not committed is rolled back"]
+pub struct Transaction {
+    conn: Option<PooledConnection>,
+    began: Instant,
+    tenant: Option<TenantId>,
+    versions: Versions,
+    /// Whose versions the commit bumps.
+    touched: Mutex<Touched>,
+}
+
+#[derive(Default)]
+struct Touched {
+    entities: Entities,
+    documents: Vec<DocumentHash>,
+}
+
+impl Transaction {
+    /// One that has begun on this connection.
+    pub(super) fn new(conn: PooledConnection, tenant: Option<TenantId>, versions: Versions) -> Self {
+        Self { conn: Some(conn), began: Instant::now(), tenant, versions, touched: Mutex::default() }
+    }
+
+    /// Notes that answers made of these are out of date once this commits. [`audit::record`](crate::audit::record) calls it.
+    pub fn touch(&self, entities: Entities) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.entities = touched.entities.and(entities);
+    }
+
+    /// Notes that the answers to one document are out of date once this commits.
+    pub fn touch_document(&self, document: DocumentHash) {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).documents.push(document);
+    }
+
+    /// Commits, and makes known what has changed. When this returns, this process serves nothing older, and the others know,
+    /// unless Redis is slow.
+    pub async fn commit(mut self) -> Result<()> {
+        let touched = std::mem::take(self.touched.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let change = touched.documents.into_iter().fold(Change::of(touched.entities), Change::with_document);
+        match self.tenant {
+            // As a task of its own: the caller may go away between the commit and the news of it.
+            Some(tenant) if !change.is_empty() => {
+                let committing = tokio::spawn(async move {
+                    let committed = self.end().await;
+                    let versions = self.versions.clone();
+                    // Gives the connection back, before Redis is waited for.
+                    drop(self);
+                    // After a failure, too: the connection may have broken just after PostgreSQL had committed.
+                    versions.bump(tenant, change).await;
+                    committed
+                });
+                committing.in_current_span().await.map_err(Error::internal)?
+            }
+            _ => self.end().await,
+        }
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        // Taken only after the answer: a commit that fails, or whose caller goes away, ends in the drop below.
+        let conn = self.conn.as_mut().expect("present until commit or drop");
+        conn.batch_execute("COMMIT").await?;
+        self.conn = None;
+        metrics::histogram!(instruments::DB_TRANSACTION_SECONDS, "kind" => "write").record(self.began.elapsed().as_secs_f64());
+        Ok(())
+    }
+}
+
+impl Deref for Transaction {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        self.conn.as_deref().expect("present until commit or drop")
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            roll_back(conn);
+        }
+    }
+}
+
+/// Ends an abandoned transaction behind the caller's back, so that its connection can be used again.
+pub(super) fn roll_back(mut conn: PooledConnection) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(async move {
+        if let Err(error) = conn.batch_execute("ROLLBACK").await {
+            // The server has rolled back by itself; the pool finds the connection broken.
+            tracing::debug!(%error, "Could not roll back");
+        }
+    });
+}
