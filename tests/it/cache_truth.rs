@@ -194,9 +194,10 @@ async fn an_import_makes_kept_answers_old() {
             (data["import"]["state"] == "SUCCEEDED").then_some(())
         })
         .await;
-        // Another process wrote it: known within a tenth of a second.
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        let nodes = editor.ask(query, json!({})).await["metrics"]["nodes"].as_array().unwrap().len();
-        assert_eq!(nodes, round + 1);
+        eventually("what another process wrote is known", async || {
+            let nodes = editor.ask(query, json!({})).await["metrics"]["nodes"].as_array().unwrap().len();
+            (nodes == round + 1).then_some(())
+        })
+        .await;
     }
 }

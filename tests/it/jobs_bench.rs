@@ -174,6 +174,13 @@ impl Bench {
             .unwrap()
     }
 
+    /// Its database, as the superuser.
+    pub fn superuser_url(&self) -> Url {
+        let mut url = self.admin_url.clone();
+        url.set_path(&self.database);
+        url
+    }
+
     /// Whether PostgreSQL accepts new connections to the test's database.
     pub async fn allow_connections(&self, allow: bool) {
         self.outside(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allow}", self.database)).await;

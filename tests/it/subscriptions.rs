@@ -1,21 +1,17 @@
-//! Subscriptions: what arrives, who may listen, and how connections end.
+//! Subscriptions over a websocket: what arrives, who may listen, and how connections end. Event streams are in `event_streams`.
 
-use std::time::Duration;
-
-use futures::StreamExt;
 use mdl::actor::Role;
 use mdl::events::live::Filter;
-use mdl_tests::servers::ApiProcess;
-use mdl_tests::socket::{Ended, Socket};
-use mdl_tests::{Client, PASSWORD, TestApp, clients, email, eventually};
+use mdl_tests::socket::Socket;
+use mdl_tests::{Client, TestApp, email, eventually};
 use serde_json::{Value, json};
 
-const CHANGES: &str = "subscription($filter: CatalogChangeFilter, $after: String) { \
+pub const CHANGES: &str = "subscription($filter: CatalogChangeFilter, $after: String) { \
      catalogChanged(filter: $filter, after: $after) { cursor sequence kind key name changedFields breaking payload } }";
 const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "graphql-transport-ws");
 
 /// An API with a worker, and the first event told: from then on everything is at work.
-async fn started(settings: &[(&str, &str)]) -> (TestApp, Client) {
+pub async fn started(settings: &[(&str, &str)]) -> (TestApp, Client) {
     let app = TestApp::start_with(settings).await;
     app.start_worker();
     let editor = app.client(Role::Editor).await;
@@ -31,7 +27,7 @@ async fn told(app: &TestApp, count: i64) {
 }
 
 /// An API key of the editor, which every api process knows.
-async fn key(client: &Client) -> String {
+pub async fn key(client: &Client) -> String {
     let scopes = ["CATALOG_READ", "CATALOG_WRITE", "CATALOG_IMPORT"];
     let answer = client.mutate("createApiKey", json!({ "name": "key", "scopes": scopes }), "key").await;
     answer.payload()["key"].as_str().unwrap().to_owned()
@@ -42,7 +38,7 @@ fn change(message: &Value) -> &Value {
     &message["payload"]["data"]["catalogChanged"]
 }
 
-fn code(errors: &Value) -> &str {
+pub fn code(errors: &Value) -> &str {
     errors[0]["extensions"]["code"].as_str().unwrap_or_else(|| panic!("no code in {errors}"))
 }
 
@@ -104,7 +100,7 @@ async fn a_cursor_that_is_too_old_is_an_error() {
     assert_eq!(change(&socket.next().await.unwrap())["sequence"], 2);
 }
 
-fn change_cursor(sequence: i64) -> String {
+pub fn change_cursor(sequence: i64) -> String {
     mdl::page::cursor(&json!({ "event": sequence }))
 }
 
@@ -209,28 +205,6 @@ async fn whoever_may_no_longer_listen_is_told_and_let_go() {
     assert_eq!(of_editor.closed().await, (4403, "What you may do has changed; connect again".to_owned()));
     admin.mutate("suspendUser", json!({ "id": user(Role::Viewer).await }), "user { id }").await.data();
     assert_eq!(of_viewer.closed().await, (4403, "Your credential is not valid any more".to_owned()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_ends_with_its_access_token() {
-    let app = TestApp::start().await;
-    let anonymous = app.anonymous();
-    let input = json!({ "tenant": "acme", "email": email(Role::Editor), "password": PASSWORD });
-    let signed_in = anonymous.mutate("signIn", input, "session { refreshToken }").await.payload();
-    // An access token ends with its session at the latest.
-    app.database.execute("UPDATE sessions SET expires_at = now() + interval '8 seconds'").await;
-    let refresh = json!({ "refreshToken": signed_in["session"]["refreshToken"] });
-    let refreshed = anonymous.mutate("refreshSession", refresh, "session { accessToken }").await.payload();
-    let token = refreshed["session"]["accessToken"].as_str().unwrap();
-
-    let mut socket = Socket::connect(&app.base, token).await;
-    socket.subscribe("1", "subscription { catalogChanged { key } }", json!({})).await;
-    let mut events = stream(&anonymous.with(token), "subscription { catalogChanged { key } }", json!({}), None).await;
-    assert_eq!(socket.closed().await, (4403, "The access token has expired".to_owned()));
-    let last: Value = serde_json::from_str(&line(&mut events, "data:").await).unwrap();
-    assert_eq!(last["errors"][0]["message"], "The access token has expired");
-    assert_eq!(code(&last["errors"]), "UNAUTHENTICATED");
-    assert_eq!(line(&mut events, "event:").await, "complete");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -349,103 +323,4 @@ async fn a_slow_listener_is_told_and_let_go() {
     assert_eq!(error.code(), "SLOW_CONSUMER");
     assert!((2..=257).eq(got.iter().copied()), "what was in the queue, in order: {got:?}");
     assert!(slow.next().await.is_none());
-}
-
-/// An event stream, as lines.
-async fn stream(
-    client: &Client,
-    query: &str,
-    variables: Value,
-    last: Option<&str>,
-) -> impl futures::Stream<Item = String> + Unpin + use<> {
-    let body = json!({ "query": query, "variables": variables });
-    let mut request = client.http.post(format!("{}/graphql", client.base)).json(&body).header("accept", "text/event-stream");
-    request = request.bearer_auth(client.credential.as_ref().unwrap());
-    if let Some(last) = last {
-        request = request.header("last-event-id", last);
-    }
-    let response = request.send().await.unwrap();
-    assert_eq!((response.status().as_u16(), &response.headers()["content-type"]), (200, &"text/event-stream".parse().unwrap()));
-    let chunks = response.bytes_stream().map(|chunk| String::from_utf8(chunk.unwrap_or_default().to_vec()).unwrap());
-    chunks.flat_map(|chunk| futures::stream::iter(chunk.lines().map(str::to_owned).collect::<Vec<_>>())).boxed()
-}
-
-/// The next line of an event stream that begins with this.
-async fn line(stream: &mut (impl futures::Stream<Item = String> + Unpin), start: &str) -> String {
-    let found = async {
-        while let Some(line) = stream.next().await {
-            if let Some(rest) = line.strip_prefix(start) {
-                return rest.trim().to_owned();
-            }
-        }
-        panic!("the stream ended before {start}");
-    };
-    tokio::time::timeout(Duration::from_secs(30), found).await.expect("a line in time")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_event_stream_goes_on_after_the_last_event() {
-    let (app, editor) = started(&[]).await;
-    let mut events = stream(&editor, CHANGES, json!({ "after": change_cursor(0) }), None).await;
-    assert_eq!(line(&mut events, "event:").await, "next");
-    let first: Value = serde_json::from_str(&line(&mut events, "data:").await).unwrap();
-    assert_eq!(first["data"]["catalogChanged"]["sequence"], 1);
-    let id = line(&mut events, "id:").await;
-    assert_eq!(id, first["data"]["catalogChanged"]["cursor"].as_str().unwrap());
-    drop(events);
-    editor.write("createMetric", json!({ "key": "M", "name": "M" })).await;
-    // The variables still say from where it began.
-    let mut events = stream(&editor, CHANGES, json!({ "after": change_cursor(0) }), Some(&id)).await;
-    let next: Value = serde_json::from_str(&line(&mut events, "data:").await).unwrap();
-    assert_eq!(next["data"]["catalogChanged"]["key"], "M");
-
-    let mut query = stream(&editor, "{ me { role } }", json!({}), None).await;
-    assert_eq!(line(&mut query, "data:").await, "{\"data\":{\"me\":{\"role\":\"EDITOR\"}}}");
-    assert_eq!(line(&mut query, "event:").await, "complete");
-    let refused =
-        app.anonymous().http.get(format!("{}/graphql?query={{me{{role}}}}", app.base)).header("accept", "text/event-stream");
-    assert_eq!(refused.send().await.unwrap().status(), 401);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_stops_sends_its_clients_elsewhere() {
-    let app = TestApp::start().await;
-    let editor = app.client(Role::Editor).await;
-    let key = key(&editor).await;
-    let api = ApiProcess::start(&app, &[]).await;
-    let mut socket = Socket::connect(&api.base(), &key).await;
-    socket.subscribe("1", "subscription { catalogChanged { key } }", json!({})).await;
-    let client = editor.at(&api.base()).with(key.as_str());
-    let mut events = stream(&client, "subscription { catalogChanged { key } }", json!({}), None).await;
-    api.terminate();
-    assert_eq!(socket.next().await, Err(Ended::Closed(1001, "The server stops; connect again".to_owned())));
-    while let Some(line) = events.next().await {
-        assert!(!line.starts_with("event"), "no end of the operation is told: {line}");
-    }
-    assert!(api.ended_well().await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_clients_of_npm_hear_of_a_change() {
-    if clients::folder().is_none() {
-        return;
-    }
-    let (app, editor) = started(&[]).await;
-    let token = editor.credential.clone().unwrap();
-    let http = format!("{}/graphql", app.base);
-    let query = format!("subscription {{ catalogChanged(after: \"{}\") {{ sequence kind key }} }}", change_cursor(0));
-    for (script, url) in [("subscribe-ws.js", http.replacen("http", "ws", 1)), ("subscribe-sse.js", http.clone())] {
-        let before = app.database.number("SELECT max(last_sequence) FROM event_streams").await;
-        let count = (before + 1).to_string();
-        let arguments = [url.as_str(), &token, &count];
-        let listening = clients::run(script, &arguments, &query);
-        let changing = editor.write("createMetric", json!({ "key": script, "name": script }));
-        let (told, _) = tokio::join!(listening, changing);
-        let told = told.as_array().unwrap();
-        let last = &told.last().unwrap()["data"]["catalogChanged"];
-        assert_eq!(*last, json!({ "sequence": before + 1, "kind": "metric.created", "key": script }));
-        let sequences: Vec<_> =
-            told.iter().map(|answer| answer["data"]["catalogChanged"]["sequence"].as_i64().unwrap()).collect();
-        assert!((1..=before + 1).eq(sequences), "from the first on, without a gap");
-    }
 }

@@ -9,20 +9,25 @@ use serde_json::Value;
 
 use crate::root;
 
-/// The folder with its packages installed; `None` where that cannot be, which the test then says and passes.
+/// The folder of the clients with its packages installed, as [`packages`] does.
 pub fn folder() -> Option<PathBuf> {
-    let folder = root().join("tests/clients");
+    packages("tests/clients")
+}
+
+/// A folder of the project with its packages of npm installed; `None` where that cannot be, which the test then says and passes.
+pub fn packages(name: &str) -> Option<PathBuf> {
+    let folder = root().join(name);
     if Command::new("node").arg("--version").output().is_err() {
-        eprintln!("skipped: node is missing, which runs the clients");
+        eprintln!("skipped: node is missing, which runs {name}");
         return None;
     }
     // Several tests may come here at once, each a process.
-    let lock = File::open(folder.join("package.json")).expect("tests/clients/package.json");
+    let lock = File::open(folder.join("package.json")).expect("a package.json");
     lock.lock().expect("a lock on package.json");
     if !has_all(&folder) {
         let installed = Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder).output();
         if !installed.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("skipped: npm ci in tests/clients failed: {installed:?}");
+            eprintln!("skipped: npm ci in {name} failed: {installed:?}");
             return None;
         }
     }
@@ -31,7 +36,7 @@ pub fn folder() -> Option<PathBuf> {
 
 /// Whether every package is there: a folder may be of an earlier version.
 fn has_all(folder: &Path) -> bool {
-    let text = std::fs::read_to_string(folder.join("package.json")).expect("tests/clients/package.json");
+    let text = std::fs::read_to_string(folder.join("package.json")).expect("a package.json");
     let package: Value = serde_json::from_str(&text).expect("package.json is JSON");
     let wanted = package["dependencies"].as_object().expect("it has dependencies");
     wanted.keys().all(|name| folder.join("node_modules").join(name).is_dir())

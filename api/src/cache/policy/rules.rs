@@ -119,7 +119,6 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("JobEdge", NEVER),
     ("JobProgress", NEVER),
     ("JobAttempt", NEVER),
-    ("JobChange", NEVER),
     ("Worker", NEVER),
     ("Schedule", NEVER),
     ("ScheduleRun", NEVER),
