@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mdl_tests::eventually;
 use rand::seq::SliceRandom;
 
 use crate::crash_stage::{CONCURRENCY, Stage};
@@ -70,6 +71,9 @@ async fn crash_postgresql() {
             tokio::time::sleep(away).await;
             postgres.begin();
             ends += 1;
+            let count = "SELECT count(*) FROM metrics";
+            let before = stage.app.database.number(count).await;
+            eventually("writers go on", async || (stage.app.database.number(count).await > before).then_some(())).await;
             stage.moment().await;
         }
     }
