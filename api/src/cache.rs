@@ -111,25 +111,34 @@ impl ResponseCache {
         if let Some(entry) = self.kept.get(&key).await {
             return (Ok(entry), Source::Memory);
         }
+        // In a box, as what it executes is: most requests do without it.
+        Box::pin(self.make(&question.policy, stamp.shared, key, execute)).await
+    }
+
+    /// The answer that another process has put into Redis, or that is made now.
+    async fn make<'a>(
+        &self,
+        policy: &Policy,
+        shared: bool,
+        key: Key,
+        execute: impl FnOnce() -> BoxFuture<'a, Answer> + Send,
+    ) -> (Result<Arc<Entry>, Arc<Unkept>>, Source) {
         let source = OnceLock::new();
-        // In a box, as what it executes is.
-        let make = Box::pin(async {
-            if stamp.shared
-                && let Some(entry) = self.shared.get(&key).await
-            {
+        let make = async {
+            if shared && let Some(entry) = self.shared.get(&key).await {
                 let _first = source.set(Source::Redis);
                 return Ok(Arc::new(entry));
             }
             let _first = source.set(Source::Made);
-            let ttl = question.policy.ttl.min(self.max_ttl);
-            let entry = keepable(execute().await, if stamp.shared { ttl } else { ttl.min(2 * SLICE) })?;
+            let ttl = policy.ttl.min(self.max_ttl);
+            let entry = keepable(execute().await, if shared { ttl } else { ttl.min(2 * SLICE) })?;
             let entry = Arc::new(entry);
-            if stamp.shared {
+            if shared {
                 self.shared.put(key, entry.clone());
             }
             Ok(entry)
-        });
-        let found = self.kept.try_get_with(key, make).await;
+        };
+        let found = self.kept.try_get_with(key, Box::pin(make)).await;
         let source = source.into_inner().unwrap_or(Source::Shared);
         if source != Source::Shared {
             gauge!(instruments::CACHE_BYTES).set(self.kept.weighted_size() as f64);

@@ -52,7 +52,7 @@ impl<'a> Direct<'a> {
         let operation = Operation::new(self.app.app.clone(), Some(actor), None);
         let request = Request::new("").variables(Variables::from_json(variables));
         let document = self.documents.parse(query);
-        let json = match document.and_then(|document| self.executor.prepare(request, document, true)) {
+        let json = match document.and_then(|document| self.executor.prepare(Box::new(request), document, true)) {
             Ok(prepared) => {
                 // As a task of the runtime, which is how the server runs it: the loaders' batches depend on how tasks yield.
                 let executor = self.executor.clone();

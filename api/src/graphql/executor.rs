@@ -42,7 +42,7 @@ pub struct Executor {
 
 /// An operation that this caller may send. It may still turn out not to fit the schema.
 pub struct Prepared {
-    request: Request,
+    request: Box<Request>,
     pub document: Arc<ParsedDocument>,
     /// Its place in the document.
     place: usize,
@@ -121,7 +121,7 @@ impl Executor {
     /// Picks the operation that a request asks for. The unknown may not ask for the schema, unless everybody may.
     pub fn prepare(
         &self,
-        request: Request,
+        request: Box<Request>,
         document: Arc<ParsedDocument>,
         signed_in: bool,
     ) -> Result<Prepared, Vec<ServerError>> {
@@ -205,7 +205,8 @@ impl Executor {
 
     /// The request to execute, if the operation and its variables fit the schema.
     async fn validate(&self, prepared: Prepared) -> Result<Request, Vec<ServerError>> {
-        let Prepared { mut request, document, place, .. } = prepared;
+        let Prepared { request, document, place, .. } = prepared;
+        let mut request = *request;
         define_counts(&document, place, &mut request.variables);
         if !self.fits(&document, place, &request.variables) {
             let name = request.operation_name.as_deref();
@@ -309,7 +310,7 @@ mod tests {
         let refused = |arguments: &[&str], text: &str, signed_in: bool| {
             let (executor, documents) = executor(arguments);
             let document = documents.parse(text).ok().unwrap();
-            executor.prepare(Request::new(""), document, signed_in).err().map(|errors| errors[0].message.clone())
+            executor.prepare(Box::new(Request::new("")), document, signed_in).err().map(|errors| errors[0].message.clone())
         };
         let schema = "{ ...F } fragment F on Query { s: __schema { types { name } } }";
         assert_eq!(refused(&[], schema, false).as_deref(), Some("Sign in to see the schema"));

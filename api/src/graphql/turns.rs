@@ -80,7 +80,7 @@ mod tests {
     #[tokio::test]
     async fn turns_are_taken_where_the_future_stands() {
         let mut polls = 0;
-        let mut future = std::pin::pin!(in_place(join_all((0..50).map(|_| async {
+        let mut future = std::pin::pin!(in_place(join_all((0..20).map(|_| async {
             for _ in 0..10 {
                 give_turn().await;
             }

@@ -11,13 +11,14 @@ use crate::documents::Source;
 #[derive(Debug)]
 pub struct Asked {
     pub source: Source,
-    pub request: Request,
+    /// In a box: it is large, and passed on often.
+    pub request: Box<Request>,
 }
 
 /// One request, or several sent at once.
 #[derive(Debug)]
 pub enum Requests {
-    Single(Box<Asked>),
+    Single(Asked),
     Batch(Vec<Asked>),
 }
 
@@ -31,7 +32,7 @@ pub fn body(bytes: &[u8], max_batch: usize) -> Result<Requests, Refusal> {
             format!("The batch has {} requests; at most {max_batch} are allowed", entries.len()),
         )),
         Ok(Value::Array(entries)) => entries.into_iter().map(request).collect::<Result<_, _>>().map(Requests::Batch),
-        Ok(entry) => request(entry).map(|request| Requests::Single(Box::new(request))),
+        Ok(entry) => request(entry).map(Requests::Single),
         Err(error) => Err(malformed(format!("The body is not JSON: {error}"))),
     }
 }
@@ -84,7 +85,7 @@ pub fn request(value: Value) -> Result<Asked, Refusal> {
         (text, None, Some(hash)) => Source::Hash { hash, text },
         (Some(text), None, None) => Source::Text(text),
     };
-    let mut request = Request::new(String::new()).variables(variables);
+    let mut request = Box::new(Request::new(String::new()).variables(variables));
     request.operation_name = operation_name;
     Ok(Asked { source, request })
 }

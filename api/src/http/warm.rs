@@ -55,7 +55,7 @@ async fn run(server: &Server, parts: &Parts, body: &[u8]) -> Result<WarmOutcome,
     let found = server.documents.find(Some(&actor), documents::Source::Text(asked.query)).await;
     let (document, caching) =
         found.map_err(|_| busy)?.map_err(|_| (StatusCode::UNPROCESSABLE_ENTITY, "This document cannot be run"))?;
-    let mut request = Request::new("").variables(Variables::from_json(asked.variables));
+    let mut request = Box::new(Request::new("").variables(Variables::from_json(asked.variables)));
     request.operation_name = asked.operation_name;
     let prepared = server.executor.prepare(request, document, true).map_err(|_| unfit)?;
     // Before anything is executed: this is where mutations, and whatever is somebody's own, end.
