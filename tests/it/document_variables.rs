@@ -231,8 +231,11 @@ impl<'a> Paths<'a> {
     }
 
     async fn run(&self, document: &Arc<ParsedDocument>, variables: &Value) -> Value {
-        let prepared =
-            self.executor.prepare(request(document.operations().len(), variables), document.clone(), true).ok().unwrap();
+        let prepared = self
+            .executor
+            .prepare(Box::new(request(document.operations().len(), variables)), document.clone(), true)
+            .ok()
+            .unwrap();
         match self.executor.execute(prepared, self.operation()).await {
             Answer::Executed(executed) => serde_json::from_str(&executed.to_json()).unwrap(),
             Answer::Rejected(errors) => json!({ "errors": errors }),

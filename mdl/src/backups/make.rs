@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use chrono::Utc;
 use futures::StreamExt;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
@@ -85,11 +86,18 @@ pub async fn lock(source: &Config) -> Result<Client> {
     client.ok_or_else(|| refused("Another backup is being made, or old ones are being removed; try again when that is done"))
 }
 
-/// The same; nothing while somebody else has it.
+/// The same; nothing while somebody else has it. The session of a process that has just ended may have it for a moment longer.
 async fn try_lock(source: &Config) -> Result<Option<Client>> {
     let client = db::connect_as(source.clone()).await?;
-    let free: bool = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.get(0);
-    Ok(free.then_some(client))
+    client.batch_execute("SET lock_timeout = '2s'").await?;
+    match client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await {
+        Ok(_) => {
+            client.batch_execute("RESET lock_timeout").await?;
+            Ok(Some(client))
+        }
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Stores the uploaded files that no backup has yet, in all places: the next backup lists them, and a restore brings them back before

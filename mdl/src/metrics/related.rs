@@ -11,7 +11,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::Metric;
 use super::definition::Details;
-use super::store::{Row, details_if};
+use super::store::Row;
 use crate::error::Result;
 use crate::ids::{DomainId, KeyResultId, TenantId};
 use crate::page::{ByText, Page, PageArgs};
@@ -67,14 +67,22 @@ pub async fn of_key_results(
 ) -> Result<Vec<(KeyResultId, Row)>> {
     let link = key_result_metrics::table
         .on(key_result_metrics::tenant_id.eq(metrics::tenant_id).and(key_result_metrics::metric_key.eq(metrics::key)));
-    let rows: Vec<(KeyResultId, Metric, Option<Details>)> = metrics::table
+    let query = metrics::table
         .inner_join(link)
         .filter(metrics::tenant_id.eq(tenant))
         .filter(key_result_metrics::tenant_id.eq(tenant).and(key_result_metrics::key_result_id.eq_any(ids)))
-        .order((key_result_metrics::key_result_id, key_result_metrics::position))
-        .select((key_result_metrics::key_result_id, Metric::as_select(), details_if(with_details)))
-        .load(&mut conn)
-        .await?;
+        .order((key_result_metrics::key_result_id, key_result_metrics::position));
+    let rows: Vec<(KeyResultId, Metric, Option<Details>)> = if with_details {
+        query
+            .select((key_result_metrics::key_result_id, Metric::as_select(), metrics::details.nullable()))
+            .load(&mut conn)
+            .await?
+    } else {
+        query
+            .select((key_result_metrics::key_result_id, Metric::as_select(), None::<Details>.into_sql::<Nullable<Jsonb>>()))
+            .load(&mut conn)
+            .await?
+    };
     Ok(rows.into_iter().map(|(id, metric, details)| (id, (Arc::new(metric), details.map(Arc::new)))).collect())
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use diesel::dsl::{AsExprOf, case_when, count_star};
+use diesel::dsl::count_star;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::Bool;
+use diesel::sql_types::{Jsonb, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
@@ -61,14 +61,27 @@ impl Default for Listing {
     }
 }
 
+/// The rows of a query for metrics, with their details or with NULL. Two types, so that PostgreSQL's prepared statement is found
+/// without writing the SQL first.
+macro_rules! rows {
+    ($query:expr, $with_details:expr, $conn:expr) => {
+        if $with_details {
+            collect($query.select((Metric::as_select(), metrics::details.nullable())).load_stream(&mut $conn).await?).await
+        } else {
+            let none = None::<Details>.into_sql::<Nullable<Jsonb>>();
+            collect($query.select((Metric::as_select(), none)).load_stream(&mut $conn).await?).await
+        }
+    };
+}
+
 pub async fn by_ids(mut conn: &AsyncPgConnection, tenant: TenantId, ids: &[MetricId], with_details: bool) -> Result<Vec<Row>> {
     let found = metrics::table.filter(metrics::tenant_id.eq(tenant)).filter(metrics::id.eq_any(ids));
-    collect(found.select((Metric::as_select(), details_if(with_details))).load_stream(&mut conn).await?).await
+    rows!(found, with_details, conn)
 }
 
 pub async fn by_keys(mut conn: &AsyncPgConnection, tenant: TenantId, keys: &[String], with_details: bool) -> Result<Vec<Row>> {
     let found = metrics::table.filter(metrics::tenant_id.eq(tenant)).filter(metrics::key.eq_any(keys));
-    collect(found.select((Metric::as_select(), details_if(with_details))).load_stream(&mut conn).await?).await
+    rows!(found, with_details, conn)
 }
 
 /// The metric and its details, locked until the transaction ends.
@@ -129,15 +142,14 @@ pub async fn page(
     let mut items = Vec::with_capacity(args.limit + 1);
     if listing.order == Order::Relevance {
         // Only here does the position need a value that is in no column.
-        let columns = (Metric::as_select(), details_if(listing.with_details), rank(listing.words()));
+        let columns = (Metric::as_select(), details(listing.with_details), rank(listing.words()));
         let mut found = query.select(columns).load_stream::<(Metric, Option<Details>, f32)>(&mut conn).await?;
         while let Some((metric, details, rank)) = found.try_next().await? {
             let position = listing.position(&metric, Some(rank));
             items.push(((Arc::new(metric), details.map(Arc::new)), position));
         }
     } else {
-        let found = query.select((Metric::as_select(), details_if(listing.with_details))).load_stream(&mut conn).await?;
-        for row in collect(found).await? {
+        for row in rows!(query, listing.with_details, conn)? {
             let position = listing.position(&row.0, None);
             items.push((row, position));
         }
@@ -181,12 +193,11 @@ fn current(tenant: TenantId) -> _ {
     metrics::table.filter(metrics::tenant_id.eq(tenant)).filter(metrics::archived_at.is_null())
 }
 
-/// The details, or NULL where nobody asked: a page of rows need not drag their documents along. A bind decides, so that both are
-/// one statement.
-#[diesel::dsl::auto_type(no_type_alias)]
-pub(super) fn details_if(wanted: bool) -> _ {
-    let wanted: AsExprOf<bool, Bool> = wanted.into_sql::<Bool>();
-    case_when(wanted, metrics::details)
+type DetailsColumn = Box<dyn BoxableExpression<metrics::table, Pg, SqlType = Nullable<Jsonb>>>;
+
+/// The details, or NULL where nobody asked: a page of rows need not drag their documents along.
+fn details(wanted: bool) -> DetailsColumn {
+    if wanted { Box::new(metrics::details.nullable()) } else { Box::new(None::<Details>.into_sql::<Nullable<Jsonb>>()) }
 }
 
 fn of(tenant: TenantId) -> metrics::BoxedQuery<'static, Pg> {

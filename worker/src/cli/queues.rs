@@ -114,7 +114,8 @@ impl Which {
 fn tell(settings: &Settings) {
     let paused = if settings.paused_at.is_some() { "paused" } else { "not paused" };
     let limit = settings.concurrency.map_or("no limit".to_owned(), |limit| format!("at most {limit} jobs at once"));
-    println!("{}: {paused}, {limit}, weight {}", settings.queue, settings.weight);
+    let weight = if settings.weight == 1 { String::new() } else { format!(", weight {}", settings.weight) };
+    println!("{}: {paused}, {limit}{weight}", settings.queue);
 }
 
 impl See {
