@@ -106,3 +106,25 @@ async fn cancelling_works_within_a_second() {
     assert_eq!(cancelled.state, ImportState::Cancelled);
     assert_eq!(run(&test, waiting.id).await.unwrap(), End::Cancelled);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_waits_for_no_lock_of_the_import_itself() {
+    let test = TestApp::start_with(&[("MDL_IMPORT_BATCH_ROWS", "20")]).await;
+    let client = test.database.superuser().await;
+    let import = start(&test, ndjson(0..20_000), rows("m.ndjson")).await;
+    // A batch waits for the transaction of the watch, and has just the import's row when the watch has told of the cancelling.
+    let slow_updates = "CREATE FUNCTION update_slowly() RETURNS trigger LANGUAGE plpgsql AS \
+        'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END'; \
+        CREATE TRIGGER slow AFTER UPDATE ON imports FOR EACH ROW \
+        WHEN (NEW.state = 'running' AND NEW.rows_total IS NOT NULL) EXECUTE FUNCTION update_slowly()";
+    client.batch_execute(slow_updates).await.unwrap();
+    let (app, tenant) = (test.app.clone(), test.tenant.id);
+    let task = tokio::spawn(async move { imports::run(&app, tenant, import.id, CancellationToken::new(), false).await });
+    while read(&test, import.id).await.rows_done == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    imports::cancel(&test.app, &test.system(), import.id).await.unwrap();
+    assert_eq!(task.await.unwrap().unwrap(), End::Cancelled);
+    let import = read(&test, import.id).await;
+    assert_eq!((import.state, count(&client, "metrics").await), (ImportState::Cancelled, import.rows_done));
+}

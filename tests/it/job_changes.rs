@@ -7,24 +7,24 @@ use mdl::Actor;
 use mdl::actor::Role;
 use mdl::ids::{JobId, TenantId};
 use mdl::jobs::store::Filter;
-use mdl::jobs::{self, Enqueue, RawJob};
+use mdl::jobs::{self, Enqueue, Job, RawJob};
 use mdl_tests::servers::PrivateRedis;
 use mdl_tests::socket::Socket;
 use mdl_tests::{TestApp, eventually};
 use serde_json::{Value, json};
 
-use crate::jobs_bench::{Probe, registry};
+use crate::jobs_bench::{Obedient, Probe, registry};
 
 const CHANGES: &str = "subscription($filter: JobFilter) { jobChanged(filter: $filter) { change job {
     id kind state attempt error progress { done total } attempts { outcome } enqueuedBy { name } } } }";
 
-async fn enqueue(app: &TestApp, tenant: TenantId, probe: &Probe) -> JobId {
-    enqueue_at(app, tenant, probe, &Enqueue::default()).await
+async fn enqueue(app: &TestApp, tenant: TenantId, job: &impl Job) -> JobId {
+    enqueue_at(app, tenant, job, &Enqueue::default()).await
 }
 
-async fn enqueue_at(app: &TestApp, tenant: TenantId, probe: &Probe, how: &Enqueue) -> JobId {
+async fn enqueue_at(app: &TestApp, tenant: TenantId, job: &impl Job, how: &Enqueue) -> JobId {
     let tx = app.app.db.begin(tenant).await.unwrap();
-    let id = jobs::enqueue(&tx, &Actor::system(tenant), probe, how).await.unwrap().unwrap();
+    let id = jobs::enqueue(&tx, &Actor::system(tenant), job, how).await.unwrap().unwrap();
     tx.commit().await.unwrap();
     id
 }
@@ -84,12 +84,12 @@ async fn operators_hear_what_becomes_of_their_jobs() {
         let operation = format!("mutation($input: {kind}!) {{ {mutation}(input: $input) {{ count userErrors {{ message }} }} }}");
         assert_eq!(admin.ask(&operation, json!({ "input": input })).await[mutation]["count"], 1);
     };
-    enqueue(&app, own, &Probe::Obey).await;
-    let (told, job) = until(&mut socket, "probe", "PROGRESSED").await;
+    enqueue(&app, own, &Obedient).await;
+    let (told, job) = until(&mut socket, "obedient", "PROGRESSED").await;
     in_order(&told, &["ENQUEUED", "DISPATCHED", "STARTED", "PROGRESSED"]);
     assert_eq!((&job["state"], &job["progress"]), (&json!("RUNNING"), &json!({ "done": 3, "total": 7 })));
     steer("cancelJobs", "JobSelectionInput", json!({ "ids": [job["id"]] })).await;
-    let (told, job) = until(&mut socket, "probe", "CANCELLED").await;
+    let (told, job) = until(&mut socket, "obedient", "CANCELLED").await;
     in_order(&told, &["PROGRESSED", "CANCELLED"]);
     assert_eq!(job["attempts"], json!([{ "outcome": "CANCELLED" }]), "what is selected beyond the row is of the same time");
 

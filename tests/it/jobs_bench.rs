@@ -92,11 +92,11 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub async fn enqueue(&self, job: &Probe) -> JobId {
+    pub async fn enqueue(&self, job: &impl Job) -> JobId {
         self.enqueue_as(job, &Enqueue::default()).await.unwrap()
     }
 
-    pub async fn enqueue_as(&self, job: &Probe, how: &Enqueue) -> Option<JobId> {
+    pub async fn enqueue_as(&self, job: &impl Job, how: &Enqueue) -> Option<JobId> {
         let tx = self.app.db.begin(self.tenant).await.unwrap();
         let id = jobs::enqueue(&tx, &Actor::system(self.tenant), job, how).await.unwrap();
         tx.commit().await.unwrap();
@@ -242,8 +242,6 @@ pub enum Probe {
     Block {
         millis: u64,
     },
-    /// Wait for the cancellation, having told how far it is.
-    Obey,
     /// Is not to be done before this time.
     NotBefore {
         time: DateTime<Utc>,
@@ -261,8 +259,25 @@ impl Job for Probe {
     }
 }
 
+/// A job that tells how far it is and waits for its cancellation, for longer than a test takes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Obedient;
+
+impl Job for Obedient {
+    const KIND: &'static str = "obedient";
+    const QUEUE: &'static str = "probes";
+    const MAX_ATTEMPTS: i32 = 3;
+    const TIMEOUT: Duration = Duration::from_secs(120);
+}
+
 pub fn registry() -> Registry {
-    Registry::default().with(probe)
+    Registry::default().with(probe).with(obedient)
+}
+
+async fn obedient(_: Obedient, ctx: JobContext) -> mdl::Result<Done> {
+    ctx.progress(&Progress { done: 3, total: Some(7), message: Some("waiting".to_owned()) }).await?;
+    ctx.cancelled().cancelled().await;
+    Ok(Done::Cancelled)
 }
 
 async fn probe(job: Probe, ctx: JobContext) -> mdl::Result<Done> {
@@ -283,11 +298,6 @@ async fn probe(job: Probe, ctx: JobContext) -> mdl::Result<Done> {
         Probe::Block { millis } => std::thread::sleep(Duration::from_millis(millis)),
         Probe::NotBefore { time } if Utc::now() < time => return Ok(Done::Snooze(Duration::from_millis(100))),
         Probe::NotBefore { .. } => {}
-        Probe::Obey => {
-            ctx.progress(&Progress { done: 3, total: Some(7), message: Some("waiting".to_owned()) }).await?;
-            ctx.cancelled().cancelled().await;
-            return Ok(Done::Cancelled);
-        }
     }
     Ok(Done::Finished)
 }

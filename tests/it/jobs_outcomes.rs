@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::{TimeDelta, Utc};
 use mdl::jobs::{self, Enqueue, JobState};
 
-use crate::jobs_bench::{Probe, test_app};
+use crate::jobs_bench::{Obedient, Probe, test_app};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_end_as_their_handlers_do() {
@@ -81,7 +81,7 @@ async fn jobs_are_cancelled_before_they_begin_and_while_they_run() {
     assert_eq!(cancel(mdl::ids::JobId::new()).await, None);
 
     let worker = bench.worker();
-    let running = bench.enqueue(&Probe::Obey).await;
+    let running = bench.enqueue(&Obedient).await;
     bench.until_job(running, JobState::Running).await;
     let asked = Instant::now();
     assert_eq!(cancel(running).await, Some(JobState::Running));

@@ -11,7 +11,7 @@ use mdl::jobs::store::{AttemptOutcome, Filter, attempts};
 use mdl::jobs::{Enqueue, JobState, batches, queues};
 use mdl::tenants::SYSTEM;
 
-use crate::jobs_bench::{Bench, Probe, test_app};
+use crate::jobs_bench::{Bench, Obedient, Probe, test_app};
 
 const NOTHING: Probe = Probe::FailUntil { attempt: 0 };
 
@@ -232,7 +232,7 @@ async fn attempts_are_remembered_and_snoozes_are_none() {
     let job = bench.until_job(early, JobState::Succeeded).await;
     assert!(job.attempt == 1 && of(early).await.is_empty() && job.finished_at.unwrap() - job.created_at >= TimeDelta::seconds(1));
 
-    let obeys = bench.enqueue(&Probe::Obey).await;
+    let obeys = bench.enqueue(&Obedient).await;
     bench.until(async || bench.job(obeys).await.progress_done.is_some()).await;
     let job = bench.job(obeys).await;
     assert_eq!((job.progress_done, job.progress_total, job.progress_message.as_deref()), (Some(3), Some(7), Some("waiting")));

@@ -5,6 +5,7 @@
 //! | [`wire`] | what the relay tells Redis |
 //! | [`feed`] | one subscription to Redis for all listeners, those of jobs too; asks PostgreSQL every two seconds what Redis did not tell |
 //! | [`filter`] | which events a listener wants |
+//! | [`mod@queue`] | what waits for one listener; listeners of jobs have the same |
 //! | [`subscription`] | one listener: first what it missed, from PostgreSQL, then what comes |
 //!
 //! Everybody goes by the sequence. The stream of a tenant has a position here, and takes nothing but the next event: what was
@@ -15,15 +16,15 @@
 
 mod feed;
 mod filter;
+mod queue;
 mod subscription;
 mod wire;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use redis::Client;
-use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Bounds, Stamped, history};
@@ -34,11 +35,10 @@ use crate::ids::TenantId;
 use crate::jobs;
 
 pub use filter::Filter;
+pub(crate) use queue::{Receiver, Sender, queue};
 pub use subscription::Subscription;
 pub use wire::{channel, encode};
 
-/// Events that wait for one listener at most. More would only hide for longer that it does not keep up.
-pub const QUEUE: usize = 256;
 /// Events that are read from PostgreSQL at once.
 const PAGE: i64 = 500;
 
@@ -77,9 +77,7 @@ struct State {
 
 struct Listener {
     filter: Filter,
-    queue: mpsc::Sender<Arc<Stamped>>,
-    /// Set when it is let go because it did not keep up.
-    dropped: Arc<AtomicBool>,
+    queue: Sender<Stamped>,
 }
 
 /// An event that does not come next was told of: some are missing.
@@ -126,10 +124,9 @@ impl Live {
 
     /// Adds a listener, and says after which sequence it hears everything.
     async fn join(&self, tenant: TenantId, filter: Filter) -> Result<(Joined, i64)> {
-        let (sender, queue) = mpsc::channel(QUEUE);
-        let dropped = Arc::new(AtomicBool::new(false));
+        let (sender, queue) = queue();
         let id = self.0.next_listener.fetch_add(1, Ordering::Relaxed);
-        let listener = Listener { filter, queue: sender, dropped: dropped.clone() };
+        let listener = Listener { filter, queue: sender };
         let stream = {
             let mut streams = self.0.streams();
             let stream = streams.entry(tenant).or_insert_with(|| Stream::new(tenant)).clone();
@@ -138,7 +135,7 @@ impl Live {
             stream
         };
         // From here on its drop takes the listener away again.
-        let joined = Joined { live: self.clone(), tenant, id, queue, dropped };
+        let joined = Joined { live: self.clone(), tenant, id, queue };
         let position = stream.position(&self.0.db).await?;
         Ok((joined, position))
     }
@@ -207,7 +204,7 @@ impl Stream {
             if self.pass_on(&events).is_err() {
                 // Removed before they were passed on: nobody here can be told of them any more.
                 let mut state = self.state();
-                std::mem::take(&mut state.listeners).into_values().for_each(|listener| listener.let_go());
+                std::mem::take(&mut state.listeners).into_values().for_each(|listener| listener.queue.let_go());
                 state.position = events.last().map(|event| event.sequence);
             }
             if !full {
@@ -220,22 +217,7 @@ impl Stream {
 impl Listener {
     /// Gives it an event that it wants. `false` when it is not to get any more.
     fn offer(&self, event: &Arc<Stamped>) -> bool {
-        if !self.filter.wants(event) {
-            return true;
-        }
-        match self.queue.try_send(event.clone()) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                self.let_go();
-                false
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-        }
-    }
-
-    /// Once it has taken what is in its queue, it is told.
-    fn let_go(&self) {
-        self.dropped.store(true, Ordering::Release);
+        !self.filter.wants(event) || self.queue.offer(event)
     }
 }
 
@@ -244,8 +226,7 @@ struct Joined {
     live: Live,
     tenant: TenantId,
     id: u64,
-    queue: mpsc::Receiver<Arc<Stamped>>,
-    dropped: Arc<AtomicBool>,
+    queue: Receiver<Stamped>,
 }
 
 impl Drop for Joined {

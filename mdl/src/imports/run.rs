@@ -76,12 +76,15 @@ async fn attempt(app: &App, tenant: TenantId, id: ImportId, worker: &Cancellatio
         () = watch.stopped() => None,
         result = work.run() => Some(result),
     };
-    drop(watch);
     if let Some(result) = worked {
+        drop(watch);
         result?;
         remove_file(app, &import).await;
         return Ok(End::Finished);
     }
+    // A transaction that is still open may have the import's row, which `end` writes to.
+    drop(work);
+    drop(watch);
     let snapshot = app.db.snapshot(tenant);
     let asked = snapshot.read(async |conn| cancel_asked(conn, tenant, id).await).await?;
     snapshot.finish().await;

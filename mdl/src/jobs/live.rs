@@ -20,11 +20,11 @@ mod subscription;
 mod wire;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
 
@@ -33,7 +33,7 @@ use super::store::{self, Filter};
 use crate::app::App;
 use crate::db::Db;
 use crate::error::Result;
-use crate::events::live::QUEUE;
+use crate::events::live::{Receiver, Sender, queue};
 use crate::ids::{JobId, TenantId};
 
 pub use change::Change;
@@ -94,9 +94,7 @@ struct Known {
 
 struct Listener {
     filter: Filter,
-    queue: mpsc::Sender<Arc<Changed>>,
-    /// Set when it is let go because it did not keep up.
-    dropped: Arc<AtomicBool>,
+    queue: Sender<Changed>,
 }
 
 impl Streams {
@@ -129,10 +127,9 @@ impl Streams {
 
     /// Adds a listener, which hears of everything from now on.
     async fn join(&self, tenant: TenantId, filter: Filter) -> Result<Joined> {
-        let (sender, queue) = mpsc::channel(QUEUE);
-        let dropped = Arc::new(AtomicBool::new(false));
+        let (sender, queue) = queue();
         let id = self.0.next_listener.fetch_add(1, Ordering::Relaxed);
-        let listener = Listener { filter, queue: sender, dropped: dropped.clone() };
+        let listener = Listener { filter, queue: sender };
         let stream = {
             let mut streams = self.streams();
             let stream = streams.entry(tenant).or_insert_with(|| {
@@ -146,7 +143,7 @@ impl Streams {
         };
         self.0.turned.notify_one();
         // From here on its drop takes the listener away again.
-        let joined = Joined { streams: self.clone(), tenant, id, queue, dropped };
+        let joined = Joined { streams: self.clone(), tenant, id, queue };
         stream.begin(&self.0.db).await?;
         Ok(joined)
     }
@@ -227,7 +224,7 @@ impl Stream {
         let now = look::marks(db, self.tenant, &under_way, last.elapsed()).await?;
         if now.len() > MOST {
             // They are told that they do not keep up; nobody could.
-            std::mem::take(&mut *self.listeners()).into_values().for_each(|listener| listener.let_go());
+            std::mem::take(&mut *self.listeners()).into_values().for_each(|listener| listener.queue.let_go());
         }
         let changed = now.iter().filter(|(id, mark)| known.marks.get(id) != Some(mark)).map(|(id, _)| *id).collect();
         known.marks.retain(|id, _| now.contains_key(id));
@@ -277,22 +274,7 @@ impl Stream {
 impl Listener {
     /// Gives it a change that it wants. `false` when it is not to get any more.
     fn offer(&self, changed: &Arc<Changed>) -> bool {
-        if !self.filter.lets_through(&changed.job) {
-            return true;
-        }
-        match self.queue.try_send(changed.clone()) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                self.let_go();
-                false
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-        }
-    }
-
-    /// Once it has taken what is in its queue, it is told.
-    fn let_go(&self) {
-        self.dropped.store(true, Ordering::Release);
+        !self.filter.lets_through(&changed.job) || self.queue.offer(changed)
     }
 }
 
@@ -301,8 +283,7 @@ struct Joined {
     streams: Streams,
     tenant: TenantId,
     id: u64,
-    queue: mpsc::Receiver<Arc<Changed>>,
-    dropped: Arc<AtomicBool>,
+    queue: Receiver<Changed>,
 }
 
 impl Drop for Joined {

@@ -2,15 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use metrics::counter;
 
 use super::{Filter, Joined, Live, PAGE, read};
 use crate::error::{Code, Error, Result};
 use crate::events::Stamped;
 use crate::ids::TenantId;
-use crate::instruments;
 
 /// The events that one listener gets, in order.
 pub struct Subscription {
@@ -93,16 +89,13 @@ impl Subscription {
                 }
                 Ok(None)
             }
-            Phase::Hearing(joined) => match joined.queue.recv().await {
-                Some(event) if event.sequence <= self.seen => Ok(None),
-                Some(event) => {
+            Phase::Hearing(joined) => match joined.queue.next().await {
+                Some(Ok(event)) if event.sequence <= self.seen => Ok(None),
+                Some(Ok(event)) => {
                     self.seen = event.sequence;
                     Ok(Some(event))
                 }
-                None if joined.dropped.load(Ordering::Acquire) => {
-                    counter!(instruments::LIVE_SLOW).increment(1);
-                    Err(Some(Error::TooSlow))
-                }
+                Some(Err(error)) => Err(Some(error)),
                 None => Err(None),
             },
         }

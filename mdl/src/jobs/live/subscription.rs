@@ -2,15 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use metrics::counter;
 
 use super::look::Mark;
 use super::{Changed, Joined, PAGE, Streams};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::{JobId, TenantId};
-use crate::instruments;
 use crate::jobs::JobState;
 use crate::jobs::store::{self, Filter, Order};
 use crate::page::PageArgs;
@@ -49,15 +45,11 @@ impl Subscription {
         if let Some(job) = self.first.pop_front() {
             return Some(Ok(job));
         }
-        while let Some(changed) = self.joined.queue.recv().await {
-            if self.given.remove(&changed.job.id).is_none_or(|given| given != Mark::of(&changed.job)) {
-                return Some(Ok(changed));
+        loop {
+            match self.joined.queue.next().await? {
+                Ok(changed) if self.given.remove(&changed.job.id).is_some_and(|given| given == Mark::of(&changed.job)) => {}
+                changed => return Some(changed),
             }
         }
-        // Told once.
-        self.joined.dropped.swap(false, Ordering::AcqRel).then(|| {
-            counter!(instruments::LIVE_SLOW).increment(1);
-            Err(Error::TooSlow)
-        })
     }
 }
