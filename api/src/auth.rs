@@ -28,7 +28,7 @@ const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const MALFORMED: Error = Error::Unauthenticated("Send Authorization: Bearer, with an access token or an API key, or X-API-Key");
 
 /// SHA-256 of a credential.
-type Fingerprint = [u8; 32];
+pub type Fingerprint = [u8; 32];
 
 /// Checks credentials. Cheap to clone; all clones share their caches.
 #[derive(Clone)]
@@ -103,12 +103,20 @@ impl Authenticator {
         Ok(self.holder(headers).await?.map(|holder| Authenticated::clone(&holder)))
     }
 
+    /// Who sends this request, and what names their credential, if that was looked at less than a second ago.
+    pub async fn at_hand(&self, headers: &HeaderMap) -> Option<(Fingerprint, Arc<Authenticated>)> {
+        let fingerprint = credential(headers).ok()??.fingerprint();
+        Some((fingerprint, self.known(&fingerprint).await?))
+    }
+
+    async fn known(&self, fingerprint: &Fingerprint) -> Option<Arc<Authenticated>> {
+        self.holders.get(fingerprint).await.filter(|holder| holder.holds())
+    }
+
     async fn holder(&self, headers: &HeaderMap) -> Result<Option<Arc<Authenticated>>> {
         let Some(credential) = credential(headers)? else { return Ok(None) };
         let fingerprint = credential.fingerprint();
-        if let Some(holder) = self.holders.get(&fingerprint).await
-            && holder.holds()
-        {
+        if let Some(holder) = self.known(&fingerprint).await {
             return Ok(Some(holder));
         }
         // In a box: nearly all requests do without it.

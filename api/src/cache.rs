@@ -25,7 +25,7 @@ use async_graphql::parser::types::OperationType;
 use futures::future::BoxFuture;
 use mdl::versions::{SLICE, Versions};
 use mdl::{Actor, App, instruments};
-use metrics::{counter, gauge};
+use metrics::{Counter, counter, gauge};
 use moka::Expiry;
 use moka::future::Cache;
 use tokio_util::task::AbortOnDropHandle;
@@ -59,6 +59,15 @@ pub enum Source {
     Shared,
     /// It was made for this request.
     Made,
+}
+
+/// An answer that is not in this process's memory.
+pub struct Missing {
+    key: Key,
+    /// Whether other processes have the same key for it.
+    shared: bool,
+    /// How long it may be kept.
+    ttl: Duration,
 }
 
 /// An answer that cannot be kept. Whoever waited for it gets it, too.
@@ -99,30 +108,21 @@ impl ResponseCache {
         Some(Question::new(policy::schema_fingerprint(), actor, document, name, prepared.variables(), policy))
     }
 
-    /// The answer, and where it came from: a kept one, or the one that `execute` makes. Of many that ask the same at once, one
-    /// executes.
-    pub async fn answer<'a>(
-        &self,
-        question: Question,
-        execute: impl FnOnce() -> BoxFuture<'a, Answer> + Send,
-    ) -> (Result<Arc<Entry>, Arc<Unkept>>, Source) {
+    /// The answer that is in this process's memory, or what it takes to make one.
+    pub async fn find(&self, question: &Question) -> Result<Arc<Entry>, Missing> {
         let stamp = self.versions.stamp(question.tenant, question.policy.reads, &question.document).await;
-        let key = question.key(&stamp);
-        if let Some(entry) = self.kept.get(&key).await {
-            return (Ok(entry), Source::Memory);
-        }
-        // In a box, as what it executes is: most requests do without it.
-        Box::pin(self.make(&question.policy, stamp.shared, key, execute)).await
+        let missing = Missing { key: question.key(&stamp), shared: stamp.shared, ttl: question.policy.ttl };
+        self.kept.get(&missing.key).await.ok_or(missing)
     }
 
-    /// The answer that another process has put into Redis, or that is made now.
-    async fn make<'a>(
+    /// The answer that was missing: another process has put it into Redis, or `execute` makes it. Of many that ask the same at
+    /// once, one executes.
+    pub async fn make<'a>(
         &self,
-        policy: &Policy,
-        shared: bool,
-        key: Key,
+        missing: Missing,
         execute: impl FnOnce() -> BoxFuture<'a, Answer> + Send,
     ) -> (Result<Arc<Entry>, Arc<Unkept>>, Source) {
+        let Missing { key, shared, ttl } = missing;
         let source = OnceLock::new();
         let make = async {
             if shared && let Some(entry) = self.shared.get(&key).await {
@@ -130,7 +130,7 @@ impl ResponseCache {
                 return Ok(Arc::new(entry));
             }
             let _first = source.set(Source::Made);
-            let ttl = policy.ttl.min(self.max_ttl);
+            let ttl = ttl.min(self.max_ttl);
             let entry = keepable(execute().await, if shared { ttl } else { ttl.min(2 * SLICE) })?;
             let entry = Arc::new(entry);
             if shared {
@@ -157,15 +157,15 @@ pub fn policy_of(prepared: &Prepared) -> Option<Policy> {
 }
 
 impl Source {
-    /// Counts a request that was answered from here.
-    pub fn count(self) {
+    /// Counts requests that were answered from here.
+    pub fn counter(self) -> Counter {
         let name = match self {
             Source::Memory => "memory",
             Source::Redis => "redis",
             Source::Shared => "shared",
             Source::Made => "miss",
         };
-        counter!(instruments::CACHE_REQUESTS, "source" => name).increment(1);
+        counter!(instruments::CACHE_REQUESTS, "source" => name)
     }
 }
 

@@ -27,7 +27,7 @@ use moka::sync::Cache;
 use tracing::warn;
 
 use crate::graphql::error::coded;
-use trusted::TrustedDocuments;
+use trusted::{Publication, TrustedDocuments};
 
 pub use parsed::{ParsedDocument, ParsedDocuments, ParsedOperation};
 pub use repeats::repeats;
@@ -54,11 +54,46 @@ pub enum Source {
     Id(String),
 }
 
-/// A parsed document and how answers to it are kept, or what the caller is told instead.
-pub type Found = Result<(Arc<ParsedDocument>, Caching), Vec<ServerError>>;
+/// A parsed document and by what right the caller runs it, or what the caller is told instead.
+pub type Found = Result<(Arc<ParsedDocument>, Right), Vec<ServerError>>;
 
-/// The same on the way.
-type Named = (Arc<ParsedDocument>, Caching);
+/// By what right a caller runs a document.
+#[derive(Clone, Default)]
+pub struct Right {
+    named_by: NamedBy,
+    /// `None` when the caller may run it without anybody's having published it.
+    publication: Option<Publication>,
+}
+
+impl Right {
+    /// How answers to the document are kept.
+    pub fn caching(&self) -> Caching {
+        self.publication.as_ref().map_or_else(Caching::default, Publication::caching)
+    }
+}
+
+/// What a request names its document by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum NamedBy {
+    #[default]
+    Text,
+    Hash,
+    Id,
+}
+
+impl NamedBy {
+    fn count(self, outcome: &'static str) {
+        let source = match self {
+            Self::Text => "inline",
+            Self::Hash => "automatic",
+            Self::Id => "trusted",
+        };
+        counter!(instruments::DOCUMENTS, "source" => source, "outcome" => outcome).increment(1);
+    }
+}
+
+/// A document on its way to the caller.
+type Named = (Arc<ParsedDocument>, Option<Publication>);
 
 /// Why there is no document.
 enum NoDocument {
@@ -90,10 +125,10 @@ impl Documents {
 
     /// The document that a caller asks for.
     pub async fn find(&self, actor: Option<&Actor>, source: Source) -> mdl::Result<Found> {
-        let kind = match &source {
-            Source::Text(_) => "inline",
-            Source::Hash { .. } => "automatic",
-            Source::Id(_) => "trusted",
+        let named_by = match &source {
+            Source::Text(_) => NamedBy::Text,
+            Source::Hash { .. } => NamedBy::Hash,
+            Source::Id(_) => NamedBy::Id,
         };
         let found = match self.at_hand(actor, &source) {
             Some(found) => found,
@@ -101,7 +136,7 @@ impl Documents {
             None => Box::pin(self.look_up(actor, source)).await,
         };
         let found = match found {
-            Ok(named) => Ok(named),
+            Ok((document, publication)) => Ok((document, Right { named_by, publication })),
             Err(NoDocument::Refused(errors)) => Err(errors),
             Err(NoDocument::Failed(error)) => return Err(error),
         };
@@ -110,8 +145,24 @@ impl Documents {
             Err(errors) if asks_for_text(errors) || has_code(errors, "DOCUMENT_NOT_FOUND") => "missing",
             Err(_) => "refused",
         };
-        counter!(instruments::DOCUMENTS, "source" => kind, "outcome" => outcome).increment(1);
+        named_by.count(outcome);
         Ok(found)
+    }
+
+    /// Whether a caller who may do the same as before still has this right.
+    pub async fn still_stands(&self, right: &Right) -> bool {
+        match &right.publication {
+            Some(publication) => self.trusted.is_newest(publication).await,
+            None => true,
+        }
+    }
+
+    /// Counts a document that was found by a right that still stands.
+    pub fn count_found(&self, right: &Right) {
+        right.named_by.count("found");
+        if let Some(publication) = &right.publication {
+            self.trusted.count_use(publication);
+        }
     }
 
     /// What neither PostgreSQL nor Redis need be asked for: the text of somebody who may send any, or a hash that this process
@@ -128,7 +179,7 @@ impl Documents {
             }
             Source::Hash { text: Some(_), .. } | Source::Id(_) => return None,
         };
-        Some(document.map(|document| (document, Caching::default())))
+        Some(document.map(|document| (document, None)))
     }
 
     async fn look_up(&self, actor: Option<&Actor>, source: Source) -> Result<Named, NoDocument> {
@@ -146,7 +197,7 @@ impl Documents {
     async fn by_text(&self, actor: Option<&Actor>, text: &str) -> Result<Named, NoDocument> {
         let hash = sha256(text);
         if self.may_explore(actor) {
-            return Ok((self.parse(hash, text)?, Caching::default()));
+            return Ok((self.parse(hash, text)?, None));
         }
         // The text of a published document is as good as its name.
         if let Some(named) = self.by_name(actor, &to_hex(&hash)).await? {
@@ -156,7 +207,7 @@ impl Documents {
             // Whoever may explore has to sign in first.
             let document = self.parse(hash, text)?;
             if document.operations().iter().all(|operation| operation.only_sessions) {
-                return Ok((document, Caching::default()));
+                return Ok((document, None));
             }
         }
         Err(not_trusted())
@@ -193,7 +244,7 @@ impl Documents {
         {
             let document = self.parse(hash, &text)?;
             self.known.insert((tenant, hash), ());
-            return Ok((document, Caching::default()));
+            return Ok((document, None));
         }
         Err(refusal(NOT_FOUND_BY_HASH, "PersistedQueryNotFound"))
     }
@@ -201,12 +252,12 @@ impl Documents {
     /// A published document. Its use is counted, unless it is the system that asks.
     async fn by_name(&self, actor: Option<&Actor>, name: &str) -> Result<Option<Named>, NoDocument> {
         match self.trusted.find(audience(actor), name).await.map_err(NoDocument::Failed)? {
-            Some(trusted) => {
-                let document = self.parse(trusted.sha256, &trusted.text)?;
+            Some(publication) => {
+                let document = self.parse(publication.document.sha256, &publication.document.text)?;
                 if actor.is_none_or(|actor| actor.subject != Subject::System) {
-                    self.trusted.count_use(&trusted);
+                    self.trusted.count_use(&publication);
                 }
-                Ok(Some((document, trusted.caching)))
+                Ok(Some((document, Some(publication))))
             }
             None => Ok(None),
         }

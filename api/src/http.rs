@@ -2,6 +2,7 @@
 
 mod cached;
 mod caller;
+mod express;
 mod graphql;
 mod health;
 mod listen;
@@ -43,6 +44,7 @@ use crate::graphql::schema::schema;
 use crate::live::LiveConnections;
 use crate::performance::Performance;
 use crate::rate_limit::RateLimits;
+use express::Express;
 use observe::peer;
 
 pub use serve::serve;
@@ -51,6 +53,9 @@ pub use serve::serve;
 const COMPRESS_ABOVE_BYTES: u16 = 1024;
 /// How long browsers may remember what CORS allows.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+/// Where GraphQL is.
+const GRAPHQL: &str = "/graphql";
 
 /// What a request is served with.
 struct Server {
@@ -63,6 +68,7 @@ struct Server {
     cache: Option<ResponseCache>,
     /// `None` when nobody warms.
     used: Option<Arc<Used>>,
+    repeats: express::Repeats,
     performance: Arc<Performance>,
     /// Without a cache nobody else hears of changes, and the read replica must be up to date.
     _following: Option<AbortOnDropHandle<()>>,
@@ -91,6 +97,7 @@ pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) 
         executor: Executor::new(schema(&config.graphql, keys, performance.clone()), config.graphql.clone(), timeout),
         _following: (cache.is_none() && app.db.has_replica()).then(|| app.versions.follow()),
         performance,
+        repeats: express::Repeats::default(),
         used: cache.as_ref().and_then(|_| Used::start(&app)),
         cache,
         live,
@@ -104,15 +111,19 @@ pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) 
         .fallback(graphql::other_method)
         // The handler has limits of its own, for JSON and for uploads.
         .layer(DefaultBodyLimit::disable());
-    let graphql = if config.http.cors_origins.is_empty() { graphql } else { graphql.layer(cors(&config.http.cors_origins)) };
+    let cors = (!config.http.cors_origins.is_empty()).then(|| cors(&config.http.cors_origins));
+    let graphql = match &cors {
+        Some(cors) => graphql.layer(cors.clone()),
+        None => graphql,
+    };
     let assets = config.http.web_dir.join("assets");
 
     let routes = match &server.used {
         Some(_) => Router::new().route(mdl::warming::PATH, warm::route()),
         None => Router::new(),
     };
-    routes
-        .route("/graphql", graphql)
+    let routes = routes
+        .route(GRAPHQL, graphql)
         .route("/health", get(health::alive))
         .route("/health/ready", get(health::ready))
         .route("/", get(web::home))
@@ -132,7 +143,8 @@ pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) 
                 .compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES).and(NotForContentType::IMAGES).and(NotForContentType::SSE)),
         )
         .layer(from_fn_with_state(server.clone(), observe::observe))
-        .with_state(server)
+        .with_state(server.clone());
+    Router::new().fallback_service(Express::before(routes, server, cors))
 }
 
 /// Lets pages of these origins call the API. Credentials are headers that their scripts set, never cookies.

@@ -62,6 +62,12 @@ impl RateLimits {
         }
     }
 
+    /// Charges a request to its user or API key, if that is within their limit. One that is not counts as refused only when it
+    /// is checked once more.
+    pub fn allow(&self, actor: &Actor) -> bool {
+        self.actors.allow(&(actor.tenant, actor.id()))
+    }
+
     /// Charges an attempt at a password to the client's address.
     pub fn check_sign_in(&self, address: IpAddr) -> Result<(), Limited> {
         self.sign_ins.check(&network(address))
@@ -90,6 +96,11 @@ struct Limiter<K: Clone + Hash + Eq> {
 impl<K: Clone + Hash + Eq> Limiter<K> {
     fn new(name: &'static str, quota: Quota) -> Self {
         Self { name, counts: RateLimiter::keyed(quota), clock: DefaultClock::default(), last_sweep: Mutex::new(Instant::now()) }
+    }
+
+    fn allow(&self, key: &K) -> bool {
+        self.sweep();
+        self.counts.check_key(key).is_ok()
     }
 
     fn check(&self, key: &K) -> Result<(), Limited> {

@@ -196,16 +196,16 @@ fn url(app: &TestApp) -> String {
     format!("{}/graphql?query={{me{{isApiKey}}}}", app.base)
 }
 
-async fn create(client: &Client, scopes: &[&str]) -> Answer {
+pub async fn create(client: &Client, scopes: &[&str]) -> Answer {
     client.mutate("createApiKey", json!({ "name": "notebook", "scopes": scopes }), KEY).await
 }
 
-async fn revoke(client: &Client, id: &Value) -> Answer {
+pub async fn revoke(client: &Client, id: &Value) -> Answer {
     client.mutate("revokeApiKey", json!({ "id": id }), "apiKey { revokedAt }").await
 }
 
 /// The key that was made.
-fn text(answer: &Answer) -> String {
+pub fn text(answer: &Answer) -> String {
     answer.payload()["key"].as_str().unwrap_or_else(|| panic!("{}", answer.body)).to_owned()
 }
 

@@ -31,15 +31,31 @@ pub struct Trusted {
     owner: TenantId,
 }
 
+/// A published document, as it was found.
+#[derive(Clone)]
+pub struct Publication {
+    pub document: Arc<Trusted>,
+    /// Who asked for it, and by which name.
+    asked: Arc<Name>,
+}
+
+impl Publication {
+    pub fn caching(&self) -> Caching {
+        self.document.caching
+    }
+}
+
+type Name = (TenantId, String);
+
 pub struct TrustedDocuments {
     app: App,
-    found: Cache<(TenantId, String), Option<Arc<Trusted>>>,
+    found: Cache<Name, Option<Arc<Trusted>>>,
     usage: Arc<Usage>,
 }
 
 impl TrustedDocuments {
     pub fn new(app: App) -> Self {
-        let weight = |(_, name): &(TenantId, String), found: &Option<Arc<Trusted>>| {
+        let weight = |(_, name): &Name, found: &Option<Arc<Trusted>>| {
             let text = found.as_ref().map_or(0, |found| found.text.len());
             u32::try_from(BYTES_PER_ENTRY + name.len() + text).unwrap_or(u32::MAX)
         };
@@ -48,7 +64,7 @@ impl TrustedDocuments {
     }
 
     /// The document that this tenant may run under a name: an id, or a hash.
-    pub async fn find(&self, tenant: TenantId, name: &str) -> Result<Option<Arc<Trusted>>> {
+    pub async fn find(&self, tenant: TenantId, name: &str) -> Result<Option<Publication>> {
         if name.len() > MAX_NAME_BYTES || name.contains('\0') {
             return Ok(None);
         }
@@ -58,12 +74,20 @@ impl TrustedDocuments {
             snapshot.finish().await;
             Ok(row.map(|row| Arc::new(Trusted::from(row))))
         };
-        self.found.try_get_with((tenant, name.to_owned()), ask).await.map_err(shared)
+        let asked = (tenant, name.to_owned());
+        let found = self.found.try_get_with_by_ref(&asked, ask).await.map_err(shared)?;
+        Ok(found.map(|document| Publication { document, asked: Arc::new(asked) }))
+    }
+
+    /// Whether what PostgreSQL said last, less than a second ago, is this.
+    pub async fn is_newest(&self, publication: &Publication) -> bool {
+        let newest = self.found.get(&*publication.asked).await.flatten();
+        newest.is_some_and(|newest| Arc::ptr_eq(&newest, &publication.document))
     }
 
     /// Remembers that a document was used; it is written later.
-    pub fn count_use(&self, trusted: &Trusted) {
-        self.usage.count(trusted.owner, trusted.id);
+    pub fn count_use(&self, publication: &Publication) {
+        self.usage.count(publication.document.owner, publication.document.id);
     }
 }
 

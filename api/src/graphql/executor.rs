@@ -13,7 +13,6 @@ use async_graphql::parser::types::{BaseType, OperationDefinition, OperationType}
 use async_graphql::{Name, Request, Response, ServerError, Value, Variables};
 use futures::stream::{BoxStream, StreamExt};
 use mdl::config::GraphqlConfig;
-use mdl::documents::Caching;
 use mdl::instruments;
 use metrics::{counter, histogram};
 
@@ -23,7 +22,7 @@ use super::error::coded;
 use super::limits;
 use super::schema::Schema;
 use super::turns::in_place;
-use crate::documents::{ParsedDocument, ParsedOperation, Validator};
+use crate::documents::{ParsedDocument, ParsedOperation, Right, Validator};
 
 /// Names of operations that get instruments of their own; the others share one, however many names callers make up.
 const MAX_NAMES: usize = 200;
@@ -46,8 +45,8 @@ pub struct Prepared {
     pub document: Arc<ParsedDocument>,
     /// Its place in the document.
     place: usize,
-    /// How answers to its document are kept, as whoever published it says.
-    pub caching: Caching,
+    /// By what right its document is run.
+    pub right: Right,
 }
 
 impl Prepared {
@@ -129,7 +128,7 @@ impl Executor {
         if place.is_err() {
             self.count_rejected();
         }
-        place.map(|place| Prepared { request, document, place, caching: Caching::default() })
+        place.map(|place| Prepared { request, document, place, right: Right::default() })
     }
 
     fn admit(&self, request: &Request, document: &ParsedDocument, signed_in: bool) -> Result<usize, Vec<ServerError>> {

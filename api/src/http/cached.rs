@@ -7,9 +7,12 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 
+use mdl::documents::Caching;
+
 use super::negotiate::Media;
 use crate::cache::Source;
 use crate::cache::entry::{Coding, Entry};
+use crate::cache::policy::Policy;
 
 /// `HIT`, `MISS`, or `BYPASS` for what is never kept.
 pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -30,6 +33,11 @@ pub enum Sharing {
 }
 
 impl Sharing {
+    /// As whoever published the document says.
+    pub fn of(caching: Caching, policy: &Policy) -> Self {
+        if caching.public { Self::Public(policy.ttl) } else { Self::Private }
+    }
+
     fn cache_control(self) -> HeaderValue {
         let public = |ttl: Duration| HeaderValue::from_str(&format!("public, max-age={}", ttl.as_secs())).ok();
         match self {

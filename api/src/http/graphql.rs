@@ -19,10 +19,10 @@ use super::negotiate::{self, BodyKind, Media};
 use super::parse::{self, Asked, Requests, malformed};
 use super::refusal::Refusal;
 use super::run::{Incoming, Outgoing, run};
-use super::{Server, upload};
+use super::{Server, express, upload};
 use crate::documents::asks_for_text;
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// GET: one query, in the address.
@@ -39,7 +39,8 @@ pub async fn get(State(server): State<Arc<Server>>, request: axum::extract::Requ
     let answer = async {
         let caller = Caller::identify(&server, &parts).await?;
         let asked = parse::query_string(parts.uri.query().unwrap_or_default())?;
-        let incoming = Incoming { asked, file: None, idempotency_key: None, may_write: false };
+        let incoming =
+            Incoming { asked, file: None, idempotency_key: None, may_write: false, known_as: express::Key::of(&parts) };
         answer_one(&server, &caller, incoming, media, &Wishes::of(&parts.method, &parts.headers)).await
     };
     answer.await.unwrap_or_else(|refusal| refusal.respond(media))
@@ -72,7 +73,8 @@ pub async fn post(State(server): State<Arc<Server>>, request: axum::extract::Req
                     }
                     Requests::Batch(requests) => return Box::pin(answer_many(&server, &caller, requests, media)).await,
                 };
-                let incoming = Incoming { asked, file: None, idempotency_key, may_write: true };
+                let incoming =
+                    Incoming { asked, file: None, idempotency_key, may_write: true, known_as: express::Key::of(&parts) };
                 answer_one(&server, &caller, incoming, media, &Wishes::of(&parts.method, &parts.headers)).await
             }
             BodyKind::Multipart => Box::pin(answer_upload(&server, &caller, parts, body, idempotency_key, media)).await,
@@ -99,7 +101,7 @@ async fn answer_upload(
 ) -> Result<Response, Refusal> {
     let wishes = Wishes::of(&Method::POST, &parts.headers);
     let (asked, file) = upload::read(&server.app, caller, parts, body).await?;
-    let incoming = Incoming { asked, file: Some(file), idempotency_key, may_write: true };
+    let incoming = Incoming { asked, file: Some(file), idempotency_key, may_write: true, known_as: None };
     answer_one(server, caller, incoming, media, &wishes).await
 }
 
@@ -142,7 +144,7 @@ async fn answer_many(server: &Server, caller: &Caller, requests: Vec<Asked>, med
         if position > 0 {
             caller.charge(server)?;
         }
-        let incoming = Incoming { asked, file: None, idempotency_key: None, may_write: true };
+        let incoming = Incoming { asked, file: None, idempotency_key: None, may_write: true, known_as: None };
         answers.push(match run(server, caller, incoming).await {
             Ok(outgoing) => outgoing.body(),
             Err(refusal) => refusal.to_json(),

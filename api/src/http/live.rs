@@ -61,7 +61,7 @@ fn begin(
             Err(refusal) => return only(Frame::Error(refusal.errors())),
         };
         if prepared.operation().kind != OperationType::Subscription {
-            return match run_prepared(&server, &caller, prepared, None, None).await {
+            return match run_prepared(&server, &caller, prepared, None, None, None).await {
                 Ok(Outgoing::Rejected(errors)) => only(Frame::Error(errors)),
                 Ok(outgoing) => {
                     let next = Frame::Next { body: outgoing.body(), cursor: None };

@@ -30,7 +30,7 @@ pub struct RequestId(pub String);
 
 impl RequestId {
     /// The caller's, when it is one that can stand in a log; otherwise a new one.
-    fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap) -> Self {
         let sent = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
         let sane = sent.filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()));
         Self(sane.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned))
@@ -62,12 +62,16 @@ pub async fn observe(State(server): State<Arc<Server>>, mut request: Request, ne
     let unfinished = Unfinished { span: span.clone(), method, route, start: Instant::now(), status: None };
     let mut response = next.run(request).instrument(span).await;
     unfinished.end(response.status());
-    let headers = response.headers_mut();
+    finish(response.headers_mut(), &id, is_page, server.behind_tls);
+    response
+}
+
+/// The headers that every answer has.
+pub fn finish(headers: &mut HeaderMap, id: &RequestId, is_page: bool, behind_tls: bool) {
     if let Ok(id) = HeaderValue::from_str(&id.0) {
         headers.insert(X_REQUEST_ID, id);
     }
-    protect(headers, is_page, server.behind_tls);
-    response
+    protect(headers, is_page, behind_tls);
 }
 
 /// A request whose caller goes away is dropped wherever it was: this notices.

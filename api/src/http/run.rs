@@ -13,11 +13,11 @@ use metrics::counter;
 use sha2::{Digest, Sha256};
 use tracing::{Span, error};
 
-use super::Server;
 use super::cached::Sharing;
 use super::caller::{Caller, in_time};
 use super::parse::Asked;
 use super::refusal::{Refusal, errors_json, to_json};
+use super::{Server, express};
 use crate::cache::entry::Entry;
 use crate::cache::question::Question;
 use crate::cache::{ResponseCache, Source, Unkept};
@@ -32,6 +32,8 @@ pub struct Incoming {
     pub file: Option<[u8; 32]>,
     pub idempotency_key: Option<String>,
     pub may_write: bool,
+    /// Names the request, if it is one that may be remembered.
+    pub known_as: Option<express::Key>,
 }
 
 /// What goes out for one operation.
@@ -67,7 +69,7 @@ impl Outgoing {
 
 /// Runs one operation.
 pub async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result<Outgoing, Refusal> {
-    let Incoming { asked, file, idempotency_key, may_write } = incoming;
+    let Incoming { asked, file, idempotency_key, may_write, known_as } = incoming;
     let prepared = match prepare(server, caller, asked, may_write).await? {
         Ok(prepared) => prepared,
         Err(errors) => return Ok(Outgoing::Rejected(errors)),
@@ -76,7 +78,7 @@ pub async fn run(server: &Server, caller: &Caller, incoming: Incoming) -> Result
         let message = "A subscription is answered bit by bit: accept text/event-stream, or use a websocket";
         return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, "NOT_ACCEPTABLE", message));
     }
-    run_prepared(server, caller, prepared, file.as_ref(), idempotency_key).await
+    run_prepared(server, caller, prepared, file.as_ref(), idempotency_key, known_as).await
 }
 
 /// Finds the document of an operation, and holds it against the caller. The inner error is for who reads GraphQL.
@@ -86,7 +88,7 @@ pub async fn prepare(
     asked: Asked,
     may_write: bool,
 ) -> Result<Result<Prepared, Vec<ServerError>>, Refusal> {
-    let (document, caching) = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
+    let (document, right) = match in_time(server, server.documents.find(caller.actor.as_ref(), asked.source)).await? {
         Ok(named) => named,
         Err(errors) => {
             server.executor.count_rejected();
@@ -108,7 +110,7 @@ pub async fn prepare(
     for _ in 0..wanted.password_checks {
         server.limits.check_sign_in(caller.address).map_err(|limited| Refusal::rate_limited(limited, "attempts to sign in"))?;
     }
-    prepared.caching = caching;
+    prepared.right = right;
     Ok(Ok(prepared))
 }
 
@@ -119,6 +121,7 @@ pub async fn run_prepared(
     prepared: Prepared,
     file: Option<&[u8; 32]>,
     idempotency_key: Option<String>,
+    known_as: Option<express::Key>,
 ) -> Result<Outgoing, Refusal> {
     let start = Instant::now();
     let measured = caller.actor.as_ref().map(|actor| server.performance.of(actor, &prepared));
@@ -129,7 +132,7 @@ pub async fn run_prepared(
             Box::pin(run_once(server, caller, actor, prepared, &key, &hash)).await
         }
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
-        _ => answer(server, caller, prepared).await,
+        _ => answer(server, caller, prepared, known_as).await,
     };
     if let Some(measured) = measured {
         let ending = outgoing.as_ref().map_or(Ending { failed: true, source: None }, Outgoing::ending);
@@ -139,9 +142,14 @@ pub async fn run_prepared(
 }
 
 /// Answers from the cache, if that keeps answers like this.
-async fn answer(server: &Server, caller: &Caller, prepared: Prepared) -> Result<Outgoing, Refusal> {
+async fn answer(
+    server: &Server,
+    caller: &Caller,
+    prepared: Prepared,
+    known_as: Option<express::Key>,
+) -> Result<Outgoing, Refusal> {
     let timed_out = || Err(Refusal::timed_out(server.executor.timeout().as_secs()));
-    let Some((cache, question)) = question(server, caller, &prepared) else {
+    let Some((cache, actor, question)) = question(server, caller, &prepared) else {
         return match execute(server, caller, prepared).await {
             Answer::Executed(executed) if executed.failed() => Ok(Outgoing::Failed(executed.to_json())),
             Answer::Executed(executed) => Ok(Outgoing::Executed(executed.to_json())),
@@ -149,14 +157,21 @@ async fn answer(server: &Server, caller: &Caller, prepared: Prepared) -> Result<
             Answer::TimedOut => timed_out(),
         };
     };
-    // What is kept for a time of its publisher's own is not warmed: it is asked for by its text there, which says nothing of that.
-    if let (Some(used), Some(actor), None) = (&server.used, &caller.actor, prepared.caching.seconds) {
-        used.count(actor, &prepared, &question);
-    }
-    let ttl = question.policy.ttl;
-    let sharing = if prepared.caching.public { Sharing::Public(ttl) } else { Sharing::Private };
-    let (found, source) = cache.answer(question, || execute(server, caller, prepared)).await;
-    source.count();
+    count_use(server, actor, &prepared, &question);
+    let sharing = Sharing::of(prepared.right.caching(), &question.policy);
+    let missing = match cache.find(&question).await {
+        Ok(entry) => {
+            Source::Memory.counter().increment(1);
+            if let Some(key) = known_as {
+                server.repeats.remember(key, actor.permissions, prepared, question);
+            }
+            return Ok(Outgoing::Kept(entry, Source::Memory, sharing));
+        }
+        Err(missing) => missing,
+    };
+    // In a box, as what it executes is: most requests do without it.
+    let (found, source) = Box::pin(cache.make(missing, || execute(server, caller, prepared))).await;
+    source.counter().increment(1);
     match found.map_err(|unkept| Unkept::clone(&unkept)) {
         Ok(entry) => Ok(Outgoing::Kept(entry, source, sharing)),
         Err(Unkept::TooLong(body)) => Ok(Outgoing::Executed(body)),
@@ -166,14 +181,23 @@ async fn answer(server: &Server, caller: &Caller, prepared: Prepared) -> Result<
     }
 }
 
+/// Counts a use for those who warm. What is kept for a time of its publisher's own is not warmed: it is asked for by its text
+/// there, which says nothing of that.
+pub fn count_use(server: &Server, actor: &Actor, prepared: &Prepared, question: &Question) {
+    if let (Some(used), None) = (&server.used, prepared.right.caching().seconds) {
+        used.count(actor, prepared, question);
+    }
+}
+
 /// What to ask the cache, if the answer can be there. Those without a credential see nothing that is worth keeping.
-fn question<'a>(server: &'a Server, caller: &Caller, prepared: &Prepared) -> Option<(&'a ResponseCache, Question)> {
+fn question<'a>(server: &'a Server, caller: &'a Caller, prepared: &Prepared) -> Option<(&'a ResponseCache, &'a Actor, Question)> {
     let cache = server.cache.as_ref()?;
-    let question = caller.actor.as_ref().and_then(|actor| ResponseCache::question(actor, prepared)?.within(prepared.caching));
-    if question.is_none() {
+    let ask = |actor| Some((cache, actor, ResponseCache::question(actor, prepared)?.within(prepared.right.caching())?));
+    let asked = caller.actor.as_ref().and_then(ask);
+    if asked.is_none() {
         counter!(instruments::CACHE_REQUESTS, "source" => "bypass").increment(1);
     }
-    Some((cache, question?))
+    asked
 }
 
 /// Runs a mutation unless it ran before under this key.

@@ -53,17 +53,18 @@ async fn run(server: &Server, parts: &Parts, body: &[u8]) -> Result<WarmOutcome,
     let actor = Actor { tenant, subject: Subject::System, permissions: asked.permissions, request_id: None };
 
     let found = server.documents.find(Some(&actor), documents::Source::Text(asked.query)).await;
-    let (document, caching) =
+    let (document, right) =
         found.map_err(|_| busy)?.map_err(|_| (StatusCode::UNPROCESSABLE_ENTITY, "This document cannot be run"))?;
     let mut request = Box::new(Request::new("").variables(Variables::from_json(asked.variables)));
     request.operation_name = asked.operation_name;
     let prepared = server.executor.prepare(request, document, true).map_err(|_| unfit)?;
     // Before anything is executed: this is where mutations, and whatever is somebody's own, end.
     let question = ResponseCache::question(&actor, &prepared).filter(|question| !question.policy.personal);
-    let question = question.and_then(|question| question.within(caching)).ok_or(unfit)?;
+    let question = question.and_then(|question| question.within(right.caching())).ok_or(unfit)?;
 
     let operation = Operation::of(&prepared, server.app.clone(), Some(actor), None);
-    let (kept, source) = cache.answer(question, || Box::pin(server.executor.execute(prepared, operation))).await;
+    let Err(missing) = cache.find(&question).await else { return Ok(WarmOutcome::Kept) };
+    let (kept, source) = cache.make(missing, || Box::pin(server.executor.execute(prepared, operation))).await;
     match kept.as_deref().map_err(|unkept| &**unkept) {
         Ok(_) if source == Source::Made => Ok(WarmOutcome::Made),
         Ok(_) => Ok(WarmOutcome::Kept),

@@ -1,0 +1,281 @@
+//! Requests that ask again what was answered from the cache just now: they are known by their bytes, and not read once more.
+//!
+//! Remembered is only what cannot change: which operation those bytes ask for, with which variables. Whatever can is looked at
+//! each time: the headers, whether the credential holds and what it allows, how often it may ask, whether the document is still
+//! published, the versions of what the answer is made of. As soon as anything is not as it was, the request goes the long way,
+//! which alone refuses and executes. So this way changes nothing but the time it takes.
+//!
+//! It opens no span. Nobody would see it, unless traces are exported or the log is at `debug`; then all go the long way.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use futures::future::{BoxFuture, ready};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Frame};
+use mdl::actor::Permissions;
+use mdl::instruments;
+use metrics::{Counter, Histogram, counter, histogram};
+use moka::sync::Cache;
+use sha2::{Digest, Sha256};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_http::cors::CorsLayer;
+use tracing::level_filters::LevelFilter;
+
+use super::cached::{self, Sharing, Wishes};
+use super::graphql::IDEMPOTENCY_KEY;
+use super::live::{socket, sse};
+use super::negotiate::{self, BodyKind};
+use super::observe::{RequestId, finish};
+use super::run::count_use;
+use super::{GRAPHQL, Server};
+use crate::auth::Fingerprint;
+use crate::cache::Source;
+use crate::cache::question::Question;
+use crate::graphql::executor::Prepared;
+use crate::performance::Ending;
+
+/// Longer requests are rare, and not remembered.
+const MAX_BYTES: u64 = 16 << 10;
+/// Bytes of memory that the remembered requests take at most, roughly: each its place, its variables, and its document, as if it
+/// shared that with no other.
+const MAX_KEPT_BYTES: u64 = 48 << 20;
+const BYTES_PER_REPEAT: usize = 1_000;
+const BYTES_PER_BYTE: usize = 10;
+/// How long one is remembered that nobody repeats.
+const FORGET_AFTER: Duration = Duration::from_secs(300);
+/// A body comes with its head, or right after it; for others the long way waits.
+const BODY_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Names a request by its credential and by what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Over both.
+    sha256: [u8; 32],
+    /// Length of what it says.
+    bytes: usize,
+}
+
+impl Key {
+    fn new(credential: &Fingerprint, method: &Method, asked: &[u8]) -> Self {
+        let hash = Sha256::new_with_prefix(credential).chain_update(method.as_str()).chain_update(b" ").chain_update(asked);
+        Self { sha256: hash.finalize().into(), bytes: asked.len() }
+    }
+
+    /// The one that a request got here on its way.
+    pub fn of(parts: &Parts) -> Option<Self> {
+        parts.extensions.get().copied()
+    }
+}
+
+/// The requests that this process remembers.
+pub struct Repeats(Cache<Key, Arc<Repeat>>);
+
+/// What is known of a request from the last time that it was answered from the cache.
+struct Repeat {
+    /// What its caller was allowed: the question depends on that.
+    permissions: Permissions,
+    prepared: Prepared,
+    question: Question,
+}
+
+impl Default for Repeats {
+    fn default() -> Self {
+        let weight = |key: &Key, repeat: &Arc<Repeat>| {
+            let bytes = BYTES_PER_REPEAT + key.bytes * BYTES_PER_BYTE + repeat.prepared.document.bytes();
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        };
+        Self(Cache::builder().max_capacity(MAX_KEPT_BYTES).weigher(weight).time_to_idle(FORGET_AFTER).build())
+    }
+}
+
+impl Repeats {
+    /// Remembers a request that is answered from the cache.
+    pub fn remember(&self, key: Key, permissions: Permissions, prepared: Prepared, question: Question) {
+        // On another day it is another question.
+        if !question.policy.daily {
+            self.0.insert(key, Arc::new(Repeat { permissions, prepared, question }));
+        }
+    }
+}
+
+/// What stands before all routes.
+#[derive(Clone)]
+pub struct Express(Arc<Inner>);
+
+struct Inner {
+    server: Arc<Server>,
+    /// As the route has it.
+    cors: Option<CorsLayer>,
+    counts: Counts,
+    /// The long way.
+    router: Router,
+}
+
+impl Express {
+    pub fn before(router: Router, server: Arc<Server>, cors: Option<CorsLayer>) -> Self {
+        Self(Arc::new(Inner { server, cors, counts: Counts::new(), router }))
+    }
+}
+
+impl Service<Request> for Express {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let inner = self.0.clone();
+        if request.uri().path() != GRAPHQL {
+            return Box::pin(inner.router.clone().call(request));
+        }
+        Box::pin(async move {
+            match inner.answer(&mut request).await {
+                Some(response) => Ok(inner.let_pages_read(request, response).await),
+                None => inner.router.clone().call(request).await,
+            }
+        })
+    }
+}
+
+impl Inner {
+    /// The answer to a request that is as one before. `None`, and the request is as it came, when it has to go the long way.
+    async fn answer(&self, request: &mut Request) -> Option<Response> {
+        let (start, server) = (Instant::now(), &*self.server);
+        if self.is_watched() || server.cache.is_none() {
+            return None;
+        }
+        let headers = request.headers();
+        let media = negotiate::accepted(headers)?;
+        if socket::is_wanted(headers) || sse::is_wanted(headers) || headers.contains_key(IDEMPOTENCY_KEY) {
+            return None;
+        }
+        let (credential, holder) = server.auth.at_hand(headers).await?;
+        let key = match *request.method() {
+            Method::POST => Key::new(&credential, &Method::POST, &short_json(request).await?),
+            Method::GET => Key::new(&credential, &Method::GET, request.uri().query()?.as_bytes()),
+            _ => return None,
+        };
+        request.extensions_mut().insert(key);
+        let repeat = server.repeats.0.get(&key)?;
+        let Repeat { permissions, prepared, question } = &*repeat;
+        if *permissions != holder.actor.permissions || !server.documents.still_stands(&prepared.right).await {
+            return None;
+        }
+        let entry = server.cache.as_ref()?.find(question).await.ok()?;
+        if !server.limits.allow(&holder.actor) {
+            return None;
+        }
+
+        let sharing = Sharing::of(prepared.right.caching(), &question.policy);
+        let wishes = Wishes::of(request.method(), request.headers());
+        let mut response = cached::respond(&entry, Source::Memory, sharing, media, &wishes).await;
+        finish(response.headers_mut(), &RequestId::of(request.headers()), false, server.behind_tls);
+        server.documents.count_found(&prepared.right);
+        count_use(server, &holder.actor, prepared, question);
+        let ending = Ending { failed: false, source: Some(Source::Memory) };
+        server.performance.of(&holder.actor, prepared).record(start.elapsed(), ending);
+        self.counts.count(request.method(), response.status(), start.elapsed());
+        Some(response)
+    }
+
+    /// Whether somebody wants to see the span of each request.
+    fn is_watched(&self) -> bool {
+        self.server.app.config.telemetry.otlp_endpoint.is_some() || LevelFilter::current() >= LevelFilter::DEBUG
+    }
+
+    /// As CORS has it.
+    async fn let_pages_read(&self, request: Request, response: Response) -> Response {
+        let Some(cors) = &self.cors else { return response };
+        let mut response = Some(response);
+        let answer = service_fn(move |_: Request| ready(Ok::<_, Infallible>(response.take().unwrap_or_default())));
+        let Ok(response) = cors.layer(answer).oneshot(request).await;
+        response
+    }
+}
+
+/// The body of a request, if it is JSON, short, and there. The request keeps it.
+async fn short_json(request: &mut Request) -> Option<Bytes> {
+    let length: u64 = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    if length > MAX_BYTES || negotiate::body_kind(request.headers()) != Some(BodyKind::Json) {
+        return None;
+    }
+    let mut body = std::mem::take(request.body_mut());
+    let Ok(frame) = tokio::time::timeout(BODY_PATIENCE, body.frame()).await else {
+        *request.body_mut() = body;
+        return None;
+    };
+    let whole = match &frame {
+        Some(Ok(frame)) if body.is_end_stream() => frame.data_ref().cloned(),
+        _ => None,
+    };
+    *request.body_mut() = match &whole {
+        Some(bytes) => Body::from(bytes.clone()),
+        None => Body::new(Begun { frame, rest: body }),
+    };
+    whole
+}
+
+/// A body of which a frame has been read already.
+struct Begun {
+    frame: Option<Result<Frame<Bytes>, axum::Error>>,
+    rest: Body,
+}
+
+impl hyper::body::Body for Begun {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self.frame.take() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => Pin::new(&mut self.rest).poll_frame(task),
+        }
+    }
+}
+
+/// Instruments of the requests that are answered here. They are found once, not each time.
+struct Counts {
+    seconds: Histogram,
+    from_memory: Counter,
+    posts: Counter,
+    gets: Counter,
+    unchanged: Counter,
+}
+
+impl Counts {
+    fn new() -> Self {
+        let requests = |method: &'static str, status: StatusCode| counter!(instruments::HTTP_REQUESTS, "route" => GRAPHQL, "method" => method, "status" => status.as_str().to_owned());
+        Self {
+            seconds: histogram!(instruments::HTTP_REQUEST_SECONDS, "route" => GRAPHQL),
+            from_memory: Source::Memory.counter(),
+            posts: requests("POST", StatusCode::OK),
+            gets: requests("GET", StatusCode::OK),
+            unchanged: requests("GET", StatusCode::NOT_MODIFIED),
+        }
+    }
+
+    fn count(&self, method: &Method, status: StatusCode, took: Duration) {
+        self.seconds.record(took.as_secs_f64());
+        self.from_memory.increment(1);
+        let requests = match (method, status) {
+            (&Method::POST, _) => &self.posts,
+            (_, StatusCode::NOT_MODIFIED) => &self.unchanged,
+            _ => &self.gets,
+        };
+        requests.increment(1);
+    }
+}
