@@ -3,7 +3,10 @@
 mod inputs;
 mod object;
 
+use std::collections::HashSet;
+
 use async_graphql::{Context, Enum, ID, InputObject, Object, Result};
+use futures::future::BoxFuture;
 use mdl::actor::Permission;
 use mdl::domains::{self, store};
 use mdl::error::{Code, Error};
@@ -14,7 +17,7 @@ use self::inputs::{ArchiveBusinessDomainInput, CreateBusinessDomainInput, Update
 pub use self::object::BusinessDomain;
 use super::connection::{Connection, connection};
 use super::context::ContextExt;
-use super::eager::Eager;
+use super::eager::{Eager, Inner, WriteJson};
 use super::error::top_level;
 use super::filter::{OneOf, OrderDirection};
 use super::global_id::{Kind, expect};
@@ -186,6 +189,28 @@ payloads! {
 pub async fn by_id(ctx: &Context<'_>, id: DomainId) -> Option<Result<Eager<BusinessDomain>>> {
     let found = async { ctx.reading()?.loaders.domains.by_id.get(id).await }.await;
     found.map(|domain| domain.map(|domain| Eager(BusinessDomain(domain)))).transpose()
+}
+
+/// Loads the domains of many things, so that the field of each finds its own at hand.
+pub fn ahead<'c>(ctx: &'c Context<'_>, ids: impl Iterator<Item = DomainId>) -> Option<BoxFuture<'c, ()>> {
+    let (view, ids) = (ctx.reading().ok()?, ids.collect::<HashSet<_>>());
+    Some(Box::pin(async move {
+        // Why one could not be loaded, its field says.
+        let _in_the_loader = view.loaders.domains.by_id.get_each(ids.into_iter().collect()).await;
+    }))
+}
+
+/// Writes the domain that something belongs to, if it is at hand.
+pub fn write_by_id(ctx: &Context<'_>, id: Option<DomainId>, inner: &mut Inner<'_>, json: &mut Vec<u8>) -> bool {
+    let found = id.map(|id| ctx.reading().ok()?.loaders.domains.by_id.at_hand(&id)?.ok());
+    match found {
+        Some(Some(Some(domain))) => inner.write(&BusinessDomain(domain), ctx, json),
+        Some(None) => false,
+        None | Some(Some(None)) => {
+            None::<&str>.write(json);
+            true
+        }
+    }
 }
 
 async fn find(ctx: &Context<'_>, key: Option<String>, id: Option<ID>) -> Result<Option<BusinessDomain>> {

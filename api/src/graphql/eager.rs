@@ -22,7 +22,7 @@ use futures::future::try_join_all;
 use tokio_util::sync::ReusableBoxFuture;
 
 pub(crate) use self::json::plain_fields;
-pub use self::json::{AsJson, Plain, WriteJson, answer_json};
+pub use self::json::{AsJson, Inner, Plain, WriteJson, answer_json};
 
 /// An object that appears many times in an answer.
 pub struct Eager<T>(pub T);
@@ -198,7 +198,7 @@ fn merge(value: &mut Value, other: Value) {
 #[cfg(test)]
 mod tests {
     use async_graphql::parser::parse_query;
-    use async_graphql::{EmptyMutation, EmptySubscription, Interface, Object, Request, Result, Schema};
+    use async_graphql::{Context, EmptyMutation, EmptySubscription, Interface, Object, Request, Result, Schema};
 
     use super::*;
     use crate::documents::repeats;
@@ -207,7 +207,18 @@ mod tests {
     #[derive(Clone)]
     struct Thing(i32);
 
-    plain_fields!(Thing { "name" => name, "names" => names });
+    plain_fields!(Thing { "name" => name, "names" => names }
+        fn write_object(&self, field: &str, ctx: &Context<'_>, inner: &mut Inner<'_>, json: &mut Vec<u8>) -> bool {
+            match (field, self.0) {
+                ("next", 1..3) => inner.write(&Thing(self.0 + 1), ctx, json),
+                ("next", 3..) => {
+                    None::<i32>.write(json);
+                    true
+                }
+                _ => false,
+            }
+        }
+    );
 
     #[Object]
     impl Thing {
@@ -295,6 +306,8 @@ mod tests {
             "all { l: late id n: late(turns: 1) next { late name } } name",
             "all { all { all { late name } id } } ",
             "next { n: refusedLate } all { id }",
+            "all { next { n: name ...F __typename } } next { ... on Named { id } name }",
+            "all { next { name } } next { m: name ... on Thing { names } t: __typename }",
             "a: late(turns: 5) b: late(turns: 1) c: name",
             "t: __typename next { __typename next { id next { id } } }",
             "...F late",

@@ -99,7 +99,7 @@ impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
 
     /// The value of a key, if there is one.
     pub async fn get(&self, key: K) -> async_graphql::Result<Option<V>> {
-        if let Some(answer) = self.known(&key) {
+        if let Some(answer) = self.at_hand(&key) {
             return answer.map_err(|error| outward(&error));
         }
         // Boxed, or the future of every field of every object would have room for this.
@@ -142,7 +142,8 @@ impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
         }
     }
 
-    fn known(&self, key: &K) -> Option<Loaded<V>> {
+    /// What is known of a key already.
+    pub fn at_hand(&self, key: &K) -> Option<Loaded<V>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
@@ -160,7 +161,7 @@ impl<K: Eq + Hash + Clone + Debug, V: Clone> Batched<K, V> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        if let Some(each) = keys.iter().map(|key| self.known(key)).collect::<Option<Vec<_>>>() {
+        if let Some(each) = keys.iter().map(|key| self.at_hand(key)).collect::<Option<Vec<_>>>() {
             return each.into_iter().map(|value| value.map_err(|error| outward(&error))).collect();
         }
         Box::pin(async move {

@@ -8,10 +8,10 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{self, Poll};
 
-use async_graphql::parser::types::Field;
+use async_graphql::parser::types::{Field, SelectionSet};
 use async_graphql::{Context, ContextSelectionSet, ID, ObjectType, Positioned, Response, ServerResult, Value};
 use chrono::{DateTime, Utc};
-use futures::future::try_join_all;
+use futures::future::{BoxFuture, join_all, try_join_all};
 use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::Formatter;
@@ -34,17 +34,38 @@ pub trait Plain: ObjectType {
     fn write(&self, _field: &str, _ctx: &Context<'_>, _json: &mut Vec<u8>) -> bool {
         false
     }
+
+    /// Loads what a field of all these objects needs, so that they do not ask for it one by one. What goes wrong with that, each
+    /// of them finds out for itself.
+    fn ahead<'c>(_objects: &[&Self], _field: &str, _ctx: &'c Context<'_>) -> Option<BoxFuture<'c, ()>> {
+        None
+    }
+
+    /// Writes a field whose value is an object, if that is at hand. `false`, and nothing is written, otherwise.
+    fn write_object(&self, _field: &str, _ctx: &Context<'_>, _inner: &mut Inner<'_>, _json: &mut Vec<u8>) -> bool {
+        false
+    }
 }
 
 impl<T: Plain> Plain for &T {
     fn write(&self, field: &str, ctx: &Context<'_>, json: &mut Vec<u8>) -> bool {
         (*self).write(field, ctx, json)
     }
+
+    fn ahead<'c>(objects: &[&Self], field: &str, ctx: &'c Context<'_>) -> Option<BoxFuture<'c, ()>> {
+        let objects: Vec<&T> = objects.iter().map(|object| **object).collect();
+        T::ahead(&objects, field, ctx)
+    }
+
+    fn write_object(&self, field: &str, ctx: &Context<'_>, inner: &mut Inner<'_>, json: &mut Vec<u8>) -> bool {
+        (*self).write_object(field, ctx, inner, json)
+    }
 }
 
-/// Says which fields of an object write themselves: those whose resolvers are no futures.
+/// Says which fields of an object write themselves: those whose resolvers are no futures. Behind them, what else is to be said
+/// of [`Plain`].
 macro_rules! plain_fields {
-    ($object:ty { $($name:literal => $field:ident),+ $(,)? }) => {
+    ($object:ty { $($name:literal => $field:ident),+ $(,)? } $($more:tt)*) => {
         impl $crate::graphql::eager::Plain for $object {
             fn write(&self, field: &str, ctx: &async_graphql::Context<'_>, json: &mut Vec<u8>) -> bool {
                 match field {
@@ -53,6 +74,8 @@ macro_rules! plain_fields {
                 }
                 true
             }
+
+            $($more)*
         }
     };
 }
@@ -150,6 +173,9 @@ pub async fn object<'a, T: Plain>(ctx: &'a ContextSelectionSet<'a>, object: &'a 
 
 pub async fn list<'a, T: Plain>(ctx: &'a ContextSelectionSet<'a>, objects: &'a [T]) -> ServerResult<Value> {
     let mut page = Page::new::<T>(ctx);
+    if objects.len() > 1 {
+        page.ask_ahead(objects).await;
+    }
     poll_fn(|task| Poll::Ready(page.list(task, objects))).await?;
     page.finish().await
 }
@@ -170,10 +196,51 @@ struct Page<'a> {
 struct Selected<'a> {
     field: &'a Positioned<Field>,
     ctx: Context<'a>,
-    /// `"name":`, behind a comma unless it is the first.
     key: String,
     /// Whether it may write itself, as far as is known.
     plain: bool,
+    inner: Inner<'a>,
+}
+
+/// What is selected of an object within an object.
+pub struct Inner<'a> {
+    ctx: &'a ContextSelectionSet<'a>,
+    set: &'a SelectionSet,
+    /// Found when there is the first such object.
+    fields: Option<Vec<(&'a str, String)>>,
+    /// Whether all of it may write itself, as far as is known.
+    plain: bool,
+}
+
+impl Inner<'_> {
+    /// Writes an object, if all that is selected of it can write itself. `false`, and nothing is written, otherwise.
+    pub fn write<T: Plain>(&mut self, object: &T, ctx: &Context<'_>, json: &mut Vec<u8>) -> bool {
+        let fields = self.fields.get_or_insert_with(|| {
+            let mut fields = Vec::with_capacity(self.set.items.len());
+            select::<T>(self.ctx, self.set, &mut fields);
+            fields.into_iter().enumerate().map(|(place, field)| (field.node.name.node.as_str(), key(place, field))).collect()
+        });
+        let start = json.len();
+        json.push(b'{');
+        for (name, key) in fields {
+            json.extend_from_slice(key.as_bytes());
+            if *name == "__typename" {
+                object.introspection_type_name().as_ref().write(json);
+            } else if !object.write(name, ctx, json) {
+                self.plain = false;
+                json.truncate(start);
+                return false;
+            }
+        }
+        json.push(b'}');
+        true
+    }
+}
+
+/// `"name":`, behind a comma unless it is the first.
+fn key(place: usize, field: &Positioned<Field>) -> String {
+    // A name in GraphQL has no character that JSON escapes.
+    format!("{}\"{}\":", if place > 0 { "," } else { "" }, field.node.response_key().node)
 }
 
 impl<'a> Page<'a> {
@@ -183,11 +250,17 @@ impl<'a> Page<'a> {
         let fields = fields.into_iter().enumerate().map(|(place, field)| Selected {
             field,
             ctx: ctx.with_field(field),
-            // A name in GraphQL has no character that JSON escapes.
-            key: format!("{}\"{}\":", if place > 0 { "," } else { "" }, field.node.response_key().node),
+            key: key(place, field),
             plain: field.node.selection_set.node.items.is_empty(),
+            inner: Inner { ctx, set: &field.node.selection_set.node, fields: None, plain: true },
         });
         Self { ctx, fields: fields.collect(), json: Vec::new(), late: Vec::new(), left: None }
+    }
+
+    async fn ask_ahead<T: Plain>(&self, objects: &[T]) {
+        let objects: Vec<&T> = objects.iter().collect();
+        let waiting = self.fields.iter().filter(|selected| !selected.plain);
+        join_all(waiting.filter_map(|selected| T::ahead(&objects, &selected.field.node.name.node, &selected.ctx))).await;
     }
 
     fn list<T: Plain>(&mut self, task: &mut task::Context<'_>, objects: &'a [T]) -> ServerResult<()> {
@@ -206,8 +279,8 @@ impl<'a> Page<'a> {
         self.json.push(b'{');
         for selected in &mut self.fields {
             self.json.extend_from_slice(selected.key.as_bytes());
+            let name = selected.field.node.name.node.as_str();
             if selected.plain {
-                let name = selected.field.node.name.node.as_str();
                 if name == "__typename" {
                     object.introspection_type_name().as_ref().write(&mut self.json);
                     continue;
@@ -216,6 +289,10 @@ impl<'a> Page<'a> {
                 if selected.plain {
                     continue;
                 }
+            }
+            let inner = &mut selected.inner;
+            if inner.plain && object.write_object(name, &selected.ctx, inner, &mut self.json) {
+                continue;
             }
             let resolving = resolve_one(self.ctx.clone(), object, selected.field, index);
             let mut resolving = in_box(resolving, self.left.take());

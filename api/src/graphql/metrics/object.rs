@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use async_graphql::{Context, ID, Json, Lookahead, Object, Result};
 use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
 use mdl::metrics::lineage::Side;
 use mdl::metrics::{Details, MetricVersion as VersionRow, store};
 use mdl::page::PageArgs;
@@ -19,7 +20,7 @@ use super::history::{self, MetricVersionConnection};
 use super::list::{MetricConnection, MetricTotals, metric_connection, page_wants_details};
 use crate::graphql::context::ContextExt;
 use crate::graphql::domains::{self, BusinessDomain};
-use crate::graphql::eager::{Eager, EagerList, plain_fields};
+use crate::graphql::eager::{Eager, EagerList, Inner, plain_fields};
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::limits::page_cost;
@@ -286,7 +287,15 @@ plain_fields!(Metric {
     "createdAt" => created_at,
     "updatedAt" => updated_at,
     "archivedAt" => archived_at,
-});
+}
+    fn ahead<'c>(metrics: &[&Self], field: &str, ctx: &'c Context<'_>) -> Option<BoxFuture<'c, ()>> {
+        (field == "domain").then(|| domains::ahead(ctx, metrics.iter().filter_map(|metric| metric.row.summary.domain_id)))?
+    }
+
+    fn write_object(&self, field: &str, ctx: &Context<'_>, inner: &mut Inner<'_>, json: &mut Vec<u8>) -> bool {
+        field == "domain" && domains::write_by_id(ctx, self.row.summary.domain_id, inner, json)
+    }
+);
 
 type Paging = (Option<i32>, Option<String>, Option<i32>, Option<String>);
 

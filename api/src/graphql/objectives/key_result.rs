@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_graphql::{Context, ID, Json, Object, Result};
 use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
 use mdl::Error;
 use mdl::objectives::{self, progress};
 use serde_json::{Map, Value};
@@ -167,7 +168,19 @@ plain_fields!(KeyResult {
     "createdAt" => created_at,
     "updatedAt" => updated_at,
     "archivedAt" => archived_at,
-});
+}
+    fn ahead<'c>(key_results: &[&Self], field: &str, ctx: &'c Context<'_>) -> Option<BoxFuture<'c, ()>> {
+        if field != "metrics" {
+            return None;
+        }
+        let (view, details) = (ctx.reading().ok()?, wants_details(&ctx.look_ahead()));
+        let keys = key_results.iter().map(|key_result| (key_result.row.id, details)).collect();
+        Some(Box::pin(async move {
+            // Why those of one could not be loaded, its field says.
+            let _in_the_loader = view.loaders.objectives.key_result_metrics.get_each(keys).await;
+        }))
+    }
+);
 
 impl KeyResult {
     /// Its id, for who need not wait for it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_graphql::{Context, ID, Json, Object, Result, SimpleObject};
 use chrono::{DateTime, NaiveDate, Utc};
+use futures::future::BoxFuture;
 use mdl::objectives::{self, progress};
 use serde_json::{Map, Value};
 
@@ -12,7 +13,7 @@ use super::enums::ObjectiveStatus;
 use super::key_result::KeyResult;
 use crate::graphql::context::ContextExt;
 use crate::graphql::domains::{self, BusinessDomain};
-use crate::graphql::eager::{Eager, EagerList, plain_fields};
+use crate::graphql::eager::{Eager, EagerList, Inner, plain_fields};
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::metrics::{Metric, wants_details};
 use crate::graphql::users::{self, User};
@@ -169,7 +170,26 @@ plain_fields!(Objective {
     "createdAt" => created_at,
     "updatedAt" => updated_at,
     "archivedAt" => archived_at,
-});
+}
+    fn ahead<'c>(objectives: &[&Self], field: &str, ctx: &'c Context<'_>) -> Option<BoxFuture<'c, ()>> {
+        let view = ctx.reading().ok()?;
+        match field {
+            "domain" => domains::ahead(ctx, objectives.iter().filter_map(|objective| objective.0.content.domain_id)),
+            "keyResults" => {
+                let ids = objectives.iter().map(|objective| objective.0.id).collect();
+                Some(Box::pin(async move {
+                    // Why one could not be loaded, its field says.
+                    let _in_the_loader = view.loaders.objectives.key_results.get_each(ids).await;
+                }))
+            }
+            _ => None,
+        }
+    }
+
+    fn write_object(&self, field: &str, ctx: &Context<'_>, inner: &mut Inner<'_>, json: &mut Vec<u8>) -> bool {
+        field == "domain" && domains::write_by_id(ctx, self.0.content.domain_id, inner, json)
+    }
+);
 
 impl Objective {
     /// Its id, for who need not wait for it.
