@@ -57,6 +57,7 @@ mod root_fields;
 mod sign_in;
 mod snapshots;
 mod statements;
+mod subscription_figures;
 mod subscription_outages;
 mod subscriptions;
 mod tenancy;

@@ -206,6 +206,13 @@ impl ApiProcess {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The memory that it has now.
+    pub fn resident_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// SIGKILL, and another in its place.
     pub async fn kill_and_restart(mut self) -> Self {
         self.kill();
