@@ -15,7 +15,7 @@ use mdl::ids::TenantId;
 use moka::sync::Cache;
 
 use crate::cache::Source;
-use crate::graphql::executor::Prepared;
+use crate::graphql::executor::Wanted;
 use window::Windows;
 
 pub use window::{WINDOW, Window};
@@ -63,10 +63,10 @@ impl Default for Performance {
 
 impl Performance {
     /// Where a request for this operation is to be counted.
-    pub fn of(&self, actor: &Actor, prepared: &Prepared) -> Arc<Measured> {
-        let key = Key { tenant: actor.tenant, document: prepared.document_hash(), place: prepared.place() };
+    pub fn of(&self, actor: &Actor, wanted: Wanted<'_>) -> Arc<Measured> {
+        let key = Key { tenant: actor.tenant, document: wanted.document.hash, place: wanted.place };
         self.operations.get_with(key, || {
-            let name = prepared.operation().name.clone();
+            let name = wanted.operation().name.clone();
             Arc::new(Measured { name, document: key.document, windows: Windows::default() })
         })
     }

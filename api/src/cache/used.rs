@@ -15,7 +15,7 @@ use mdl::{Actor, App};
 use tracing::{debug, warn};
 
 use super::question::{Question, use_id};
-use crate::graphql::executor::Prepared;
+use crate::graphql::executor::Wanted;
 
 /// Between two times that Redis is told.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -63,7 +63,7 @@ impl Used {
     }
 
     /// Counts a use, or does not: see above. Answers that are for one person are made when that person asks.
-    pub fn count(&self, actor: &Actor, prepared: &Prepared, question: &Question) {
+    pub fn count(&self, actor: &Actor, wanted: Wanted<'_>, question: &Question) {
         let weight = match self.seen.fetch_add(1, Ordering::Relaxed) {
             seen if seen < ALL_OF => 1,
             seen if seen % u64::from(SAMPLE) == 0 => SAMPLE,
@@ -72,8 +72,7 @@ impl Used {
         if question.policy.personal {
             return;
         }
-        let operation = prepared.operation().name.as_deref();
-        let id = use_id(actor, &question.document, operation, prepared.variables());
+        let id = use_id(actor, &question.document, wanted.operation().name.as_deref(), wanted.variables);
         let score = Score::of(weight, SystemTime::now());
         let mut counts = self.lock();
         if let Some(counted) = counts.uses.get_mut(&(actor.tenant, id)) {
@@ -81,7 +80,7 @@ impl Used {
             counted.untold = Some(counted.untold.map_or(score, |untold| untold.and(score)));
         } else if counts.uses.len() < MAX_COUNTED
             && counts.bytes < MAX_BYTES
-            && let Some(asked) = describe(actor, prepared, operation)
+            && let Some(asked) = describe(actor, wanted)
         {
             counts.bytes += asked.len();
             counts.uses.insert((actor.tenant, id), Counted { asked, told: false, total: score, untold: Some(score) });
@@ -200,16 +199,16 @@ impl Counts {
 }
 
 /// The JSON of what is asked; `None` when it is too long to be remembered.
-fn describe(actor: &Actor, prepared: &Prepared, operation: Option<&str>) -> Option<Arc<str>> {
-    let query = &prepared.document.text;
+fn describe(actor: &Actor, wanted: Wanted<'_>) -> Option<Arc<str>> {
+    let query = &wanted.document.text;
     if query.len() > used::MAX_BYTES {
         return None;
     }
     let asked = Asked {
         permissions: actor.permissions,
         query: query.to_string(),
-        operation_name: operation.map(str::to_owned),
-        variables: serde_json::to_value(prepared.variables()).ok()?,
+        operation_name: wanted.operation().name.clone(),
+        variables: serde_json::to_value(wanted.variables).ok()?,
     };
     let json = serde_json::to_string(&asked).ok()?;
     (json.len() <= used::MAX_BYTES).then(|| json.into())

@@ -86,11 +86,6 @@ impl ParsedDocument {
         })
     }
 
-    /// What it takes in memory, roughly.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     pub fn operations(&self) -> &[ParsedOperation] {
         &self.operations
     }

@@ -49,7 +49,33 @@ pub struct Prepared {
     pub right: Right,
 }
 
+/// An operation and its variables: all that says what is asked.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    pub document: &'a ParsedDocument,
+    /// The operation's place in the document.
+    pub place: usize,
+    /// As they were sent.
+    pub variables: &'a Variables,
+}
+
+impl<'a> Wanted<'a> {
+    /// What its root fields say of it.
+    pub fn operation(self) -> &'a ParsedOperation {
+        &self.document.operations()[self.place]
+    }
+}
+
 impl Prepared {
+    pub fn wanted(&self) -> Wanted<'_> {
+        Wanted { document: &self.document, place: self.place, variables: &self.request.variables }
+    }
+
+    /// Of what was asked only its variables.
+    pub fn into_variables(self) -> Variables {
+        self.request.variables
+    }
+
     /// What its root fields say of it.
     pub fn operation(&self) -> &ParsedOperation {
         &self.document.operations()[self.place]

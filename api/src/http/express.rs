@@ -9,10 +9,11 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use async_graphql::Variables;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -42,14 +43,14 @@ use super::{GRAPHQL, Server};
 use crate::auth::Fingerprint;
 use crate::cache::Source;
 use crate::cache::question::Question;
-use crate::graphql::executor::Prepared;
+use crate::documents::{ParsedDocument, Right};
+use crate::graphql::executor::{Prepared, Wanted};
 use crate::performance::Ending;
 
 /// Longer requests are rare, and not remembered.
 const MAX_BYTES: u64 = 16 << 10;
-/// Bytes of memory that the remembered requests take at most, roughly: each its place, its variables, and its document, as if it
-/// shared that with no other.
-const MAX_KEPT_BYTES: u64 = 48 << 20;
+/// Bytes of memory that the remembered requests take at most, roughly: each its place, and its variables.
+const MAX_KEPT_BYTES: u64 = 32 << 20;
 const BYTES_PER_REPEAT: usize = 1_000;
 const BYTES_PER_BYTE: usize = 10;
 /// How long one is remembered that nobody repeats.
@@ -85,16 +86,19 @@ pub struct Repeats(Cache<Key, Arc<Repeat>>);
 struct Repeat {
     /// What its caller was allowed: the question depends on that.
     permissions: Permissions,
-    prepared: Prepared,
+    /// Gone when there was no more room for it among the parsed documents.
+    document: Weak<ParsedDocument>,
+    /// The operation's place in it.
+    place: usize,
+    variables: Variables,
+    right: Right,
     question: Question,
 }
 
 impl Default for Repeats {
     fn default() -> Self {
-        let weight = |key: &Key, repeat: &Arc<Repeat>| {
-            let bytes = BYTES_PER_REPEAT + key.bytes * BYTES_PER_BYTE + repeat.prepared.document.bytes();
-            u32::try_from(bytes).unwrap_or(u32::MAX)
-        };
+        let weight =
+            |key: &Key, _: &Arc<Repeat>| u32::try_from(BYTES_PER_REPEAT + key.bytes * BYTES_PER_BYTE).unwrap_or(u32::MAX);
         Self(Cache::builder().max_capacity(MAX_KEPT_BYTES).weigher(weight).time_to_idle(FORGET_AFTER).build())
     }
 }
@@ -104,7 +108,9 @@ impl Repeats {
     pub fn remember(&self, key: Key, permissions: Permissions, prepared: Prepared, question: Question) {
         // On another day it is another question.
         if !question.policy.daily {
-            self.0.insert(key, Arc::new(Repeat { permissions, prepared, question }));
+            let (document, place, right) = (Arc::downgrade(&prepared.document), prepared.place(), prepared.right.clone());
+            let variables = prepared.into_variables();
+            self.0.insert(key, Arc::new(Repeat { permissions, document, place, variables, right, question }));
         }
     }
 }
@@ -171,23 +177,25 @@ impl Inner {
         };
         request.extensions_mut().insert(key);
         let repeat = server.repeats.0.get(&key)?;
-        let Repeat { permissions, prepared, question } = &*repeat;
-        if *permissions != holder.actor.permissions || !server.documents.still_stands(&prepared.right).await {
+        let Repeat { permissions, place, variables, right, question, .. } = &*repeat;
+        if *permissions != holder.actor.permissions || !server.documents.still_stands(right).await {
             return None;
         }
+        let document = repeat.document.upgrade()?;
         let entry = server.cache.as_ref()?.find(question).await.ok()?;
         if !server.limits.allow(&holder.actor) {
             return None;
         }
 
-        let sharing = Sharing::of(prepared.right.caching(), &question.policy);
+        let sharing = Sharing::of(right.caching(), &question.policy);
         let wishes = Wishes::of(request.method(), request.headers());
         let mut response = cached::respond(&entry, Source::Memory, sharing, media, &wishes).await;
         finish(response.headers_mut(), &RequestId::of(request.headers()), false, server.behind_tls);
-        server.documents.count_found(&prepared.right);
-        count_use(server, &holder.actor, prepared, question);
+        let wanted = Wanted { document: &document, place: *place, variables };
+        server.documents.count_found(right);
+        count_use(server, &holder.actor, wanted, right, question);
         let ending = Ending { failed: false, source: Some(Source::Memory) };
-        server.performance.of(&holder.actor, prepared).record(start.elapsed(), ending);
+        server.performance.of(&holder.actor, wanted).record(start.elapsed(), ending);
         self.counts.count(request.method(), response.status(), start.elapsed());
         Some(response)
     }

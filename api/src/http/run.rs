@@ -21,8 +21,9 @@ use super::{Server, express};
 use crate::cache::entry::Entry;
 use crate::cache::question::Question;
 use crate::cache::{ResponseCache, Source, Unkept};
+use crate::documents::Right;
 use crate::graphql::context::Operation;
-use crate::graphql::executor::{Answer, Prepared};
+use crate::graphql::executor::{Answer, Prepared, Wanted};
 use crate::performance::Ending;
 
 /// One operation as it came.
@@ -124,7 +125,7 @@ pub async fn run_prepared(
     known_as: Option<express::Key>,
 ) -> Result<Outgoing, Refusal> {
     let start = Instant::now();
-    let measured = caller.actor.as_ref().map(|actor| server.performance.of(actor, &prepared));
+    let measured = caller.actor.as_ref().map(|actor| server.performance.of(actor, prepared.wanted()));
     let mutates = prepared.operation().kind == OperationType::Mutation;
     let outgoing = match (idempotency_key, &caller.actor) {
         (Some(key), Some(actor)) if mutates => {
@@ -157,7 +158,7 @@ async fn answer(
             Answer::TimedOut => timed_out(),
         };
     };
-    count_use(server, actor, &prepared, &question);
+    count_use(server, actor, prepared.wanted(), &prepared.right, &question);
     let sharing = Sharing::of(prepared.right.caching(), &question.policy);
     let missing = match cache.find(&question).await {
         Ok(entry) => {
@@ -183,9 +184,9 @@ async fn answer(
 
 /// Counts a use for those who warm. What is kept for a time of its publisher's own is not warmed: it is asked for by its text
 /// there, which says nothing of that.
-pub fn count_use(server: &Server, actor: &Actor, prepared: &Prepared, question: &Question) {
-    if let (Some(used), None) = (&server.used, prepared.right.caching().seconds) {
-        used.count(actor, prepared, question);
+pub fn count_use(server: &Server, actor: &Actor, wanted: Wanted<'_>, right: &Right, question: &Question) {
+    if let (Some(used), None) = (&server.used, right.caching().seconds) {
+        used.count(actor, wanted, question);
     }
 }
 
