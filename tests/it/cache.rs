@@ -31,6 +31,11 @@ pub fn source(answer: &Answer) -> &str {
     answer.header("x-cache").unwrap_or("none")
 }
 
+/// An answer from the cache. Right after a write one may be made twice: before and after Redis has told the write back.
+async fn kept(send: impl AsyncFn() -> Answer) -> Answer {
+    eventually("the answer is kept", async || Some(send().await).filter(|answer| source(answer) == "HIT")).await
+}
+
 async fn add_metrics(client: &Client, count: usize) {
     for number in 0..count {
         let text = "How many of them there were, as everybody agrees. ".repeat(5);
@@ -46,8 +51,8 @@ async fn the_second_answer_is_kept_and_says_so() {
     let editor = app.client(Role::Editor).await;
     add_metrics(&editor, 1).await;
     let first = editor.send(METRICS, json!({})).await;
-    let second = editor.send(METRICS, json!({})).await;
-    assert_eq!((source(&first), source(&second)), ("MISS", "HIT"));
+    assert_eq!(source(&first), "MISS");
+    let second = kept(async || editor.send(METRICS, json!({})).await).await;
     assert_eq!((first.header("age"), second.header("age")), (None, Some("0")));
     assert_eq!(first.body, second.body);
     assert!(first.header("etag").is_some_and(|tag| tag.starts_with("W/\"")) && first.header("etag") == second.header("etag"));
@@ -101,8 +106,8 @@ async fn a_get_asks_whether_it_is_still_so() {
     let same = get(Some(&tag)).await;
     assert_eq!((same.status, source(&same)), (StatusCode::NOT_MODIFIED, "MISS"));
     // A POST means what it says.
-    let posted = editor.send_with(METRICS, json!({}), &[("if-none-match", &tag)]).await;
-    assert_eq!((posted.status, source(&posted)), (StatusCode::OK, "HIT"));
+    let posted = kept(async || editor.send_with(METRICS, json!({}), &[("if-none-match", &tag)]).await).await;
+    assert_eq!((posted.status, posted.header("etag")), (StatusCode::OK, Some(tag.as_str())));
     // A batch uses what is kept, and is not itself a thing that can be named.
     let batch =
         editor.http.post(format!("{}/graphql", app.base)).json(&json!([{ "query": METRICS }, { "query": "{ me { role } }" }]));

@@ -53,7 +53,7 @@ const MAX_BYTES: u64 = 16 << 10;
 const MAX_KEPT_BYTES: u64 = 32 << 20;
 const BYTES_PER_REPEAT: usize = 1_000;
 const BYTES_PER_BYTE: usize = 10;
-/// How long one is remembered that nobody repeats.
+/// How long one is remembered. Now and then each goes the long way, which renews the time of a registered text in Redis.
 const FORGET_AFTER: Duration = Duration::from_secs(300);
 /// A body comes with its head, or right after it; for others the long way waits.
 const BODY_PATIENCE: Duration = Duration::from_millis(50);
@@ -99,7 +99,7 @@ impl Default for Repeats {
     fn default() -> Self {
         let weight =
             |key: &Key, _: &Arc<Repeat>| u32::try_from(BYTES_PER_REPEAT + key.bytes * BYTES_PER_BYTE).unwrap_or(u32::MAX);
-        Self(Cache::builder().max_capacity(MAX_KEPT_BYTES).weigher(weight).time_to_idle(FORGET_AFTER).build())
+        Self(Cache::builder().max_capacity(MAX_KEPT_BYTES).weigher(weight).time_to_live(FORGET_AFTER).build())
     }
 }
 
@@ -266,7 +266,10 @@ struct Counts {
 
 impl Counts {
     fn new() -> Self {
-        let requests = |method: &'static str, status: StatusCode| counter!(instruments::HTTP_REQUESTS, "route" => GRAPHQL, "method" => method, "status" => status.as_str().to_owned());
+        let requests = |method: &'static str, status: StatusCode| {
+            let status = status.as_str().to_owned();
+            counter!(instruments::HTTP_REQUESTS, "route" => GRAPHQL, "method" => method, "status" => status)
+        };
         Self {
             seconds: histogram!(instruments::HTTP_REQUEST_SECONDS, "route" => GRAPHQL),
             from_memory: Source::Memory.counter(),
