@@ -23,6 +23,7 @@ use super::filter::{OneOf, OrderDirection};
 use super::global_id::{Kind, expect};
 use super::guard::Needs;
 use super::limits::page_cost;
+use super::loaders;
 use super::payload::payloads;
 
 /// Conditions that must all hold.
@@ -192,12 +193,9 @@ pub async fn by_id(ctx: &Context<'_>, id: DomainId) -> Option<Result<Eager<Busin
 }
 
 /// Loads the domains of many things, so that the field of each finds its own at hand.
-pub fn ahead<'c>(ctx: &'c Context<'_>, ids: impl Iterator<Item = DomainId>) -> Option<BoxFuture<'c, ()>> {
-    let (view, ids) = (ctx.reading().ok()?, ids.collect::<HashSet<_>>());
-    Some(Box::pin(async move {
-        // Why one could not be loaded, its field says.
-        let _in_the_loader = view.loaders.domains.by_id.get_each(ids.into_iter().collect()).await;
-    }))
+pub fn ahead(ctx: &Context<'_>, ids: impl Iterator<Item = DomainId>) -> Option<BoxFuture<'static, ()>> {
+    let ids: HashSet<_> = ids.collect();
+    Some(loaders::ahead(ctx.reading().ok()?, |loaders| &loaders.domains.by_id, ids.into_iter().collect()))
 }
 
 /// Writes the domain that something belongs to, if it is at hand.

@@ -78,7 +78,7 @@ impl Prepared {
 
     /// What its root fields say of it.
     pub fn operation(&self) -> &ParsedOperation {
-        &self.document.operations()[self.place]
+        self.wanted().operation()
     }
 
     /// The place of its operation in the document.

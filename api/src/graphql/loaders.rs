@@ -24,6 +24,7 @@ pub use objectives::ObjectiveLoaders;
 pub use people::PeopleLoaders;
 pub use webhooks::WebhookLoaders;
 
+use super::context::View;
 use super::error::{log, outward};
 use super::turns::give_turn;
 
@@ -52,6 +53,17 @@ impl Loaders {
             webhooks: WebhookLoaders::new(&snapshot),
         }
     }
+}
+
+/// Loads the values of many keys for fields that ask for them one by one right after. Why one could not be loaded, its field says.
+pub fn ahead<K, V>(view: Arc<View>, loader: fn(&Loaders) -> &Batched<K, V>, keys: Vec<K>) -> BoxFuture<'static, ()>
+where
+    K: Eq + Hash + Clone + Debug + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    Box::pin(async move {
+        let _in_the_loader = loader(&view.loaders).get_each(keys).await;
+    })
 }
 
 /// What a loader answers for a key: the value, that there is none, or why its whole batch failed.

@@ -37,7 +37,7 @@ pub trait Plain: ObjectType {
 
     /// Loads what a field of all these objects needs, so that they do not ask for it one by one. What goes wrong with that, each
     /// of them finds out for itself.
-    fn ahead<'c>(_objects: &[&Self], _field: &str, _ctx: &'c Context<'_>) -> Option<BoxFuture<'c, ()>> {
+    fn ahead(_objects: &[&Self], _field: &str, _ctx: &Context<'_>) -> Option<BoxFuture<'static, ()>> {
         None
     }
 
@@ -52,7 +52,7 @@ impl<T: Plain> Plain for &T {
         (*self).write(field, ctx, json)
     }
 
-    fn ahead<'c>(objects: &[&Self], field: &str, ctx: &'c Context<'_>) -> Option<BoxFuture<'c, ()>> {
+    fn ahead(objects: &[&Self], field: &str, ctx: &Context<'_>) -> Option<BoxFuture<'static, ()>> {
         let objects: Vec<&T> = objects.iter().map(|object| **object).collect();
         T::ahead(&objects, field, ctx)
     }

@@ -288,8 +288,11 @@ plain_fields!(Metric {
     "updatedAt" => updated_at,
     "archivedAt" => archived_at,
 }
-    fn ahead<'c>(metrics: &[&Self], field: &str, ctx: &'c Context<'_>) -> Option<BoxFuture<'c, ()>> {
-        (field == "domain").then(|| domains::ahead(ctx, metrics.iter().filter_map(|metric| metric.row.summary.domain_id)))?
+    fn ahead(metrics: &[&Self], field: &str, ctx: &Context<'_>) -> Option<BoxFuture<'static, ()>> {
+        match field {
+            "domain" => domains::ahead(ctx, metrics.iter().filter_map(|metric| metric.row.summary.domain_id)),
+            _ => None,
+        }
     }
 
     fn write_object(&self, field: &str, ctx: &Context<'_>, inner: &mut Inner<'_>, json: &mut Vec<u8>) -> bool {

@@ -15,6 +15,7 @@ use crate::graphql::context::ContextExt;
 use crate::graphql::eager::{EagerList, plain_fields};
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
+use crate::graphql::loaders;
 use crate::graphql::metrics::{Metric, wants_details};
 use crate::graphql::users::{self, User};
 
@@ -169,16 +170,13 @@ plain_fields!(KeyResult {
     "updatedAt" => updated_at,
     "archivedAt" => archived_at,
 }
-    fn ahead<'c>(key_results: &[&Self], field: &str, ctx: &'c Context<'_>) -> Option<BoxFuture<'c, ()>> {
+    fn ahead(key_results: &[&Self], field: &str, ctx: &Context<'_>) -> Option<BoxFuture<'static, ()>> {
         if field != "metrics" {
             return None;
         }
-        let (view, details) = (ctx.reading().ok()?, wants_details(&ctx.look_ahead()));
+        let details = wants_details(&ctx.look_ahead());
         let keys = key_results.iter().map(|key_result| (key_result.row.id, details)).collect();
-        Some(Box::pin(async move {
-            // Why those of one could not be loaded, its field says.
-            let _in_the_loader = view.loaders.objectives.key_result_metrics.get_each(keys).await;
-        }))
+        Some(loaders::ahead(ctx.reading().ok()?, |loaders| &loaders.objectives.key_result_metrics, keys))
     }
 );
 

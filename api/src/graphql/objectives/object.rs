@@ -15,6 +15,7 @@ use crate::graphql::context::ContextExt;
 use crate::graphql::domains::{self, BusinessDomain};
 use crate::graphql::eager::{Eager, EagerList, Inner, plain_fields};
 use crate::graphql::global_id::{Kind, encode};
+use crate::graphql::loaders;
 use crate::graphql::metrics::{Metric, wants_details};
 use crate::graphql::users::{self, User};
 
@@ -171,16 +172,12 @@ plain_fields!(Objective {
     "updatedAt" => updated_at,
     "archivedAt" => archived_at,
 }
-    fn ahead<'c>(objectives: &[&Self], field: &str, ctx: &'c Context<'_>) -> Option<BoxFuture<'c, ()>> {
-        let view = ctx.reading().ok()?;
+    fn ahead(objectives: &[&Self], field: &str, ctx: &Context<'_>) -> Option<BoxFuture<'static, ()>> {
         match field {
             "domain" => domains::ahead(ctx, objectives.iter().filter_map(|objective| objective.0.content.domain_id)),
             "keyResults" => {
                 let ids = objectives.iter().map(|objective| objective.0.id).collect();
-                Some(Box::pin(async move {
-                    // Why one could not be loaded, its field says.
-                    let _in_the_loader = view.loaders.objectives.key_results.get_each(ids).await;
-                }))
+                Some(loaders::ahead(ctx.reading().ok()?, |loaders| &loaders.objectives.key_results, ids))
             }
             _ => None,
         }
