@@ -1,6 +1,8 @@
 //! A backup goes through the worker piece by piece, however large the database is.
 #![cfg(target_os = "linux")]
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mdl::actor::Actor;
@@ -9,7 +11,7 @@ use mdl::jobs::{self, Enqueue};
 use mdl::tenants::SYSTEM;
 use mdl_tests::backups::Backups;
 use mdl_tests::servers::WorkerProcess;
-use mdl_tests::{TestApp, eventually};
+use mdl_tests::{TestApp, eventually_within};
 use rand::RngCore;
 use serde_json::json;
 
@@ -37,7 +39,7 @@ async fn a_backup_of_a_large_database_takes_little_memory() {
     jobs::enqueue(&tx, &Actor::system(SYSTEM), &BackUp::default(), &Enqueue::default()).await.unwrap();
     tx.commit().await.unwrap();
     for state in ["published", "verified"] {
-        eventually(state, async || {
+        eventually_within(Duration::from_secs(300), state, async || {
             let failed = app.database.text("SELECT last_error FROM jobs WHERE kind = 'back_up'").await;
             assert_eq!(failed, None);
             let reached = format!("SELECT count(*) FROM backups WHERE state IN ('{state}', 'verified')");

@@ -162,3 +162,24 @@ async fn jobs_run_by_priority_and_when_they_are_due() {
     worker.stop().await;
     bench.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_claimed_ahead_is_not_held_up_by_a_long_one() {
+    // Short ones first, so that the worker claims ahead; then one that takes its only place for long, and one behind that.
+    let bench = test_app(&["--worker-concurrency=1"]).await;
+    bench.enqueue_many(200, &Probe::FailUntil { attempt: 0 }).await;
+    let long = bench.enqueue(&Obedient).await;
+    let behind = bench.enqueue(&Probe::Take { millis: 0 }).await;
+    let first = bench.worker();
+    bench.until_job(long, JobState::Running).await;
+    let second = bench.worker();
+    bench.until_job(behind, JobState::Succeeded).await;
+    assert_eq!(bench.job(long).await.state, JobState::Running);
+    assert_eq!(bench.job(behind).await.attempt, 1, "it had not begun");
+    let tx = bench.app.db.begin(bench.tenant).await.unwrap();
+    jobs::request_cancel(&tx, bench.tenant, long).await.unwrap();
+    tx.commit().await.unwrap();
+    first.stop().await;
+    second.stop().await;
+    bench.end().await;
+}

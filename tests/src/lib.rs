@@ -25,13 +25,22 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Waits until `condition` gives a value, and fails with `what` after a minute.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut condition: impl FnMut() -> F) -> T {
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, condition: impl FnMut() -> F) -> T {
+    eventually_within(Duration::from_secs(60), what, condition).await
+}
+
+/// The same for what takes longer on a busy machine.
+pub async fn eventually_within<T, F: Future<Output = Option<T>>>(
+    limit: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "did not happen within a minute: {what}");
+        assert!(start.elapsed() < limit, "did not happen within {} s: {what}", limit.as_secs());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -17,7 +17,6 @@ use mdl::ids::BatchId;
 use mdl::instruments;
 use mdl::jobs::ledger::{self, Claimed, End, Outcome, Settled};
 use mdl::jobs::{JobState, batches};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tower::{Layer, Service};
 use tracing::{error, info, warn};
@@ -25,6 +24,7 @@ use tracing::{error, info, warn};
 use crate::Shared;
 use crate::leases::Held;
 use crate::link::{Outage, RETRY, with_sources};
+use crate::queue::Running;
 
 /// How long a handler may go on after its job was to be cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ pub struct Attempt {
     pub job: Claimed,
     pub held: Arc<Held>,
     /// Its place among the jobs that run at once, given up when its handler has really ended.
-    pub permit: OwnedSemaphorePermit,
+    pub running: Running,
 }
 
 /// An attempt that is over, and not yet written down.
@@ -59,6 +59,15 @@ impl EndLayer {
         if let Err(unsent) = self.ends.send(Ended { held, outcome }) {
             // Only after a shutdown that took too long. The lease ends by itself, and the job is repeated.
             warn!(job.id = %unsent.0.held.id, "The end of a job could not be written down");
+        }
+    }
+
+    /// Gives a job back that has not begun; not one that another worker has by now.
+    pub fn hand_back(&self, held: Arc<Held>) {
+        if held.is_lost() {
+            self.shared.leases.let_go(&held);
+        } else {
+            self.end(held, Outcome::Returned);
         }
     }
 }
@@ -178,7 +187,10 @@ async fn release(db: &Db, ended: &[BatchId]) -> mdl::Result<()> {
 async fn write(db: &Db, batch: &[Ended]) -> mdl::Result<Vec<Settled>> {
     let ends: Vec<_> = batch
         .iter()
-        .map(|Ended { held, outcome }| End { id: held.id, lease_token: held.lease_token, outcome: outcome.clone() })
+        .map(|Ended { held, outcome }| {
+            let Held { tenant, id, lease_token, .. } = **held;
+            End { tenant, id, lease_token, outcome: outcome.clone() }
+        })
         .collect();
     let tx = db.dispatch().await?;
     let settled = ledger::finish(&tx, &ends).await?;

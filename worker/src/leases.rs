@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mdl::db::Db;
-use mdl::ids::JobId;
+use mdl::ids::{JobId, TenantId};
 use mdl::instruments;
-use mdl::jobs::ledger::{self, Renewed};
+use mdl::jobs::ledger::{self, Claimed, Renewed};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -20,6 +20,7 @@ use crate::link::{Outage, RETRY};
 
 /// One job that this worker holds.
 pub struct Held {
+    pub tenant: TenantId,
     pub id: JobId,
     pub lease_token: i64,
     pub queue: &'static str,
@@ -53,8 +54,10 @@ pub struct Leases {
 }
 
 impl Leases {
-    pub fn hold(&self, queue: &'static str, id: JobId, lease_token: i64) -> Arc<Held> {
+    pub fn hold(&self, queue: &'static str, job: &Claimed) -> Arc<Held> {
+        let Claimed { tenant_id: tenant, id, lease_token, .. } = *job;
         let held = Arc::new(Held {
+            tenant,
             id,
             lease_token,
             queue,
@@ -108,7 +111,7 @@ impl Leases {
                 () = self.look.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
-            let held: Vec<_> = self.lock().keys().copied().collect();
+            let held: Vec<_> = self.lock().values().map(|held| (held.tenant, held.id, held.lease_token)).collect();
             wait = lease / 3;
             if held.is_empty() {
                 continue;
@@ -126,7 +129,7 @@ impl Leases {
         }
     }
 
-    fn renewed(&self, asked: &[(JobId, i64)], renewed: &[Renewed]) {
+    fn renewed(&self, asked: &[(TenantId, JobId, i64)], renewed: &[Renewed]) {
         let held = self.lock();
         for job in renewed.iter().filter(|job| job.cancel_requested) {
             if let Some(held) = held.get(&(job.id, job.lease_token))
@@ -137,7 +140,8 @@ impl Leases {
             }
         }
         let kept: HashSet<_> = renewed.iter().map(|job| (job.id, job.lease_token)).collect();
-        for held in asked.iter().filter(|job| !kept.contains(job)).filter_map(|job| held.get(job)) {
+        let asked = asked.iter().map(|(_, id, lease_token)| (*id, *lease_token));
+        for held in asked.filter(|job| !kept.contains(job)).filter_map(|job| held.get(&job)) {
             if !held.ended.load(Ordering::Acquire) {
                 warn!(job.id = %held.id, "Lost the lease of a job; dropping it, since another worker may have it");
                 held.lost.store(true, Ordering::Release);
@@ -152,7 +156,7 @@ impl Leases {
     }
 }
 
-async fn renew(db: &Db, held: &[(JobId, i64)], lease: Duration) -> mdl::Result<Vec<Renewed>> {
+async fn renew(db: &Db, held: &[(TenantId, JobId, i64)], lease: Duration) -> mdl::Result<Vec<Renewed>> {
     let tx = db.dispatch().await?;
     let renewed = ledger::renew(&tx, held, lease).await?;
     tx.commit().await?;

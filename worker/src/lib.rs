@@ -166,9 +166,9 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
                 .build(move |attempt: Attempt| {
                     let Shared { app, news, registry, .. } = shared.clone();
                     async move {
-                        let Attempt { job, held, permit } = attempt;
+                        let Attempt { job, held, running } = attempt;
                         let outcome = registry.run(app, news, job, held.cancel.clone()).await;
-                        drop(permit);
+                        drop(running);
                         Ok::<_, Infallible>(outcome)
                     }
                 })

@@ -1,26 +1,33 @@
 //! Our apalis backend: ids from Redis, jobs from the ledger.
 //!
-//! A fetcher per queue takes no more ids than there are free permits, claims their rows in one statement, and passes the jobs
-//! to the apalis worker. When Redis does not answer it claims straight from the ledger, more slowly. It never fails: what it
-//! cannot do now, it tries again.
+//! A fetcher per queue takes as many ids as there is room for, claims their rows in one statement, and passes the jobs to a
+//! starter, which gives each to the apalis worker as soon as it may run. When Redis does not answer the fetcher claims straight
+//! from the ledger, more slowly. It never fails: what it cannot do now, it tries again.
+//!
+//! There is room for the jobs that may run at once and, where they are short, for those that will begin in the next moment
+//! (see [`Room`]): otherwise the worker would wait for the ledger most of the time. One that does not begin so soon after all
+//! goes back, for others to take.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use apalis::prelude::{Backend, Task, WorkerContext};
 use apalis_core::backend::BackendConfig;
 use apalis_core::backend::finalize::Ephemeral;
-use mdl::ids::JobId;
+use mdl::ids::{JobId, TenantId};
 use mdl::instruments;
-use mdl::jobs::ledger::{self, Claimed, Outcome};
+use mdl::jobs::ledger::{self, Claimed};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::Shared;
 use crate::attempt::{Attempt, EndLayer, Ended};
+use crate::leases::Held;
 use crate::link::{Link, Outage, RETRY};
 
 /// How long Redis holds an answer back until there is an id. Short, so that a connection that died silently is noticed.
@@ -29,19 +36,42 @@ const BLOCK_SECONDS: f64 = 2.0;
 /// How long the fetcher waits for that answer.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Jobs are claimed for so long to come.
+const AHEAD: Duration = Duration::from_millis(50);
+
+/// Most jobs that are claimed ahead.
+const MOST_AHEAD: usize = 1_000;
+
+/// How long a job that was claimed ahead waits for its beginning.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A job as the sorted set of its queue names it. The id comes first: those of one score are in the order of their making.
+pub fn member(tenant: TenantId, id: JobId) -> String {
+    format!("{id}/{tenant}")
+}
+
+fn read_member(member: &str) -> Option<(TenantId, JobId)> {
+    let (id, tenant) = member.split_once('/')?;
+    Some((tenant.parse().ok()?, id.parse().ok()?))
+}
+
 /// One queue, as the source of an apalis worker.
 pub struct Queue {
-    fetcher: Option<Fetcher>,
+    tasks: Option<(Fetcher, Starter)>,
     jobs: UnboundedReceiver<Attempt>,
     layer: EndLayer,
 }
 
 impl Queue {
     pub fn new(shared: Shared, queue: &'static str, redis: Link, ends: UnboundedSender<Ended>) -> Self {
-        let (sender, jobs) = unbounded_channel();
         let layer = EndLayer { shared: shared.clone(), ends };
-        let permits = Arc::new(Semaphore::new(shared.app.config.worker.concurrency as usize));
-        Self { fetcher: Some(Fetcher { shared, queue, permits, redis, jobs: sender }), jobs, layer }
+        let (to_starter, claims) = unbounded_channel();
+        let (to_apalis, jobs) = unbounded_channel();
+        let concurrency = shared.app.config.worker.concurrency as usize;
+        let permits = Arc::new(Semaphore::new(concurrency));
+        let fetcher = Fetcher { shared, queue, room: Room::new(concurrency), redis, jobs: to_starter };
+        let starter = Starter { claims, permits, jobs: to_apalis, layer: layer.clone() };
+        Self { tasks: Some((fetcher, starter)), jobs, layer }
     }
 
     /// A connection as the fetcher of a queue needs it.
@@ -55,8 +85,9 @@ impl Backend for Queue {
     type Error = std::io::Error;
 
     fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Self::Error>> {
-        if let Some(fetcher) = self.fetcher.take() {
+        if let Some((fetcher, starter)) = self.tasks.take() {
             tokio::spawn(fetcher.run());
+            tokio::spawn(starter.run());
         }
         Poll::Ready(Ok(()))
     }
@@ -66,16 +97,16 @@ impl Backend for Queue {
             Poll::Ready(Some(attempt)) => Poll::Ready(Some(Ok(Task::new(attempt)))),
             // It ends when the worker stops, and then the worker no longer asks.
             Poll::Ready(None) if self.layer.shared.stop.is_cancelled() => Poll::Pending,
-            Poll::Ready(None) => Poll::Ready(Some(Err(std::io::Error::other("the task that fetches jobs has ended")))),
+            Poll::Ready(None) => Poll::Ready(Some(Err(std::io::Error::other("the tasks that fetch jobs have ended")))),
             Poll::Pending => Poll::Pending,
         }
     }
 
-    /// Waits for the fetcher to end, and hands back what was claimed and not started.
+    /// Waits for fetcher and starter to end, and hands back what has not begun.
     fn poll_close(&mut self, cx: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Self::Error>> {
-        self.fetcher = None;
+        self.tasks = None;
         while let Some(attempt) = std::task::ready!(self.jobs.poll_recv(cx)) {
-            self.layer.end(attempt.held, Outcome::Returned);
+            self.layer.hand_back(attempt.held);
         }
         Poll::Ready(Ok(()))
     }
@@ -97,31 +128,114 @@ impl BackendConfig for Queue {
     }
 }
 
+/// For how many jobs a worker has room: those that may run at once, and as many more as were done in the last moment.
+struct Room {
+    concurrency: usize,
+    /// Jobs done since then.
+    since: Instant,
+    /// For jobs that are claimed ahead.
+    ahead: usize,
+    places: Arc<Places>,
+}
+
+#[derive(Default)]
+struct Places {
+    taken: AtomicUsize,
+    done: AtomicUsize,
+    freed: Notify,
+}
+
+/// One of them.
+struct Place(Arc<Places>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+        self.0.freed.notify_one();
+    }
+}
+
+/// Of a job that runs; given up when its handler has really ended.
+pub struct Running {
+    place: Place,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.place.0.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Room {
+    fn new(concurrency: usize) -> Self {
+        Self { concurrency, since: Instant::now(), ahead: 0, places: Arc::default() }
+    }
+
+    /// How many places are free: at least one and, where jobs are claimed ahead, more than half of theirs, so that many are
+    /// claimed at once.
+    async fn free(&mut self) -> usize {
+        loop {
+            self.follow();
+            let free = (self.concurrency + self.ahead).saturating_sub(self.places.taken.load(Ordering::Acquire));
+            if free > self.ahead / 2 {
+                return free;
+            }
+            self.places.freed.notified().await;
+        }
+    }
+
+    /// Goes by the pace of the jobs.
+    fn follow(&mut self) {
+        let elapsed = self.since.elapsed();
+        // Less time would say nothing: ten that end together are not ten in a microsecond.
+        if elapsed >= AHEAD {
+            let done = self.places.done.swap(0, Ordering::Relaxed) as f64;
+            self.ahead = ((done * AHEAD.as_secs_f64() / elapsed.as_secs_f64()) as usize).min(MOST_AHEAD);
+            self.since = Instant::now();
+        }
+    }
+
+    fn take(&self) -> Place {
+        self.places.taken.fetch_add(1, Ordering::AcqRel);
+        Place(self.places.clone())
+    }
+}
+
+/// A claimed job that is to begin.
+struct Claim {
+    job: Claimed,
+    held: Arc<Held>,
+    place: Place,
+    until: Instant,
+}
+
 struct Fetcher {
     shared: Shared,
     queue: &'static str,
-    permits: Arc<Semaphore>,
+    room: Room,
     redis: Link,
-    jobs: UnboundedSender<Attempt>,
+    jobs: UnboundedSender<Claim>,
 }
 
 impl Fetcher {
     async fn run(mut self) {
         let stop = self.shared.stop.clone();
         let mut redis_outage = Outage::of("take jobs from Redis");
+        let waited = metrics::histogram!(instruments::JOB_WAIT_SECONDS, "queue" => self.queue);
         loop {
-            let Some(permits) = stop.run_until_cancelled(self.free_permits()).await else { return };
+            let Some(count) = stop.run_until_cancelled(self.room.free()).await else { return };
             // What is popped when we stop here stays dispatched, and the reconciler of another worker finds it.
-            let popped = stop.run_until_cancelled(self.pop(permits.len())).await;
+            let popped = stop.run_until_cancelled(self.pop(count)).await;
             let claimed = match popped {
                 None => return,
-                Some(Ok(ids)) => {
+                Some(Ok(jobs)) => {
                     redis_outage.over();
-                    self.claim(Wanted::These(ids)).await
+                    self.claim(Wanted::These(jobs)).await
                 }
                 Some(Err(error)) => {
                     redis_outage.failed(&error);
-                    self.claim(Wanted::Any(permits.len())).await
+                    self.claim(Wanted::Any(count)).await
                 }
             };
             if claimed.is_empty() && redis_outage.is_on() {
@@ -131,10 +245,11 @@ impl Fetcher {
                 self.shared.wake.room();
                 self.shared.news.tell(claimed.iter().map(|job| (job.tenant_id, job.id)));
             }
-            for (job, permit) in claimed.into_iter().zip(permits) {
-                metrics::histogram!(instruments::JOB_WAIT_SECONDS, "queue" => self.queue).record(job.waited_seconds);
-                let held = self.shared.leases.hold(self.queue, job.id, job.lease_token);
-                if let Err(unsent) = self.jobs.send(Attempt { job, held, permit }) {
+            let until = Instant::now() + PATIENCE;
+            for job in claimed {
+                waited.record(job.waited_seconds);
+                let held = self.shared.leases.hold(self.queue, &job);
+                if let Err(unsent) = self.jobs.send(Claim { job, held, place: self.room.take(), until }) {
                     // The worker is gone; the lease ends by itself.
                     self.shared.leases.let_go(&unsent.0.held);
                     return;
@@ -143,41 +258,31 @@ impl Fetcher {
         }
     }
 
-    /// At least one permit to run a job, and all that are free.
-    async fn free_permits(&self) -> Vec<OwnedSemaphorePermit> {
-        let mut permits = Vec::new();
-        permits.extend(self.permits.clone().acquire_owned().await);
-        while let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            permits.push(permit);
-        }
-        permits
-    }
-
     /// Up to `count` ids, as soon as there is one; none after a while.
-    async fn pop(&mut self, count: usize) -> redis::RedisResult<Vec<JobId>> {
+    async fn pop(&mut self, count: usize) -> redis::RedisResult<Vec<(TenantId, JobId)>> {
         let key = self.shared.queue_key(self.queue);
-        let first: Option<(String, String, f64)> = self.redis.query(redis::cmd("BZPOPMIN").arg(&key).arg(BLOCK_SECONDS)).await?;
-        let Some((_, first, _)) = first else { return Ok(Vec::new()) };
-        let mut members = vec![first];
-        if count > 1 {
-            // Should this fail, then the first is still worth claiming, and the next pop says what is wrong.
-            let more: redis::RedisResult<Vec<(String, f64)>> =
-                self.redis.query(redis::cmd("ZPOPMIN").arg(&key).arg(count - 1)).await;
-            members.extend(more.unwrap_or_default().into_iter().map(|(member, _)| member));
+        let mut some = redis::cmd("ZPOPMIN");
+        some.arg(&key).arg(count);
+        let mut members: Vec<(String, f64)> = self.redis.query(&some).await?;
+        if members.is_empty() {
+            let mut first = redis::cmd("BZPOPMIN");
+            first.arg(&key).arg(BLOCK_SECONDS);
+            let first: Option<(String, String, f64)> = self.redis.query(&first).await?;
+            members.extend(first.map(|(_, member, score)| (member, score)));
         }
-        let ids = members.iter().filter_map(|member| match member.parse() {
-            Ok(id) => Some(id),
-            Err(_) => {
-                warn!(key, member, "Ignoring what is not the id of a job in Redis");
-                None
+        let jobs = members.iter().filter_map(|(member, _)| {
+            let job = read_member(member);
+            if job.is_none() {
+                warn!(key, member, "Ignoring what does not name a job in Redis");
             }
+            job
         });
-        Ok(ids.collect())
+        Ok(jobs.collect())
     }
 
     /// Claims the jobs, and repeats until the ledger answers or the worker stops.
     async fn claim(&self, wanted: Wanted) -> Vec<Claimed> {
-        if matches!(&wanted, Wanted::These(ids) if ids.is_empty()) {
+        if matches!(&wanted, Wanted::These(jobs) if jobs.is_empty()) {
             return Vec::new();
         }
         let mut outage = Outage::of("claim jobs");
@@ -199,7 +304,7 @@ impl Fetcher {
         let lease = self.shared.lease();
         let tx = self.shared.db.dispatch().await?;
         let claimed = match wanted {
-            Wanted::These(ids) => ledger::claim(&tx, self.queue, ids, &self.shared.name, lease).await?,
+            Wanted::These(jobs) => ledger::claim(&tx, self.queue, jobs, &self.shared.name, lease).await?,
             Wanted::Any(count) => ledger::claim_next(&tx, self.queue, *count, &self.shared.name, lease).await?,
         };
         tx.commit().await?;
@@ -208,6 +313,36 @@ impl Fetcher {
 }
 
 enum Wanted {
-    These(Vec<JobId>),
+    These(Vec<(TenantId, JobId)>),
     Any(usize),
+}
+
+/// Gives the claimed jobs to apalis, one for each permit.
+struct Starter {
+    claims: UnboundedReceiver<Claim>,
+    permits: Arc<Semaphore>,
+    jobs: UnboundedSender<Attempt>,
+    layer: EndLayer,
+}
+
+impl Starter {
+    async fn run(mut self) {
+        while let Some(Claim { job, held, place, until }) = self.claims.recv().await {
+            let permit = tokio::select! {
+                biased;
+                () = self.layer.shared.stop.cancelled() => None,
+                () = held.end_now.cancelled() => None,
+                permit = self.permits.clone().acquire_owned() => permit.ok(),
+                () = sleep_until(until) => None,
+            };
+            let Some(permit) = permit else {
+                self.layer.hand_back(held);
+                continue;
+            };
+            let running = Running { place, _permit: permit };
+            if let Err(unsent) = self.jobs.send(Attempt { job, held, running }) {
+                self.layer.hand_back(unsent.0.held);
+            }
+        }
+    }
 }

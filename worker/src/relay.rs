@@ -17,12 +17,13 @@ use tracing::{error, info, warn};
 
 use crate::Shared;
 use crate::link::{Link, Outage, RETRY};
+use crate::queue::member;
 
 /// How long a due job can go unnoticed when the notification was lost.
 const POLL: Duration = Duration::from_secs(1);
 
 /// The least time between two rounds, so that a thousand notifications are one round.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How often the reconciler looks. With the lease, this is how long a killed worker's job lies still.
 const RECONCILE: Duration = Duration::from_secs(3);
@@ -191,7 +192,7 @@ async fn push(shared: &Shared, redis: &mut Link, jobs: &[(&'static str, Vec<Due>
         let mut command = redis::cmd("ZADD");
         command.arg(shared.queue_key(queue)).arg("NX");
         for job in jobs {
-            command.arg(score(job.priority, job.turn)).arg(job.id.to_string());
+            command.arg(score(job.priority, job.turn)).arg(member(job.tenant_id, job.id));
         }
         added += redis.query::<u64>(&command).await?;
     }

@@ -25,13 +25,13 @@ pub async fn enqueue_batch<J: Job, Then: Job>(conn: &AsyncPgConnection, actor: &
 pub async fn release(mut conn: &AsyncPgConnection, batches: Option<&[BatchId]>) -> Result<usize> {
     let released = sql_query(
         "UPDATE jobs SET state = 'waiting', run_at = now()
-         FROM (SELECT id FROM jobs AS held
+         FROM (SELECT tenant_id, id FROM jobs AS held
                WHERE state = 'held' AND ($1 IS NULL OR waits_for = ANY($1))
                  AND NOT EXISTS (SELECT FROM jobs AS member
                                  WHERE member.tenant_id = held.tenant_id AND member.batch_id = held.waits_for
                                    AND member.state NOT IN ('succeeded', 'cancelled', 'discarded'))
                ORDER BY id FOR UPDATE SKIP LOCKED) AS ready
-         WHERE jobs.id = ready.id",
+         WHERE jobs.tenant_id = ready.tenant_id AND jobs.id = ready.id",
     )
     .bind::<Nullable<Array<SqlUuid>>, _>(batches)
     .execute(&mut conn)

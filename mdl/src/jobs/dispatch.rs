@@ -64,6 +64,12 @@ pub async fn dispatch(mut conn: &AsyncPgConnection, queue: &str, window: u32) ->
                  ORDER BY tenant_id, priority, run_at LIMIT 1) AS next
          ), active AS (
              SELECT tenant_id, state, priority, turn FROM jobs WHERE queue = $1 AND state IN ('dispatched', 'running')
+         ), under_way AS (
+             SELECT tenant_id, count(*) AS jobs, count(*) FILTER (WHERE state = 'dispatched') AS dispatched
+             FROM active GROUP BY tenant_id
+         ), turns AS (
+             SELECT tenant_id, priority, min(turn) AS first, max(turn) AS last
+             FROM active WHERE state = 'dispatched' GROUP BY tenant_id, priority
          ), settings AS (
              SELECT tenant_id, paused_at, concurrency, weight FROM queue_settings WHERE queue = $1
          ), waiting AS (
@@ -72,37 +78,38 @@ pub async fn dispatch(mut conn: &AsyncPgConnection, queue: &str, window: u32) ->
                AND NOT EXISTS (SELECT FROM settings WHERE settings.tenant_id IN (groups.tenant_id, $3) AND paused_at IS NOT NULL)
          ), sharing AS (
              SELECT tenant_id, coalesce(weight, 1) AS weight, concurrency
-             FROM (SELECT tenant_id FROM waiting UNION SELECT tenant_id FROM active WHERE state = 'dispatched') AS tenants
-                 LEFT JOIN settings USING (tenant_id)
+             FROM (SELECT tenant_id FROM waiting UNION SELECT tenant_id FROM turns) AS tenants LEFT JOIN settings USING (tenant_id)
          ), room AS (
              SELECT tenant_id, $4::bigint / weight AS step, least(
-                 ceil($2::float8 * weight / (SELECT sum(weight) FROM sharing))::bigint
-                     - (SELECT count(*) FROM active WHERE active.tenant_id = sharing.tenant_id AND state = 'dispatched'),
-                 concurrency - (SELECT count(*) FROM active WHERE active.tenant_id = sharing.tenant_id)) AS jobs
-             FROM sharing
+                 ceil($2::float8 * weight / (SELECT sum(weight) FROM sharing))::bigint - coalesce(dispatched, 0),
+                 concurrency - coalesce(jobs, 0)) AS jobs
+             FROM sharing LEFT JOIN under_way USING (tenant_id)
+         ), next AS MATERIALIZED (
+             SELECT tenant_id, priority, room.step, room.jobs AS room, greatest(
+                 (SELECT last + room.step FROM turns
+                  WHERE turns.tenant_id = waiting.tenant_id AND turns.priority = waiting.priority),
+                 (SELECT min(first) FROM turns WHERE turns.priority = waiting.priority),
+                 0) AS turn
+             FROM waiting JOIN room USING (tenant_id) WHERE room.jobs > 0
          ), candidates AS (
-             SELECT next.id, tenant_id, priority, room.jobs AS room,
-                 row_number() OVER (PARTITION BY tenant_id ORDER BY priority DESC, next.run_at, next.id) AS place,
-                 (row_number() OVER (PARTITION BY tenant_id, priority ORDER BY next.run_at, next.id) - 1) * room.step
-                     + greatest(
-                         (SELECT max(turn) + room.step FROM active
-                          WHERE state = 'dispatched' AND active.tenant_id = waiting.tenant_id AND active.priority = waiting.priority),
-                         (SELECT min(turn) FROM active WHERE state = 'dispatched' AND active.priority = waiting.priority),
-                         0) AS turn
-             FROM waiting JOIN room USING (tenant_id), LATERAL (
+             SELECT tenant_id, due.id, priority, room,
+                 row_number() OVER (PARTITION BY tenant_id ORDER BY priority DESC, due.run_at, due.id) AS place,
+                 turn + step * (row_number() OVER (PARTITION BY tenant_id, priority ORDER BY due.run_at, due.id) - 1) AS turn
+             FROM next, LATERAL (
                  SELECT id, run_at FROM jobs
-                 WHERE queue = $1 AND state = 'waiting' AND jobs.tenant_id = waiting.tenant_id
-                   AND jobs.priority = waiting.priority AND run_at <= now()
-                 ORDER BY run_at LIMIT greatest(room.jobs, 0)) AS next
+                 WHERE queue = $1 AND state = 'waiting' AND jobs.tenant_id = next.tenant_id
+                   AND jobs.priority = next.priority AND run_at <= now()
+                 ORDER BY run_at LIMIT next.room) AS due
          ), chosen AS (
-             SELECT id, turn FROM candidates WHERE place <= room ORDER BY priority DESC, turn, id
+             SELECT tenant_id, id, turn FROM candidates WHERE place <= room ORDER BY priority DESC, turn, id
              LIMIT (SELECT concurrency - least(concurrency, (SELECT count(*) FROM active)) FROM settings WHERE tenant_id = $3)
          ), free AS (
-             SELECT id FROM jobs WHERE id IN (SELECT id FROM chosen) AND state = 'waiting' FOR UPDATE SKIP LOCKED
+             SELECT tenant_id, id, chosen.turn FROM chosen JOIN jobs USING (tenant_id, id)
+             WHERE state = 'waiting' FOR UPDATE OF jobs SKIP LOCKED
          )
-         UPDATE jobs SET state = 'dispatched', dispatched_at = now(), turn = chosen.turn
-         FROM free JOIN chosen USING (id)
-         WHERE jobs.id = free.id
+         UPDATE jobs SET state = 'dispatched', dispatched_at = now(), turn = free.turn
+         FROM free
+         WHERE jobs.tenant_id = free.tenant_id AND jobs.id = free.id
          RETURNING jobs.tenant_id, jobs.id, jobs.priority, jobs.turn",
     )
     .bind::<Text, _>(queue)

@@ -73,7 +73,7 @@ pub enum Outcome {
     },
     /// Stopped because somebody asked for it.
     Cancelled,
-    /// Handed back unfinished by a worker that stops; the attempt does not count.
+    /// Handed back unfinished by a worker that stops, or that had not begun it; the attempt does not count.
     Returned,
     /// Not yet possible, by what the handler found: to be done later, and the attempt does not count.
     Snoozed {
@@ -84,6 +84,7 @@ pub enum Outcome {
 /// The end of one attempt; written only if the lease still has this token.
 #[derive(Debug, Clone)]
 pub struct End {
+    pub tenant: TenantId,
     pub id: JobId,
     pub lease_token: i64,
     pub outcome: Outcome,
@@ -124,14 +125,16 @@ pub struct Settled {
 pub async fn claim(
     mut conn: &AsyncPgConnection,
     queue: &str,
-    ids: &[JobId],
+    jobs: &[(TenantId, JobId)],
     worker: &str,
     lease: Duration,
 ) -> Result<Vec<Claimed>> {
-    let rows = sql_query(claim_statement("AND id = ANY($4)", ""))
+    let (tenants, ids): (Vec<TenantId>, Vec<JobId>) = jobs.iter().copied().unzip();
+    let rows = sql_query(claim_statement("JOIN unnest($4, $5) AS wanted (tenant_id, id) USING (tenant_id, id)", ""))
         .bind::<Text, _>(queue)
         .bind::<Text, _>(worker)
         .bind::<Double, _>(lease.as_secs_f64())
+        .bind::<Array<Uuid>, _>(tenants)
         .bind::<Array<Uuid>, _>(ids)
         .load(&mut conn)
         .await?;
@@ -156,29 +159,30 @@ pub async fn claim_next(
     Ok(rows)
 }
 
-fn claim_statement(condition: &str, limit: &str) -> String {
+fn claim_statement(wanted: &str, limit: &str) -> String {
     format!(
         "UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_token = lease_token + 1,
              lease_until = now() + $3 * interval '1 second', worker = $2, started_at = now(),
              progress_done = NULL, progress_total = NULL, progress_message = NULL
-         FROM (SELECT id FROM jobs WHERE queue = $1 AND state = 'dispatched' {condition}
-               ORDER BY priority DESC, turn, id {limit} FOR UPDATE SKIP LOCKED) AS free
-         WHERE jobs.id = free.id
+         FROM (SELECT tenant_id, id FROM jobs {wanted} WHERE queue = $1 AND state = 'dispatched'
+               ORDER BY priority DESC, turn, id {limit} FOR UPDATE OF jobs SKIP LOCKED) AS free
+         WHERE jobs.tenant_id = free.tenant_id AND jobs.id = free.id
          RETURNING jobs.tenant_id, jobs.id, kind, payload, attempt, max_attempts, lease_token, trace_context,
              greatest(extract(epoch FROM now() - run_at), 0)::float8 AS waited_seconds"
     )
 }
 
 /// Prolongs these leases, and answers with those that were still held: the others belong to somebody else now.
-pub async fn renew(mut conn: &AsyncPgConnection, held: &[(JobId, i64)], lease: Duration) -> Result<Vec<Renewed>> {
-    let (ids, tokens): (Vec<JobId>, Vec<i64>) = held.iter().copied().unzip();
+pub async fn renew(mut conn: &AsyncPgConnection, held: &[(TenantId, JobId, i64)], lease: Duration) -> Result<Vec<Renewed>> {
+    let (tenants, ids, tokens): (Vec<TenantId>, Vec<JobId>, Vec<i64>) = held.iter().copied().collect();
     let rows = sql_query(
-        "UPDATE jobs SET lease_until = now() + $3 * interval '1 second'
-         FROM (SELECT jobs.id FROM jobs JOIN unnest($1, $2) AS held (id, token) ON jobs.id = held.id AND jobs.lease_token = held.token
-               WHERE jobs.state = 'running' ORDER BY jobs.id FOR UPDATE OF jobs) AS mine
-         WHERE jobs.id = mine.id
+        "UPDATE jobs SET lease_until = now() + $4 * interval '1 second'
+         FROM (SELECT tenant_id, id FROM jobs JOIN unnest($1, $2, $3) AS held (tenant_id, id, token) USING (tenant_id, id)
+               WHERE state = 'running' AND lease_token = token ORDER BY id FOR UPDATE OF jobs) AS mine
+         WHERE jobs.tenant_id = mine.tenant_id AND jobs.id = mine.id
          RETURNING jobs.id, lease_token, cancel_requested_at IS NOT NULL AS cancel_requested",
     )
+    .bind::<Array<Uuid>, _>(tenants)
     .bind::<Array<Uuid>, _>(ids)
     .bind::<Array<BigInt>, _>(tokens)
     .bind::<Double, _>(lease.as_secs_f64())
@@ -191,6 +195,7 @@ pub async fn renew(mut conn: &AsyncPgConnection, held: &[(JobId, i64)], lease: D
 ///
 /// A job whose cancellation was requested is not repeated, whatever its attempt came to.
 pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Settled>> {
+    let mut tenants = Vec::with_capacity(ends.len());
     let mut ids = Vec::with_capacity(ends.len());
     let mut tokens = Vec::with_capacity(ends.len());
     let mut outcomes = Vec::with_capacity(ends.len());
@@ -205,6 +210,7 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
             Outcome::Returned => ("returned", None, 0.0),
             Outcome::Snoozed { run_in } => ("snoozed", None, run_in.as_secs_f64()),
         };
+        tenants.push(end.tenant);
         ids.push(end.id);
         tokens.push(end.lease_token);
         outcomes.push(outcome);
@@ -213,14 +219,14 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
     }
     let settled: Vec<Settled> = sql_query(
         "WITH decided AS (
-             SELECT jobs.tenant_id, jobs.id, token, attempt, worker, started_at, outcome, error, delay,
+             SELECT tenant_id, id, token, attempt, worker, started_at, outcome, error, delay,
                  CASE WHEN outcome = 'succeeded' THEN 'succeeded'
                       WHEN outcome = 'cancelled' OR cancel_requested_at IS NOT NULL THEN 'cancelled'
                       WHEN outcome = 'dead' OR outcome = 'failed' AND attempt >= max_attempts THEN 'dead'
                       ELSE 'waiting' END AS state
-             FROM jobs JOIN unnest($1, $2, $3, $4, $5) AS ended (id, token, outcome, error, delay)
-                 ON jobs.id = ended.id AND jobs.lease_token = ended.token
-             WHERE jobs.state = 'running' ORDER BY jobs.id FOR UPDATE OF jobs
+             FROM jobs JOIN unnest($1, $2, $3, $4, $5, $6) AS ended (tenant_id, id, token, outcome, error, delay)
+                 USING (tenant_id, id)
+             WHERE jobs.state = 'running' AND lease_token = token ORDER BY id FOR UPDATE OF jobs
          ), noted AS (
              INSERT INTO job_attempts (tenant_id, job_id, lease_token, number, worker, started_at, outcome, error)
              SELECT tenant_id, id, token, attempt, worker, started_at,
@@ -229,13 +235,15 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
          )
          UPDATE jobs SET state = decided.state, lease_until = NULL,
              attempt = jobs.attempt - CASE WHEN decided.outcome IN ('returned', 'snoozed') THEN 1 ELSE 0 END,
-             run_at = CASE WHEN decided.state = 'waiting' THEN now() + decided.delay * interval '1 second' ELSE run_at END,
+             run_at = CASE WHEN decided.outcome IN ('failed', 'snoozed') AND decided.state = 'waiting'
+                           THEN now() + decided.delay * interval '1 second' ELSE run_at END,
              last_error = coalesce(decided.error, last_error),
              finished_at = CASE WHEN decided.state <> 'waiting' THEN now() END
          FROM decided
-         WHERE jobs.id = decided.id
+         WHERE jobs.tenant_id = decided.tenant_id AND jobs.id = decided.id
          RETURNING jobs.tenant_id, jobs.id, queue, kind, jobs.state, lease_token, last_error, batch_id",
     )
+    .bind::<Array<Uuid>, _>(tenants)
     .bind::<Array<Uuid>, _>(ids)
     .bind::<Array<BigInt>, _>(tokens)
     .bind::<Array<Text>, _>(outcomes)
@@ -270,7 +278,7 @@ pub async fn rescue(mut conn: &AsyncPgConnection) -> Result<Vec<Settled>> {
              last_error = decided.error,
              finished_at = CASE WHEN decided.state <> 'waiting' THEN now() END
          FROM decided
-         WHERE jobs.id = decided.id
+         WHERE jobs.tenant_id = decided.tenant_id AND jobs.id = decided.id
          RETURNING jobs.tenant_id, jobs.id, queue, kind, jobs.state, jobs.lease_token, last_error, batch_id",
     )
     .bind::<BigInt, _>(RESCUE_BATCH)

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::error::Result;
-use crate::ids::JobId;
+use crate::ids::{JobId, TenantId};
 use crate::tenants::SYSTEM;
 
 /// Jobs that one statement deletes: few enough that nobody waits for it.
@@ -19,13 +19,13 @@ const BATCH: i64 = 5_000;
 pub async fn prune(app: &App) -> Result<u64> {
     let days = i32::try_from(app.config.schedules.jobs_keep_days).unwrap_or(i32::MAX);
     let mut deleted = 0;
-    let mut after = JobId(Uuid::nil());
+    let mut after = (TenantId(Uuid::nil()), JobId(Uuid::nil()));
     loop {
         let tx = app.db.dispatch().await?;
         let batch = delete_after(&tx, after, days).await?;
         tx.commit().await?;
         deleted += u64::try_from(batch.deleted).unwrap_or(0);
-        match batch.last {
+        match batch.last_tenant.zip(batch.last) {
             Some(last) => after = last,
             None => break,
         }
@@ -53,30 +53,37 @@ pub async fn prune(app: &App) -> Result<u64> {
 struct Batch {
     #[diesel(sql_type = BigInt)]
     deleted: i64,
-    /// Where the next batch begins; `None` at the end.
+    /// After which job of which tenant the next batch begins; `None` at the end.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    last_tenant: Option<TenantId>,
     #[diesel(sql_type = Nullable<SqlUuid>)]
     last: Option<JobId>,
 }
 
-/// Looks at the next jobs in the order of their ids, which is that of their making, and deletes those that are done with.
-async fn delete_after(mut conn: &AsyncPgConnection, after: JobId, days: i32) -> Result<Batch> {
+/// Looks at the next jobs, tenant by tenant, and deletes those that are done with.
+async fn delete_after(mut conn: &AsyncPgConnection, (tenant, after): (TenantId, JobId), days: i32) -> Result<Batch> {
     let batch = sql_query(
         "WITH old AS (
-             SELECT id, state, finished_at FROM jobs WHERE id > $1 AND created_at < now() - $2 * interval '1 day'
-             ORDER BY id LIMIT $3
+             SELECT tenant_id, id, state, finished_at FROM jobs
+             WHERE (tenant_id, id) > ($1, $2) AND created_at < now() - $3 * interval '1 day'
+             ORDER BY tenant_id, id LIMIT $4
+         ), last AS (
+             SELECT tenant_id, id FROM old ORDER BY tenant_id DESC, id DESC LIMIT 1
          ), deleted AS (
              DELETE FROM jobs USING old
-             WHERE jobs.id = old.id AND old.state IN ('succeeded', 'cancelled', 'discarded')
-               AND old.finished_at < now() - $2 * interval '1 day' AND jobs.state = old.state
+             WHERE jobs.tenant_id = old.tenant_id AND jobs.id = old.id AND old.state IN ('succeeded', 'cancelled', 'discarded')
+               AND old.finished_at < now() - $3 * interval '1 day' AND jobs.state = old.state
              RETURNING jobs.id
          )
-         SELECT (SELECT count(*) FROM deleted) AS deleted, (SELECT id FROM old ORDER BY id DESC LIMIT 1) AS last",
+         SELECT (SELECT count(*) FROM deleted) AS deleted, (SELECT tenant_id FROM last) AS last_tenant,
+             (SELECT id FROM last) AS last",
     )
+    .bind::<SqlUuid, _>(tenant)
     .bind::<SqlUuid, _>(after)
     .bind::<Integer, _>(days)
     .bind::<BigInt, _>(BATCH)
     .get_result(&mut conn)
     .await
     .optional()?;
-    Ok(batch.unwrap_or(Batch { deleted: 0, last: None }))
+    Ok(batch.unwrap_or(Batch { deleted: 0, last_tenant: None, last: None }))
 }

@@ -261,8 +261,9 @@ async fn recall(mut conn: &AsyncPgConnection, tenant: TenantId, queue: &str) -> 
     let recall = |whose: &str| {
         format!(
             "UPDATE jobs SET state = 'waiting'
-             FROM (SELECT id FROM jobs WHERE queue = $1 AND state = 'dispatched' {whose} ORDER BY id FOR UPDATE) AS sent
-             WHERE jobs.id = sent.id"
+             FROM (SELECT tenant_id, id FROM jobs WHERE queue = $1 AND state = 'dispatched' {whose}
+                   ORDER BY id FOR UPDATE) AS sent
+             WHERE jobs.tenant_id = sent.tenant_id AND jobs.id = sent.id"
         )
     };
     if tenant == SYSTEM {
