@@ -10,7 +10,7 @@ use mdl::backups::BackUp;
 use mdl::jobs::{self, Enqueue};
 use mdl::tenants::SYSTEM;
 use mdl_tests::backups::Backups;
-use mdl_tests::servers::WorkerProcess;
+use mdl_tests::servers::{WorkerProcess, memory_kb};
 use mdl_tests::{TestApp, eventually_within};
 use rand::RngCore;
 use serde_json::json;
@@ -61,7 +61,5 @@ async fn a_backup_of_a_large_database_takes_little_memory() {
 
 /// The most memory that a process has ever held, in bytes.
 fn peak(worker: &WorkerProcess) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", worker.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    memory_kb(worker.id(), "VmHWM") * 1024
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mdl::actor::Role;
-use mdl_tests::{Client, variable};
+use mdl_tests::{Client, eventually, variable};
 use serde_json::{Value, json};
 
 use crate::cache::{live, source, started};
@@ -20,6 +20,7 @@ struct Log {
     start: Instant,
     acknowledged: Vec<AtomicU64>,
     newest: AtomicU64,
+    hits: AtomicU64,
     over: AtomicBool,
 }
 
@@ -52,6 +53,7 @@ async fn keep_reading(client: Client, log: Arc<Log>) -> Seen {
         last = value;
         seen.reads += 1;
         seen.hits += u64::from(hit);
+        log.hits.fetch_add(u64::from(hit), Ordering::Relaxed);
     }
     seen
 }
@@ -69,6 +71,7 @@ async fn nobody_sees_the_past_after_the_present() {
         start: Instant::now(),
         acknowledged: (0..1_000_000).map(|_| AtomicU64::new(0)).collect(),
         newest: AtomicU64::new(0),
+        hits: AtomicU64::new(0),
         over: AtomicBool::new(false),
     });
     let mut readers = Vec::new();
@@ -88,7 +91,8 @@ async fn nobody_sees_the_past_after_the_present() {
         assert_eq!(read(&writer).await.0, value, "the writer reads what it has written");
         // Now and then there is time for hits.
         if value % 10 == 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            let before = log.hits.load(Ordering::Relaxed);
+            eventually("somebody has a hit", async || (log.hits.load(Ordering::Relaxed) > before).then_some(())).await;
         }
     }
     log.over.store(true, Ordering::Relaxed);

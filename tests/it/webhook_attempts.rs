@@ -284,3 +284,31 @@ async fn one_trace_leads_from_the_request_to_the_receiver() {
     let told = received[0].header("traceparent");
     assert!(told.starts_with(&format!("00-{trace}-")) && told != parent, "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_claimed_ahead_goes_back_when_a_receiver_fails_and_that_is_no_attempt() {
+    const DELIVERIES: usize = 600;
+    let app = TestApp::start_with(&[("MDL_WEBHOOK_RETRY_SECONDS", "0,0,0,0,0")]).await;
+    let admin = app.client(Role::Admin).await;
+    let receiver = Receiver::answering(|number, _| match number {
+        300..303 => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        _ => StatusCode::NO_CONTENT.into_response(),
+    })
+    .await;
+    endpoint(&admin, &receiver.url).await;
+    let events: Vec<_> = (0..DELIVERIES as i64).map(|i| stamped(&app, i, "metric.created", json!({ "key": "M" }))).collect();
+    let tx = app.app.db.dispatch().await.unwrap();
+    mdl::webhooks::owe(&tx, &events).await.unwrap();
+    tx.commit().await.unwrap();
+    app.start_worker();
+
+    eventually("all are delivered", async || {
+        let delivered = "SELECT count(*) FROM webhook_deliveries WHERE state = 'delivered'";
+        (app.database.number(delivered).await == DELIVERIES as i64).then_some(())
+    })
+    .await;
+    assert_eq!(receiver.received().len(), DELIVERIES + 3);
+    let miscounted = "SELECT count(*) FROM webhook_deliveries AS d
+                      WHERE attempt <> (SELECT count(*) FROM webhook_attempts AS a WHERE a.delivery_id = d.id)";
+    assert_eq!(app.database.number(miscounted).await, 0);
+}

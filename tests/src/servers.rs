@@ -208,9 +208,7 @@ impl ApiProcess {
 
     /// The memory that it has now.
     pub fn resident_kb(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        memory_kb(self.process.id(), "VmRSS")
     }
 
     /// SIGKILL, and another in its place.
@@ -259,4 +257,11 @@ pub fn binary(name: &str) -> PathBuf {
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     listener.local_addr().expect("its number").port()
+}
+
+/// Memory of a process, as Linux tells it: `VmRSS`, what it holds, or `VmHWM`, the most that it ever held.
+pub fn memory_kb(process: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("its size");
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().expect("a number")
 }

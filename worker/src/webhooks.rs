@@ -2,7 +2,7 @@
 //!
 //! It goes round: looks which endpoints something is due for, gives each its share of the free places ([`shares`]), claims so
 //! many deliveries, sends each as a task of its own ([`send`]), and has what came of them written down, several at once
-//! ([`record`]). A notification wakes it when something is owed, a place that becomes free for which somebody waits, and otherwise
+//! ([`record`]). For endpoints that answer quickly it claims ahead; what does not begin soon after all goes back. A notification wakes it when something is owed, a place that becomes free for which somebody waits, and otherwise
 //! the clock. Hosts that do not answer are left alone for a while ([`breaker`]).
 //!
 //! Several workers share the work through the rows they lock. One that dies leaves claims that end by themselves, after which
@@ -23,6 +23,7 @@ use mdl::instruments;
 use mdl::outbound::Guard;
 use mdl::webhooks::ledger::{self, Claimed, Share};
 use mdl::webhooks::secrets;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -40,6 +41,8 @@ const POLL: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 /// After a look that took long, how many times as long it rests, so that many waiting endpoints do not keep PostgreSQL busy.
 const REST: u32 = 2;
+/// How long a delivery that was claimed ahead waits for its beginning.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sends until told to stop, and then ends what is under way.
 pub fn courier(shared: Shared) -> mdl::Result<impl Future<Output = ()> + Send> {
@@ -55,6 +58,7 @@ struct Courier {
     sender: Sender,
     state: Arc<Mutex<State>>,
     sent: UnboundedSender<Sent>,
+    unbegun: UnboundedSender<Claimed>,
     tasks: TaskTracker,
 }
 
@@ -66,16 +70,18 @@ struct State {
 
 async fn run(shared: Shared, sender: Sender) {
     let (sent, to_record) = unbounded_channel();
+    let (unbegun, to_hand_back) = unbounded_channel();
     let recorder = tokio::spawn(record::record(to_record, shared.clone()));
+    let returner = tokio::spawn(record::hand_back(to_hand_back, shared.clone()));
     let upkeep = tokio::spawn(upkeep::upkeep(shared.clone()));
-    let courier = Courier { shared: shared.clone(), sender, state: Arc::default(), sent, tasks: TaskTracker::new() };
+    let courier = Courier { shared: shared.clone(), sender, state: Arc::default(), sent, unbegun, tasks: TaskTracker::new() };
     courier.go_round().await;
     courier.tasks.close();
     let grace = Duration::from_secs(shared.app.config.worker.grace_seconds);
     // What does not end in time is sent again when its claim has ended.
     let _in_time = tokio::time::timeout(grace, courier.tasks.wait()).await;
     drop(courier);
-    let _ended = tokio::join!(recorder, upkeep);
+    let _ended = tokio::join!(recorder, returner, upkeep);
 }
 
 impl Courier {
@@ -111,14 +117,16 @@ impl Courier {
     async fn round(&self) -> mdl::Result<()> {
         let settings = &self.shared.app.config.webhooks;
         let tx = ledger::begin(&self.shared.db).await?;
+        let each = settings.endpoint_concurrency as usize;
         // One more than an endpoint can get, to know whether some are left.
-        let waiting = ledger::waiting(&tx, settings.endpoint_concurrency + 1).await?;
+        let most = self.state().places.most(each) + 1;
+        let waiting = ledger::waiting(&tx, most).await?;
         let mut shares = {
             let mut state = self.state();
             let now = Instant::now();
             let State { places, breakers } = &mut *state;
             metrics::gauge!(instruments::WEBHOOK_BREAKERS_OPEN).set(breakers.open(now) as f64);
-            let limits = shares::Limits { places: settings.concurrency as usize, each: settings.endpoint_concurrency as usize };
+            let limits = shares::Limits { places: settings.concurrency as usize, each };
             places.shares(&waiting, limits, |host| breakers.may_try(host, now))
         };
         let limited = |share: &Share| waiting.iter().any(|one| one.endpoint_id == share.endpoint_id && one.rate_limited);
@@ -149,18 +157,33 @@ impl Courier {
             // An endpoint that is gone by now took its deliveries with it.
             let Some(receiver) = receivers.get(&delivery.endpoint_id) else { continue };
             metrics::histogram!(instruments::WEBHOOK_WAIT_SECONDS).record(delivery.waited_seconds);
-            let place = Place::take(self.clone(), &delivery, receiver.host());
-            self.begin(delivery, receiver.clone(), place);
+            let (place, turns) = Place::take(self.clone(), &delivery, receiver.host());
+            self.begin(delivery, receiver.clone(), place, turns);
         }
         Ok(())
     }
 
-    fn begin(&self, delivery: Claimed, receiver: Arc<Receiver>, place: Place) {
+    fn begin(&self, delivery: Claimed, receiver: Arc<Receiver>, place: Place, turns: Arc<Semaphore>) {
         let courier = self.clone();
         let span = send::span(&delivery);
         let work = async move {
+            let turn = tokio::select! {
+                biased;
+                turn = turns.acquire() => turn.ok(),
+                () = courier.shared.stop.cancelled() => None,
+                () = tokio::time::sleep(PATIENCE) => None,
+            };
+            let Some(_turn) = turn else {
+                drop(place);
+                let _handed_back = courier.unbegun.send(delivery);
+                return;
+            };
             let sent = courier.sender.send(delivery, &receiver).await;
-            courier.state().breakers.tell(&receiver.host(), sent.answered(), Instant::now());
+            {
+                let mut state = courier.state();
+                state.breakers.tell(&receiver.host(), sent.answered(), Instant::now());
+                state.places.ended(sent.ended.endpoint_id, sent.ended.failure.is_none());
+            }
             drop(place);
             // The recorder outlives all of these.
             let _recorded = courier.sent.send(sent);
@@ -174,7 +197,7 @@ impl Courier {
     }
 }
 
-/// One of the requests that may be under way at once, until it is dropped.
+/// One of the requests that may be under way or about to be, until it is dropped.
 struct Place {
     courier: Courier,
     endpoint: WebhookEndpointId,
@@ -182,10 +205,12 @@ struct Place {
 }
 
 impl Place {
-    fn take(courier: Courier, delivery: &Claimed, host: String) -> Self {
+    /// With what lets the request begin.
+    fn take(courier: Courier, delivery: &Claimed, host: String) -> (Self, Arc<Semaphore>) {
         let endpoint = delivery.endpoint_id;
-        courier.state().places.take(endpoint, &host);
-        Self { courier, endpoint, host }
+        let each = courier.shared.app.config.webhooks.endpoint_concurrency as usize;
+        let turns = courier.state().places.take(endpoint, &host, each);
+        (Self { courier, endpoint, host }, turns)
     }
 }
 

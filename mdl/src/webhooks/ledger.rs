@@ -55,7 +55,7 @@ pub struct Waiting {
 
 /// The endpoints that something is due for and that may be called now. Counts at most `limit` deliveries of each: a long
 /// backlog of one costs no more than a short one.
-pub async fn waiting(mut conn: &AsyncPgConnection, limit: u32) -> Result<Vec<Waiting>> {
+pub async fn waiting(mut conn: &AsyncPgConnection, limit: usize) -> Result<Vec<Waiting>> {
     // From one endpoint to the next by the index, however many deliveries lie between them.
     let rows = sql_query(
         "WITH RECURSIVE pending (endpoint_id) AS (
@@ -74,7 +74,7 @@ pub async fn waiting(mut conn: &AsyncPgConnection, limit: u32) -> Result<Vec<Wai
                  LIMIT $1) AS counted) AS due (count)
          WHERE enabled AND (not_before IS NULL OR not_before <= now()) AND due.count > 0",
     )
-    .bind::<BigInt, _>(i64::from(limit))
+    .bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX))
     .load(&mut conn)
     .await?;
     Ok(rows)
@@ -166,6 +166,27 @@ pub async fn claim(mut conn: &AsyncPgConnection, shares: &[Share], lease: Durati
     .load(&mut conn)
     .await?;
     Ok(rows)
+}
+
+/// Gives claims up of which no attempt was made: the deliveries are due as they were before, and that was no attempt.
+pub async fn hand_back(mut conn: &AsyncPgConnection, unbegun: &[Claimed]) -> Result<()> {
+    let due = |claimed: &Claimed| claimed.claimed_at - chrono::TimeDelta::milliseconds((claimed.waited_seconds * 1e3) as i64);
+    sql_query(
+        "WITH mine AS MATERIALIZED (
+             SELECT deliveries.tenant_id, deliveries.id, unbegun.due FROM webhook_deliveries AS deliveries
+             JOIN unnest($1, $2, $3, $4) AS unbegun (tenant_id, id, attempt, due)
+                 ON unbegun.tenant_id = deliveries.tenant_id AND unbegun.id = deliveries.id AND unbegun.attempt = deliveries.attempt
+             WHERE deliveries.state = 'pending' ORDER BY deliveries.id FOR UPDATE OF deliveries)
+         UPDATE webhook_deliveries AS deliveries SET attempt = attempt - 1, next_attempt_at = mine.due
+         FROM mine WHERE deliveries.tenant_id = mine.tenant_id AND deliveries.id = mine.id",
+    )
+    .bind::<Array<Uuid>, _>(unbegun.iter().map(|claimed| claimed.tenant_id).collect::<Vec<_>>())
+    .bind::<Array<Uuid>, _>(unbegun.iter().map(|claimed| claimed.id).collect::<Vec<_>>())
+    .bind::<Array<Integer>, _>(unbegun.iter().map(|claimed| claimed.attempt).collect::<Vec<_>>())
+    .bind::<Array<Timestamptz>, _>(unbegun.iter().map(due).collect::<Vec<_>>())
+    .execute(&mut conn)
+    .await?;
+    Ok(())
 }
 
 /// These endpoints, of any tenants.

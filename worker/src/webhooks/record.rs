@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mdl::ids::{TenantId, WebhookEndpointId};
 use mdl::instruments;
-use mdl::webhooks::ledger::{self, Ended};
+use mdl::webhooks::ledger::{self, Claimed, Ended};
 use mdl::webhooks::{DeliveryState, DisabledReason, ErrorClass, health};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{debug, info, warn};
@@ -57,6 +57,25 @@ pub async fn record(mut sent: UnboundedReceiver<Sent>, shared: Shared) {
             }
         }
     }
+}
+
+/// Hands deliveries back that were claimed ahead and did not begin, until nobody can send any more.
+pub async fn hand_back(mut unbegun: UnboundedReceiver<Claimed>, shared: Shared) {
+    let mut batch = Vec::new();
+    while unbegun.recv_many(&mut batch, BATCH).await > 0 {
+        if let Err(error) = return_all(&shared, &batch).await {
+            // Their claims end by themselves.
+            warn!(error = with_sources(&error), "Could not hand {} webhooks back that had not begun", batch.len());
+        }
+        batch.clear();
+        shared.webhooks.notify_one();
+    }
+}
+
+async fn return_all(shared: &Shared, unbegun: &[Claimed]) -> mdl::Result<()> {
+    let tx = ledger::begin(&shared.db).await?;
+    ledger::hand_back(&tx, unbegun).await?;
+    tx.commit().await
 }
 
 async fn write(shared: &Shared, ended: &[Ended]) -> mdl::Result<Vec<(TenantId, WebhookEndpointId)>> {

@@ -1,25 +1,34 @@
 //! Who gets the free places: tenants in turn, and of each tenant its endpoints in turn.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use mdl::ids::{TenantId, WebhookEndpointId};
 use mdl::webhooks::ledger::{Share, Waiting};
+use tokio::sync::Semaphore;
 
 use super::breaker::Trial;
+
+/// How many deliveries are claimed ahead for an endpoint, at most, for each that may be under way.
+const MOST_AHEAD: usize = 3;
 
 /// How many requests may be under way at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// With those that are claimed ahead.
     pub places: usize,
     /// Of one endpoint.
     pub each: usize,
 }
 
-/// Requests under way.
+/// Requests under way, and those that are about to be.
 #[derive(Debug, Default)]
 pub struct Places {
-    endpoints: HashMap<WebhookEndpointId, usize>,
+    endpoints: HashMap<WebhookEndpointId, Taken>,
     hosts: HashMap<String, usize>,
+    /// Requests that succeeded since the last round. So many more are claimed for the endpoint in the next: one that answers
+    /// quickly would otherwise wait for the ledger most of the time.
+    done: HashMap<WebhookEndpointId, usize>,
     taken: usize,
     /// All places were taken in the last round, and somebody would have liked one.
     short: bool,
@@ -29,11 +38,43 @@ pub struct Places {
     turn: usize,
 }
 
+/// Places of one endpoint.
+#[derive(Debug)]
+struct Taken {
+    count: usize,
+    /// Whose request may be under way; closed when one has failed, and those that wait for it go back.
+    turns: Arc<Semaphore>,
+}
+
 impl Places {
-    pub fn take(&mut self, endpoint: WebhookEndpointId, host: &str) {
-        *self.endpoints.entry(endpoint).or_default() += 1;
+    /// Takes a place. Its request may begin when the semaphore lets it; it does not begin once that is closed.
+    pub fn take(&mut self, endpoint: WebhookEndpointId, host: &str, each: usize) -> Arc<Semaphore> {
+        let new = || Arc::new(Semaphore::new(each));
+        let taken = self.endpoints.entry(endpoint).or_insert_with(|| Taken { count: 0, turns: new() });
+        if taken.turns.is_closed() {
+            taken.turns = new();
+        }
+        taken.count += 1;
         *self.hosts.entry(host.to_owned()).or_default() += 1;
         self.taken += 1;
+        taken.turns.clone()
+    }
+
+    /// Notes how a request ended.
+    pub fn ended(&mut self, endpoint: WebhookEndpointId, well: bool) {
+        if well {
+            *self.done.entry(endpoint).or_default() += 1;
+        } else {
+            self.done.remove(&endpoint);
+            if let Some(taken) = self.endpoints.get(&endpoint) {
+                taken.turns.close();
+            }
+        }
+    }
+
+    /// Most deliveries that an endpoint gets in the next round.
+    pub fn most(&self, each: usize) -> usize {
+        each + self.done.values().copied().max().unwrap_or(0).min(MOST_AHEAD * each)
     }
 
     /// Whether somebody waits for this place.
@@ -42,8 +83,18 @@ impl Places {
     /// somebody else ends would cost all others, and find the same again.
     pub fn free(&mut self, endpoint: WebhookEndpointId, host: &str) -> bool {
         self.taken -= 1;
-        less(&mut self.endpoints, &endpoint);
-        less(&mut self.hosts, host);
+        if let Some(taken) = self.endpoints.get_mut(&endpoint) {
+            taken.count -= 1;
+            if taken.count == 0 {
+                self.endpoints.remove(&endpoint);
+            }
+        }
+        if let Some(count) = self.hosts.get_mut(host) {
+            *count -= 1;
+            if *count == 0 {
+                self.hosts.remove(host);
+            }
+        }
         self.short || self.full.contains(&endpoint)
     }
 
@@ -56,8 +107,9 @@ impl Places {
         let mut tenants: BTreeMap<TenantId, VecDeque<Candidate>> = BTreeMap::new();
         self.full.clear();
         for endpoint in waiting {
-            let most = if endpoint.failing { 1 } else { limits.each };
-            let under_way = self.endpoints.get(&endpoint.endpoint_id).copied().unwrap_or(0);
+            let ahead = self.done.remove(&endpoint.endpoint_id).unwrap_or(0).min(MOST_AHEAD * limits.each);
+            let most = if endpoint.failing { 1 } else { limits.each + ahead };
+            let under_way = self.endpoints.get(&endpoint.endpoint_id).map_or(0, |taken| taken.count);
             let due = usize::try_from(endpoint.due).unwrap_or(0);
             let mut room = most.saturating_sub(under_way).min(due);
             let host = endpoint.url.host();
@@ -78,6 +130,7 @@ impl Places {
                 tenants.entry(endpoint.tenant_id).or_default().push_back(candidate);
             }
         }
+        self.done.clear();
         self.turn = self.turn.wrapping_add(1);
         let mut turns: VecDeque<VecDeque<Candidate>> = tenants.into_values().collect();
         for endpoints in &mut turns {
@@ -111,18 +164,6 @@ struct Candidate {
     endpoint: WebhookEndpointId,
     failing: bool,
     room: usize,
-}
-
-fn less<K: std::hash::Hash + Eq + std::borrow::Borrow<Q>, Q: std::hash::Hash + Eq + ?Sized>(
-    counts: &mut HashMap<K, usize>,
-    key: &Q,
-) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -164,13 +205,33 @@ mod tests {
         let shares = places.shares(&all, LIMITS, |_| Trial::Free);
         assert_eq!(counts(&all, &shares), [1, 4]);
         for _ in 0..3 {
-            places.take(all[1].endpoint_id, "host");
+            let _turns = places.take(all[1].endpoint_id, "host", LIMITS.each);
         }
         let shares = places.shares(&all, LIMITS, |_| Trial::Free);
         assert_eq!(counts(&all, &shares), [1, 1]);
         places.free(all[1].endpoint_id, "host");
         let shares = places.shares(&all, LIMITS, |_| Trial::Free);
         assert_eq!(counts(&all, &shares), [1, 2]);
+    }
+
+    #[test]
+    fn an_endpoint_gets_as_many_more_as_it_took_well_in_the_last_round() {
+        let all = [waiting(TenantId::new(), 100)];
+        let endpoint = all[0].endpoint_id;
+        let mut places = Places::default();
+        for _ in 0..3 {
+            places.ended(endpoint, true);
+        }
+        assert_eq!(places.most(4), 7);
+        assert_eq!(counts(&all, &places.shares(&all, LIMITS, |_| Trial::Free)), [7]);
+        assert_eq!(counts(&all, &places.shares(&all, LIMITS, |_| Trial::Free)), [4], "only of the last round");
+        let turns = places.take(endpoint, "host", 4);
+        assert_eq!(turns.available_permits(), 4, "but no more are under way at once");
+        places.ended(endpoint, true);
+        places.ended(endpoint, false);
+        assert!(turns.is_closed(), "those that wait go back");
+        assert!(!places.take(endpoint, "host", 4).is_closed());
+        assert_eq!(places.most(4), 4);
     }
 
     #[test]
@@ -182,7 +243,7 @@ mod tests {
         let mut round = |waiting: &[Waiting], limits: Limits, trial: Trial| {
             places.shares(waiting, limits, |_| trial);
             [&busy, &idle, &failing].map(|one| {
-                places.take(one.endpoint_id, "host");
+                let _turns = places.take(one.endpoint_id, "host", LIMITS.each);
                 places.free(one.endpoint_id, "host")
             })
         };
@@ -215,7 +276,7 @@ mod tests {
         let mut places = Places::default();
         let shares = places.shares(&all, LIMITS, |_| Trial::One);
         assert_eq!(counts(&all, &shares), [1, 1, 0], "two endpoints of one host are one");
-        places.take(all[0].endpoint_id, &all[0].url.host());
+        let _turns = places.take(all[0].endpoint_id, &all[0].url.host(), LIMITS.each);
         let shares = places.shares(&all, LIMITS, |_| Trial::One);
         assert_eq!(counts(&all, &shares), [0, 1, 0]);
     }
