@@ -185,8 +185,6 @@ async fn what_a_dead_writer_left_is_found() {
             uuid::Uuid::now_v7()
         );
         superuser.batch_execute(&committed).await.unwrap();
-        let start = Instant::now();
         eventually("the change is found", async || (read(&pair.other).await.0 == value).then_some(())).await;
-        assert!(start.elapsed() < Duration::from_secs(10), "found after {:?}", start.elapsed());
     }
 }

@@ -33,7 +33,7 @@ async fn enqueue(bench: &Bench, count: usize, probe: &Probe) {
 async fn done(bench: &Bench, count: usize) -> f64 {
     // By its indexes: counting a hundred thousand rows again and again would take the time of what is measured.
     let left = "SELECT (EXISTS (SELECT FROM jobs WHERE state = 'waiting')
-                     OR EXISTS (SELECT FROM jobs WHERE state IN ('dispatched', 'running')))::int8";
+                     OR EXISTS (SELECT FROM jobs WHERE state IN ('dispatched', 'running')))::int::int8";
     let start = Instant::now();
     while bench.number(left).await > 0 {
         assert!(start.elapsed() < Duration::from_secs(600), "not done in ten minutes");

@@ -179,7 +179,7 @@ pub async fn record(mut ends: UnboundedReceiver<Ended>, shared: Shared) {
 
 /// In a transaction of its own, after that of the ends: of two that end the last jobs of a batch, the later sees both.
 async fn release(db: &Db, ended: &[BatchId]) -> mdl::Result<()> {
-    let tx = db.dispatch().await?;
+    let tx = db.dispatch_by_index().await?;
     batches::release(&tx, Some(ended)).await?;
     tx.commit().await
 }
@@ -192,7 +192,7 @@ async fn write(db: &Db, batch: &[Ended]) -> mdl::Result<Vec<Settled>> {
             End { tenant, id, lease_token, outcome: outcome.clone() }
         })
         .collect();
-    let tx = db.dispatch().await?;
+    let tx = db.dispatch_by_index().await?;
     let settled = ledger::finish(&tx, &ends).await?;
     tx.commit().await?;
     Ok(settled)

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::link::{Outage, RETRY};
+use crate::queue::Place;
 
 /// One job that this worker holds.
 pub struct Held {
@@ -30,6 +31,8 @@ pub struct Held {
     pub end_now: CancellationToken,
     lost: AtomicBool,
     ended: AtomicBool,
+    /// Free again when the end is written.
+    _place: Place,
 }
 
 impl Held {
@@ -54,7 +57,7 @@ pub struct Leases {
 }
 
 impl Leases {
-    pub fn hold(&self, queue: &'static str, job: &Claimed) -> Arc<Held> {
+    pub fn hold(&self, queue: &'static str, job: &Claimed, place: Place) -> Arc<Held> {
         let Claimed { tenant_id: tenant, id, lease_token, .. } = *job;
         let held = Arc::new(Held {
             tenant,
@@ -65,6 +68,7 @@ impl Leases {
             end_now: CancellationToken::new(),
             lost: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            _place: place,
         });
         let mut all = self.lock();
         if self.handed_back.load(Ordering::Acquire) {
@@ -157,7 +161,7 @@ impl Leases {
 }
 
 async fn renew(db: &Db, held: &[(TenantId, JobId, i64)], lease: Duration) -> mdl::Result<Vec<Renewed>> {
-    let tx = db.dispatch().await?;
+    let tx = db.dispatch_by_index().await?;
     let renewed = ledger::renew(&tx, held, lease).await?;
     tx.commit().await?;
     Ok(renewed)

@@ -69,8 +69,9 @@ impl Queue {
         let (to_apalis, jobs) = unbounded_channel();
         let concurrency = shared.app.config.worker.concurrency as usize;
         let permits = Arc::new(Semaphore::new(concurrency));
-        let fetcher = Fetcher { shared, queue, room: Room::new(concurrency), redis, jobs: to_starter };
-        let starter = Starter { claims, permits, jobs: to_apalis, layer: layer.clone() };
+        let room = Room::new(concurrency);
+        let starter = Starter { claims, permits, places: room.places.clone(), jobs: to_apalis, layer: layer.clone() };
+        let fetcher = Fetcher { shared, queue, room, redis, jobs: to_starter };
         Self { tasks: Some((fetcher, starter)), jobs, layer }
     }
 
@@ -128,7 +129,8 @@ impl BackendConfig for Queue {
     }
 }
 
-/// For how many jobs a worker has room: those that may run at once, and as many more as were done in the last moment.
+/// For how many jobs a worker has room: those that may run at once, and as many more as were done in the last moment. A job has
+/// its place until its end is written.
 struct Room {
     concurrency: usize,
     /// Jobs done since then.
@@ -146,7 +148,7 @@ struct Places {
 }
 
 /// One of them.
-struct Place(Arc<Places>);
+pub struct Place(Arc<Places>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -157,13 +159,13 @@ impl Drop for Place {
 
 /// Of a job that runs; given up when its handler has really ended.
 pub struct Running {
-    place: Place,
+    places: Arc<Places>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.place.0.done.fetch_add(1, Ordering::Relaxed);
+        self.places.done.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -206,7 +208,6 @@ impl Room {
 struct Claim {
     job: Claimed,
     held: Arc<Held>,
-    place: Place,
     until: Instant,
 }
 
@@ -248,8 +249,8 @@ impl Fetcher {
             let until = Instant::now() + PATIENCE;
             for job in claimed {
                 waited.record(job.waited_seconds);
-                let held = self.shared.leases.hold(self.queue, &job);
-                if let Err(unsent) = self.jobs.send(Claim { job, held, place: self.room.take(), until }) {
+                let held = self.shared.leases.hold(self.queue, &job, self.room.take());
+                if let Err(unsent) = self.jobs.send(Claim { job, held, until }) {
                     // The worker is gone; the lease ends by itself.
                     self.shared.leases.let_go(&unsent.0.held);
                     return;
@@ -302,7 +303,7 @@ impl Fetcher {
 
     async fn try_claim(&self, wanted: &Wanted) -> mdl::Result<Vec<Claimed>> {
         let lease = self.shared.lease();
-        let tx = self.shared.db.dispatch().await?;
+        let tx = self.shared.db.dispatch_by_index().await?;
         let claimed = match wanted {
             Wanted::These(jobs) => ledger::claim(&tx, self.queue, jobs, &self.shared.name, lease).await?,
             Wanted::Any(count) => ledger::claim_next(&tx, self.queue, *count, &self.shared.name, lease).await?,
@@ -321,13 +322,14 @@ enum Wanted {
 struct Starter {
     claims: UnboundedReceiver<Claim>,
     permits: Arc<Semaphore>,
+    places: Arc<Places>,
     jobs: UnboundedSender<Attempt>,
     layer: EndLayer,
 }
 
 impl Starter {
     async fn run(mut self) {
-        while let Some(Claim { job, held, place, until }) = self.claims.recv().await {
+        while let Some(Claim { job, held, until }) = self.claims.recv().await {
             let permit = tokio::select! {
                 biased;
                 () = self.layer.shared.stop.cancelled() => None,
@@ -339,7 +341,7 @@ impl Starter {
                 self.layer.hand_back(held);
                 continue;
             };
-            let running = Running { place, _permit: permit };
+            let running = Running { places: self.places.clone(), _permit: permit };
             if let Err(unsent) = self.jobs.send(Attempt { job, held, running }) {
                 self.layer.hand_back(unsent.0.held);
             }

@@ -111,7 +111,7 @@ struct Round {
 
 async fn round(shared: &Shared) -> mdl::Result<Round> {
     let window = shared.app.config.worker.queue_window;
-    let tx = shared.db.dispatch().await?;
+    let tx = shared.db.dispatch_by_index().await?;
     dispatch::settle_settings(&tx).await?;
     let mut due = Vec::new();
     for queue in shared.queues() {
@@ -155,7 +155,7 @@ async fn keep_reconciling(shared: Shared, mut redis: Link) {
 }
 
 async fn rescue(shared: &Shared) -> mdl::Result<()> {
-    let tx = shared.db.dispatch().await?;
+    let tx = shared.db.dispatch_by_index().await?;
     let rescued = ledger::rescue(&tx).await?;
     batches::release(&tx, None).await?;
     tx.commit().await?;
@@ -176,7 +176,7 @@ async fn rescue(shared: &Shared) -> mdl::Result<()> {
 
 /// Adds the ids of all jobs to Redis that were dispatched longer than `age` ago. Answers how many were not there.
 async fn add_again(shared: &Shared, redis: &mut Link, age: Duration) -> mdl::Result<u64> {
-    let tx = shared.db.dispatch().await?;
+    let tx = shared.db.dispatch_by_index().await?;
     let mut jobs = Vec::new();
     for queue in shared.queues() {
         jobs.push((queue, dispatch::dispatched(&tx, queue, age, shared.app.config.worker.queue_window).await?));

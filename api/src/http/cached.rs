@@ -22,6 +22,9 @@ const VARY: HeaderValue = HeaderValue::from_static("accept, accept-encoding, aut
 /// Browsers may keep it for the caller, and have to ask whether it is still so.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
 
+/// Headers that an answer gets, here and by those around: room for all of them at once.
+const HEADERS: usize = 20;
+
 /// Who else may keep an answer to a GET request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
@@ -70,21 +73,19 @@ impl Wishes {
 /// The response with a kept answer.
 pub async fn respond(entry: &Arc<Entry>, source: Source, sharing: Sharing, media: Media, wishes: &Wishes) -> Response {
     let has_it = wishes.get.as_ref().is_some_and(|get| get.if_none_match.iter().any(|tags| names(tags, &entry.etag)));
+    let mut headers = HeaderMap::with_capacity(HEADERS);
     let mut response = if has_it {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
         let (bytes, coding) = entry.encoded(wishes.coding).await;
-        let mut response = Response::new(Body::from(bytes));
-        let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media.content_type()));
         if let Some(name) = coding.name() {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
         }
-        response
+        Response::new(Body::from(bytes))
     };
-    let headers = response.headers_mut();
     headers.insert(header::ETAG, entry.etag.clone());
     headers.insert(header::VARY, VARY);
     if wishes.get.is_some() {
@@ -96,6 +97,7 @@ pub async fn respond(entry: &Arc<Entry>, source: Source, sharing: Sharing, media
         headers.insert(X_CACHE, HeaderValue::from_static("HIT"));
         headers.insert(header::AGE, HeaderValue::from(entry.age().as_secs()));
     }
+    *response.headers_mut() = headers;
     response
 }
 

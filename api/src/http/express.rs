@@ -18,7 +18,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::future::{BoxFuture, ready};
@@ -36,11 +36,11 @@ use tracing::level_filters::LevelFilter;
 use super::cached::{self, Sharing, Wishes};
 use super::graphql::IDEMPOTENCY_KEY;
 use super::live::{socket, sse};
-use super::negotiate::{self, BodyKind};
+use super::negotiate::{self, BodyKind, Media};
 use super::observe::{RequestId, finish};
 use super::run::count_use;
 use super::{GRAPHQL, Server};
-use crate::auth::Fingerprint;
+use crate::auth::{Authenticated, Fingerprint};
 use crate::cache::Source;
 use crate::cache::question::Question;
 use crate::documents::{ParsedDocument, Right};
@@ -149,17 +149,28 @@ impl Service<Request> for Express {
             return Box::pin(inner.router.clone().call(request));
         }
         Box::pin(async move {
-            match inner.answer(&mut request).await {
-                Some(response) => Ok(inner.let_pages_read(request, response).await),
-                None => inner.router.clone().call(request).await,
+            if let Some(asked) = inner.asked(&mut request).await {
+                if let Some(response) = inner.answer(request.method(), request.headers(), &asked).await {
+                    return Ok(inner.let_pages_read(request, response).await);
+                }
+                request.extensions_mut().insert(asked.key);
             }
+            inner.router.clone().call(request).await
         })
     }
 }
 
+/// What a request is known by, and who sends it.
+struct Asked {
+    start: Instant,
+    key: Key,
+    holder: Arc<Authenticated>,
+    media: Media,
+}
+
 impl Inner {
-    /// The answer to a request that is as one before. `None`, and the request is as it came, when it has to go the long way.
-    async fn answer(&self, request: &mut Request) -> Option<Response> {
+    /// `None` for a request that goes the long way in any case. The request stays as it came.
+    async fn asked(&self, request: &mut Request) -> Option<Asked> {
         let (start, server) = (Instant::now(), &*self.server);
         if self.is_watched() || server.cache.is_none() {
             return None;
@@ -175,8 +186,13 @@ impl Inner {
             Method::GET => Key::new(&credential, &Method::GET, request.uri().query()?.as_bytes()),
             _ => return None,
         };
-        request.extensions_mut().insert(key);
-        let repeat = server.repeats.0.get(&key)?;
+        Some(Asked { start, key, holder, media })
+    }
+
+    /// The answer to a request that is as one before. `None` when it has to go the long way after all.
+    async fn answer(&self, method: &Method, headers: &HeaderMap, asked: &Asked) -> Option<Response> {
+        let (server, Asked { start, key, holder, media }) = (&*self.server, asked);
+        let repeat = server.repeats.0.get(key)?;
         let Repeat { permissions, place, variables, right, question, .. } = &*repeat;
         if *permissions != holder.actor.permissions || !server.documents.still_stands(right).await {
             return None;
@@ -188,15 +204,15 @@ impl Inner {
         }
 
         let sharing = Sharing::of(right.caching(), &question.policy);
-        let wishes = Wishes::of(request.method(), request.headers());
-        let mut response = cached::respond(&entry, Source::Memory, sharing, media, &wishes).await;
-        finish(response.headers_mut(), &RequestId::of(request.headers()), false, server.behind_tls);
+        let wishes = Wishes::of(method, headers);
+        let mut response = cached::respond(&entry, Source::Memory, sharing, *media, &wishes).await;
+        finish(response.headers_mut(), &RequestId::of(headers), false, server.behind_tls);
         let wanted = Wanted { document: &document, place: *place, variables };
         server.documents.count_found(right);
         count_use(server, &holder.actor, wanted, right, question);
         let ending = Ending { failed: false, source: Some(Source::Memory) };
         server.performance.of(&holder.actor, wanted).record(start.elapsed(), ending);
-        self.counts.count(request.method(), response.status(), start.elapsed());
+        self.counts.count(method, response.status(), start.elapsed());
         Some(response)
     }
 

@@ -104,8 +104,9 @@ pub async fn dispatch(mut conn: &AsyncPgConnection, queue: &str, window: u32) ->
              SELECT tenant_id, id, turn FROM candidates WHERE place <= room ORDER BY priority DESC, turn, id
              LIMIT (SELECT concurrency - least(concurrency, (SELECT count(*) FROM active)) FROM settings WHERE tenant_id = $3)
          ), free AS (
-             SELECT tenant_id, id, chosen.turn FROM chosen JOIN jobs USING (tenant_id, id)
-             WHERE state = 'waiting' FOR UPDATE OF jobs SKIP LOCKED
+             SELECT found.*, chosen.turn FROM chosen CROSS JOIN LATERAL (
+                 SELECT jobs.tenant_id, jobs.id FROM jobs WHERE jobs.tenant_id = chosen.tenant_id AND jobs.id = chosen.id
+                     AND state IS NOT DISTINCT FROM 'waiting' FOR UPDATE SKIP LOCKED) AS found
          )
          UPDATE jobs SET state = 'dispatched', dispatched_at = now(), turn = free.turn
          FROM free

@@ -1,8 +1,11 @@
 //! What the workers write to the ledger. Every statement here serves all tenants, and so runs in a
-//! transaction of [`crate::db::Db::dispatch`]; only [`hold`] is for a handler's own transaction.
+//! transaction of [`crate::db::Db::dispatch_by_index`]; only [`hold`] is for a handler's own transaction.
 //!
 //! Rows are always locked in the order of their ids or not waited for at all, so that these statements cannot block each
 //! other in a circle. All times are the database's: the clocks of the workers do not matter.
+//!
+//! Known jobs are found one by one, by their key (hence `LATERAL`, and `state IS NOT DISTINCT FROM`, which no index of jobs in
+//! one state offers itself for). As a join PostgreSQL would read all jobs that are under way to find ten of them.
 
 use std::time::Duration;
 
@@ -130,7 +133,10 @@ pub async fn claim(
     lease: Duration,
 ) -> Result<Vec<Claimed>> {
     let (tenants, ids): (Vec<TenantId>, Vec<JobId>) = jobs.iter().copied().unzip();
-    let rows = sql_query(claim_statement("JOIN unnest($4, $5) AS wanted (tenant_id, id) USING (tenant_id, id)", ""))
+    let found = "SELECT found.* FROM unnest($4, $5) AS wanted (tenant_id, id) CROSS JOIN LATERAL (
+                     SELECT jobs.tenant_id, jobs.id FROM jobs WHERE jobs.tenant_id = wanted.tenant_id AND jobs.id = wanted.id
+                         AND queue = $1 AND state IS NOT DISTINCT FROM 'dispatched' FOR UPDATE SKIP LOCKED) AS found";
+    let rows = sql_query(claim_statement(found))
         .bind::<Text, _>(queue)
         .bind::<Text, _>(worker)
         .bind::<Double, _>(lease.as_secs_f64())
@@ -149,7 +155,9 @@ pub async fn claim_next(
     worker: &str,
     lease: Duration,
 ) -> Result<Vec<Claimed>> {
-    let rows = sql_query(claim_statement("", "LIMIT $4"))
+    let found = "SELECT tenant_id, id FROM jobs WHERE queue = $1 AND state = 'dispatched'
+                 ORDER BY priority DESC, turn, id LIMIT $4 FOR UPDATE SKIP LOCKED";
+    let rows = sql_query(claim_statement(found))
         .bind::<Text, _>(queue)
         .bind::<Text, _>(worker)
         .bind::<Double, _>(lease.as_secs_f64())
@@ -159,13 +167,12 @@ pub async fn claim_next(
     Ok(rows)
 }
 
-fn claim_statement(wanted: &str, limit: &str) -> String {
+fn claim_statement(found: &str) -> String {
     format!(
         "UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_token = lease_token + 1,
              lease_until = now() + $3 * interval '1 second', worker = $2, started_at = now(),
              progress_done = NULL, progress_total = NULL, progress_message = NULL
-         FROM (SELECT tenant_id, id FROM jobs {wanted} WHERE queue = $1 AND state = 'dispatched'
-               ORDER BY priority DESC, turn, id {limit} FOR UPDATE OF jobs SKIP LOCKED) AS free
+         FROM ({found}) AS free
          WHERE jobs.tenant_id = free.tenant_id AND jobs.id = free.id
          RETURNING jobs.tenant_id, jobs.id, kind, payload, attempt, max_attempts, lease_token, trace_context,
              greatest(extract(epoch FROM now() - run_at), 0)::float8 AS waited_seconds"
@@ -174,11 +181,14 @@ fn claim_statement(wanted: &str, limit: &str) -> String {
 
 /// Prolongs these leases, and answers with those that were still held: the others belong to somebody else now.
 pub async fn renew(mut conn: &AsyncPgConnection, held: &[(TenantId, JobId, i64)], lease: Duration) -> Result<Vec<Renewed>> {
-    let (tenants, ids, tokens): (Vec<TenantId>, Vec<JobId>, Vec<i64>) = held.iter().copied().collect();
+    let mut held = held.to_vec();
+    held.sort_unstable_by_key(|(_, id, _)| *id);
+    let (tenants, ids, tokens): (Vec<TenantId>, Vec<JobId>, Vec<i64>) = held.into_iter().collect();
     let rows = sql_query(
         "UPDATE jobs SET lease_until = now() + $4 * interval '1 second'
-         FROM (SELECT tenant_id, id FROM jobs JOIN unnest($1, $2, $3) AS held (tenant_id, id, token) USING (tenant_id, id)
-               WHERE state = 'running' AND lease_token = token ORDER BY id FOR UPDATE OF jobs) AS mine
+         FROM (SELECT found.* FROM unnest($1, $2, $3) AS held (tenant_id, id, token) CROSS JOIN LATERAL (
+                   SELECT jobs.tenant_id, jobs.id FROM jobs WHERE jobs.tenant_id = held.tenant_id AND jobs.id = held.id
+                       AND lease_token = token AND state IS NOT DISTINCT FROM 'running' FOR UPDATE) AS found) AS mine
          WHERE jobs.tenant_id = mine.tenant_id AND jobs.id = mine.id
          RETURNING jobs.id, lease_token, cancel_requested_at IS NOT NULL AS cancel_requested",
     )
@@ -201,7 +211,9 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
     let mut outcomes = Vec::with_capacity(ends.len());
     let mut errors = Vec::with_capacity(ends.len());
     let mut delays = Vec::with_capacity(ends.len());
-    for end in ends {
+    let mut in_order: Vec<&End> = ends.iter().collect();
+    in_order.sort_unstable_by_key(|end| end.id);
+    for end in in_order {
         let (outcome, error, delay) = match &end.outcome {
             Outcome::Succeeded => ("succeeded", None, 0.0),
             Outcome::Failed { error, retry_in } => ("failed", Some(storable(error)), retry_in.as_secs_f64()),
@@ -219,14 +231,15 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
     }
     let settled: Vec<Settled> = sql_query(
         "WITH decided AS (
-             SELECT tenant_id, id, token, attempt, worker, started_at, outcome, error, delay,
+             SELECT found.*, token, outcome, error, delay,
                  CASE WHEN outcome = 'succeeded' THEN 'succeeded'
                       WHEN outcome = 'cancelled' OR cancel_requested_at IS NOT NULL THEN 'cancelled'
                       WHEN outcome = 'dead' OR outcome = 'failed' AND attempt >= max_attempts THEN 'dead'
                       ELSE 'waiting' END AS state
-             FROM jobs JOIN unnest($1, $2, $3, $4, $5, $6) AS ended (tenant_id, id, token, outcome, error, delay)
-                 USING (tenant_id, id)
-             WHERE jobs.state = 'running' AND lease_token = token ORDER BY id FOR UPDATE OF jobs
+             FROM unnest($1, $2, $3, $4, $5, $6) AS ended (tenant_id, id, token, outcome, error, delay) CROSS JOIN LATERAL (
+                 SELECT tenant_id, id, attempt, max_attempts, cancel_requested_at, worker, started_at
+                 FROM jobs WHERE jobs.tenant_id = ended.tenant_id AND jobs.id = ended.id
+                     AND lease_token = token AND state IS NOT DISTINCT FROM 'running' FOR UPDATE) AS found
          ), noted AS (
              INSERT INTO job_attempts (tenant_id, job_id, lease_token, number, worker, started_at, outcome, error)
              SELECT tenant_id, id, token, attempt, worker, started_at,
