@@ -61,5 +61,5 @@ async fn a_backup_of_a_large_database_takes_little_memory() {
 
 /// The most memory that a process has ever held, in bytes.
 fn peak(worker: &WorkerProcess) -> u64 {
-    memory_kb(worker.id(), "VmHWM") * 1024
+    memory_kb(worker.id(), "VmHWM").expect("it runs") * 1024
 }

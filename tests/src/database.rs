@@ -47,6 +47,11 @@ impl TestDatabase {
         url_of(&self.superuser, role, "postgres").into()
     }
 
+    /// The address of this database for the superuser.
+    pub fn superuser_url(&self) -> Url {
+        url_of(&self.superuser, self.superuser.username(), &self.name)
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -65,7 +70,7 @@ impl TestDatabase {
 
     /// A connection that may do anything, for looking behind the scenes.
     pub async fn superuser(&self) -> tokio_postgres::Client {
-        connect(&url_of(&self.superuser, self.superuser.username(), &self.name)).await
+        connect(&self.superuser_url()).await
     }
 
     /// Runs statements as the superuser.

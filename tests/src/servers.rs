@@ -208,7 +208,7 @@ impl ApiProcess {
 
     /// The memory that it has now.
     pub fn resident_kb(&self) -> u64 {
-        memory_kb(self.process.id(), "VmRSS")
+        memory_kb(self.process.id(), "VmRSS").expect("it runs")
     }
 
     /// SIGKILL, and another in its place.
@@ -259,9 +259,9 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("its number").port()
 }
 
-/// Memory of a process, as Linux tells it: `VmRSS`, what it holds, or `VmHWM`, the most that it ever held.
-pub fn memory_kb(process: u32, field: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("its size");
-    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().expect("a number")
+/// Memory of a process, as Linux tells it: `VmRSS`, what it holds, or `VmHWM`, the most that it ever held. `None` when it has ended.
+pub fn memory_kb(process: u32, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let size = status.lines().find_map(|line| line.strip_prefix(field))?;
+    size.trim_start_matches(':').trim().strip_suffix(" kB")?.parse().ok()
 }
