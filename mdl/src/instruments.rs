@@ -77,7 +77,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (JOB_RUN_SECONDS, Kind::Seconds, "Time of one attempt, by kind"),
     (JOB_WAIT_SECONDS, Kind::Seconds, "Time from when a job was due to its start, by queue"),
     (JOBS_RESCUED, Kind::Counter, "Jobs whose lease ended or that Redis forgot, taken up again"),
-    (JOBS_RUNNING, Kind::Gauge, "Jobs that this worker runs now, by queue"),
+    (JOBS_RUNNING, Kind::Gauge, "Jobs that this worker has claimed and not yet written the ends of, by queue"),
     (
         WEBHOOK_ATTEMPTS,
         Kind::Counter,

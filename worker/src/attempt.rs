@@ -19,7 +19,7 @@ use mdl::jobs::ledger::{self, Claimed, End, Outcome, Settled};
 use mdl::jobs::{JobState, batches};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tower::{Layer, Service};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::Shared;
 use crate::leases::Held;
@@ -36,7 +36,7 @@ const BATCH: usize = 500;
 pub struct Attempt {
     pub job: Claimed,
     pub held: Arc<Held>,
-    /// Its place among the jobs that run at once, given up when its handler has really ended.
+    /// That it is one of the jobs that run at once; given up when its handler has really ended.
     pub running: Running,
 }
 
@@ -67,7 +67,7 @@ impl EndLayer {
         if held.is_lost() {
             self.shared.leases.let_go(&held);
         } else {
-            self.end(held, Outcome::Returned);
+            self.end(held, Outcome::Unbegun);
         }
     }
 }
@@ -204,6 +204,10 @@ fn tell(job: &Settled, outcome: Option<&Outcome>) {
     let outcome = match (job.state, outcome) {
         (JobState::Waiting, Some(Outcome::Returned)) => {
             info!(job.id = %job.id, job.kind, "Handed a job back unfinished");
+            return;
+        }
+        (JobState::Waiting, Some(Outcome::Unbegun)) => {
+            debug!(job.id = %job.id, job.kind, "Handed a job back that had not begun");
             return;
         }
         (JobState::Waiting, Some(Outcome::Snoozed { run_in })) => {

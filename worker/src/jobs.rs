@@ -170,6 +170,11 @@ impl Registry {
         self.kinds.iter().filter(|(_, kind)| kind.queue == queue).map(|(name, _)| *name).collect()
     }
 
+    /// Whether all jobs of a queue may be attempted more than once.
+    pub(crate) fn repeats_all(&self, queue: &str) -> bool {
+        self.kinds.values().filter(|kind| kind.queue == queue).all(|kind| kind.max_attempts > 1)
+    }
+
     /// How long one attempt of this kind may take.
     pub(crate) fn timeout(&self, kind: &str) -> Duration {
         self.kinds.get(kind).map_or(UNKNOWN_KIND_RETRY, |kind| kind.timeout)

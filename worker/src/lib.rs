@@ -99,8 +99,8 @@ impl Shared {
         let lease = app.config.worker.lease_seconds;
         let db = Db::new(
             &DatabaseConfig {
-                // Relay, reconciler, repair, schedules, heartbeat, leases, ends, the courier's three, and one for each queue.
-                pool_size: 10 + registry.queues().len() as u32,
+                // Relay, reconciler, repair, schedules, heartbeat, leases, ends, the courier's four, and one for each queue.
+                pool_size: 11 + registry.queues().len() as u32,
                 // A statement that takes as long as a lease has come too late.
                 statement_timeout_seconds: settings.statement_timeout_seconds.min((lease / 3).max(1)),
                 ..settings.clone()

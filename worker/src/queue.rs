@@ -8,6 +8,7 @@
 //! (see [`Room`]): otherwise the worker would wait for the ledger most of the time. One that does not begin so soon after all
 //! goes back, for others to take.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -40,7 +41,7 @@ const REDIS_TIMEOUT: Duration = Duration::from_secs(4);
 const AHEAD: Duration = Duration::from_millis(50);
 
 /// Most jobs that are claimed ahead.
-const MOST_AHEAD: usize = 1_000;
+const MOST_AHEAD: usize = 500;
 
 /// How long a job that was claimed ahead waits for its beginning.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -69,8 +70,10 @@ impl Queue {
         let (to_apalis, jobs) = unbounded_channel();
         let concurrency = shared.app.config.worker.concurrency as usize;
         let permits = Arc::new(Semaphore::new(concurrency));
-        let room = Room::new(concurrency);
-        let starter = Starter { claims, permits, places: room.places.clone(), jobs: to_apalis, layer: layer.clone() };
+        // A worker that dies has used up an attempt of what it had claimed.
+        let most_ahead = if shared.registry.repeats_all(queue) { MOST_AHEAD } else { 0 };
+        let room = Room::new(concurrency, most_ahead);
+        let starter = Starter { queue, claims, permits, places: room.places.clone(), jobs: to_apalis, layer: layer.clone() };
         let fetcher = Fetcher { shared, queue, room, redis, jobs: to_starter };
         Self { tasks: Some((fetcher, starter)), jobs, layer }
     }
@@ -133,6 +136,7 @@ impl BackendConfig for Queue {
 /// its place until its end is written.
 struct Room {
     concurrency: usize,
+    most_ahead: usize,
     /// Jobs done since then.
     since: Instant,
     /// For jobs that are claimed ahead.
@@ -170,8 +174,8 @@ impl Drop for Running {
 }
 
 impl Room {
-    fn new(concurrency: usize) -> Self {
-        Self { concurrency, since: Instant::now(), ahead: 0, places: Arc::default() }
+    fn new(concurrency: usize, most_ahead: usize) -> Self {
+        Self { concurrency, most_ahead, since: Instant::now(), ahead: 0, places: Arc::default() }
     }
 
     /// How many places are free: at least one and, where jobs are claimed ahead, more than half of theirs, so that many are
@@ -193,7 +197,7 @@ impl Room {
         // Less time would say nothing: ten that end together are not ten in a microsecond.
         if elapsed >= AHEAD {
             let done = self.places.done.swap(0, Ordering::Relaxed) as f64;
-            self.ahead = ((done * AHEAD.as_secs_f64() / elapsed.as_secs_f64()) as usize).min(MOST_AHEAD);
+            self.ahead = ((done * AHEAD.as_secs_f64() / elapsed.as_secs_f64()) as usize).min(self.most_ahead);
             self.since = Instant::now();
         }
     }
@@ -208,7 +212,7 @@ impl Room {
 struct Claim {
     job: Claimed,
     held: Arc<Held>,
-    until: Instant,
+    since: Instant,
 }
 
 struct Fetcher {
@@ -223,7 +227,6 @@ impl Fetcher {
     async fn run(mut self) {
         let stop = self.shared.stop.clone();
         let mut redis_outage = Outage::of("take jobs from Redis");
-        let waited = metrics::histogram!(instruments::JOB_WAIT_SECONDS, "queue" => self.queue);
         loop {
             let Some(count) = stop.run_until_cancelled(self.room.free()).await else { return };
             // What is popped when we stop here stays dispatched, and the reconciler of another worker finds it.
@@ -246,11 +249,10 @@ impl Fetcher {
                 self.shared.wake.room();
                 self.shared.news.tell(claimed.iter().map(|job| (job.tenant_id, job.id)));
             }
-            let until = Instant::now() + PATIENCE;
+            let since = Instant::now();
             for job in claimed {
-                waited.record(job.waited_seconds);
                 let held = self.shared.leases.hold(self.queue, &job, self.room.take());
-                if let Err(unsent) = self.jobs.send(Claim { job, held, until }) {
+                if let Err(unsent) = self.jobs.send(Claim { job, held, since }) {
                     // The worker is gone; the lease ends by itself.
                     self.shared.leases.let_go(&unsent.0.held);
                     return;
@@ -289,8 +291,13 @@ impl Fetcher {
         let mut outage = Outage::of("claim jobs");
         loop {
             match self.try_claim(&wanted).await {
-                Ok(claimed) => {
+                Ok(mut claimed) => {
                     outage.over();
+                    if let Wanted::These(jobs) = &wanted {
+                        // They begin as Redis gave them out.
+                        let places: HashMap<_, _> = jobs.iter().enumerate().map(|(place, (_, id))| (*id, place)).collect();
+                        claimed.sort_by_key(|job| places.get(&job.id).copied());
+                    }
                     return claimed;
                 }
                 Err(error) => outage.failed(&error),
@@ -320,6 +327,7 @@ enum Wanted {
 
 /// Gives the claimed jobs to apalis, one for each permit.
 struct Starter {
+    queue: &'static str,
     claims: UnboundedReceiver<Claim>,
     permits: Arc<Semaphore>,
     places: Arc<Places>,
@@ -329,21 +337,26 @@ struct Starter {
 
 impl Starter {
     async fn run(mut self) {
-        while let Some(Claim { job, held, until }) = self.claims.recv().await {
+        let waited = metrics::histogram!(instruments::JOB_WAIT_SECONDS, "queue" => self.queue);
+        while let Some(Claim { job, held, since }) = self.claims.recv().await {
             let permit = tokio::select! {
                 biased;
                 () = self.layer.shared.stop.cancelled() => None,
                 () = held.end_now.cancelled() => None,
+                () = held.cancel.cancelled() => None,
                 permit = self.permits.clone().acquire_owned() => permit.ok(),
-                () = sleep_until(until) => None,
+                () = sleep_until(since + PATIENCE) => None,
             };
             let Some(permit) = permit else {
                 self.layer.hand_back(held);
                 continue;
             };
+            waited.record(job.waited_seconds + since.elapsed().as_secs_f64());
             let running = Running { places: self.places.clone(), _permit: permit };
             if let Err(unsent) = self.jobs.send(Attempt { job, held, running }) {
+                // The worker is gone. What is claimed already goes back too, and then the fetcher ends.
                 self.layer.hand_back(unsent.0.held);
+                self.claims.close();
             }
         }
     }

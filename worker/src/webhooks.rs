@@ -2,8 +2,9 @@
 //!
 //! It goes round: looks which endpoints something is due for, gives each its share of the free places ([`shares`]), claims so
 //! many deliveries, sends each as a task of its own ([`send`]), and has what came of them written down, several at once
-//! ([`record`]). For endpoints that answer quickly it claims ahead; what does not begin soon after all goes back. A notification wakes it when something is owed, a place that becomes free for which somebody waits, and otherwise
-//! the clock. Hosts that do not answer are left alone for a while ([`breaker`]).
+//! ([`record`]). For endpoints that answer quickly it claims ahead; what does not begin soon after all goes back. A notification
+//! wakes it when something is owed, a place that becomes free for which somebody waits, and otherwise the clock. Hosts that do not
+//! answer are left alone for a while ([`breaker`]).
 //!
 //! Several workers share the work through the rows they lock. One that dies leaves claims that end by themselves, after which
 //! the deliveries are sent again, by whomever.
@@ -23,7 +24,6 @@ use mdl::instruments;
 use mdl::outbound::Guard;
 use mdl::webhooks::ledger::{self, Claimed, Share};
 use mdl::webhooks::secrets;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -33,7 +33,7 @@ use crate::link::{Outage, RETRY};
 use breaker::Breakers;
 use record::Sent;
 use send::{Receiver, Sender};
-use shares::Places;
+use shares::{Places, Turn};
 
 /// How long something can be due unnoticed: when the notification was lost, or when a retry's time comes.
 const POLL: Duration = Duration::from_secs(1);
@@ -88,9 +88,11 @@ impl Courier {
     async fn go_round(&self) {
         let stop = &self.shared.stop;
         let mut outage = Outage::of("take webhooks that are due");
+        let mut last = Instant::now();
         while !stop.is_cancelled() {
             let start = Instant::now();
-            let wait = match self.round().await {
+            let since = start - std::mem::replace(&mut last, start);
+            let wait = match self.round(since).await {
                 Ok(()) => {
                     outage.over();
                     POLL
@@ -113,14 +115,14 @@ impl Courier {
         }
     }
 
-    /// Claims what there are places for, and begins to send it.
-    async fn round(&self) -> mdl::Result<()> {
+    /// Claims what there are places for, and begins to send it. The last round was so long ago.
+    async fn round(&self, since: Duration) -> mdl::Result<()> {
         let settings = &self.shared.app.config.webhooks;
         let tx = ledger::begin(&self.shared.db).await?;
         let each = settings.endpoint_concurrency as usize;
         // One more than an endpoint can get, to know whether some are left.
-        let most = self.state().places.most(each) + 1;
-        let waiting = ledger::waiting(&tx, most).await?;
+        let most = self.state().places.begin_round(since, each);
+        let waiting = ledger::waiting(&tx, most + 1).await?;
         let mut shares = {
             let mut state = self.state();
             let now = Instant::now();
@@ -157,23 +159,24 @@ impl Courier {
             // An endpoint that is gone by now took its deliveries with it.
             let Some(receiver) = receivers.get(&delivery.endpoint_id) else { continue };
             metrics::histogram!(instruments::WEBHOOK_WAIT_SECONDS).record(delivery.waited_seconds);
-            let (place, turns) = Place::take(self.clone(), &delivery, receiver.host());
-            self.begin(delivery, receiver.clone(), place, turns);
+            let (place, turn) = Place::take(self.clone(), &delivery, receiver.host());
+            self.begin(delivery, receiver.clone(), place, turn);
         }
         Ok(())
     }
 
-    fn begin(&self, delivery: Claimed, receiver: Arc<Receiver>, place: Place, turns: Arc<Semaphore>) {
+    fn begin(&self, delivery: Claimed, receiver: Arc<Receiver>, place: Place, turn: Turn) {
         let courier = self.clone();
         let span = send::span(&delivery);
         let work = async move {
-            let turn = tokio::select! {
+            let permit = tokio::select! {
                 biased;
-                turn = turns.acquire() => turn.ok(),
+                () = turn.go_back.cancelled() => None,
+                permit = turn.permits.acquire() => permit.ok(),
                 () = courier.shared.stop.cancelled() => None,
                 () = tokio::time::sleep(PATIENCE) => None,
             };
-            let Some(_turn) = turn else {
+            let Some(_permit) = permit else {
                 drop(place);
                 let _handed_back = courier.unbegun.send(delivery);
                 return;
@@ -206,11 +209,11 @@ struct Place {
 
 impl Place {
     /// With what lets the request begin.
-    fn take(courier: Courier, delivery: &Claimed, host: String) -> (Self, Arc<Semaphore>) {
+    fn take(courier: Courier, delivery: &Claimed, host: String) -> (Self, Turn) {
         let endpoint = delivery.endpoint_id;
         let each = courier.shared.app.config.webhooks.endpoint_concurrency as usize;
-        let turns = courier.state().places.take(endpoint, &host, each);
-        (Self { courier, endpoint, host }, turns)
+        let turn = courier.state().places.take(endpoint, &host, each);
+        (Self { courier, endpoint, host }, turn)
     }
 }
 

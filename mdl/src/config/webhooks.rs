@@ -37,7 +37,7 @@ pub struct WebhookConfig {
         default_value_t = 120
     )]
     pub disable_after_hours: u32,
-    /// Requests to receivers that a worker has under way at once
+    /// Requests to receivers that a worker has under way at once, with those that it has claimed and is about to send
     #[arg(id = "webhook_concurrency", long = "webhook-concurrency", env = "MDL_WEBHOOK_CONCURRENCY", default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     pub concurrency: u32,
     /// Requests to one endpoint that a worker has under way at once; one that fails gets one at a time

@@ -76,8 +76,10 @@ pub enum Outcome {
     },
     /// Stopped because somebody asked for it.
     Cancelled,
-    /// Handed back unfinished by a worker that stops, or that had not begun it; the attempt does not count.
+    /// Handed back unfinished by a worker that stops; the attempt does not count.
     Returned,
+    /// Handed back by a worker that had claimed it and not begun it: that was no attempt.
+    Unbegun,
     /// Not yet possible, by what the handler found: to be done later, and the attempt does not count.
     Snoozed {
         run_in: Duration,
@@ -220,6 +222,7 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
             Outcome::Dead { error } => ("dead", Some(storable(error)), 0.0),
             Outcome::Cancelled => ("cancelled", None, 0.0),
             Outcome::Returned => ("returned", None, 0.0),
+            Outcome::Unbegun => ("unbegun", None, 0.0),
             Outcome::Snoozed { run_in } => ("snoozed", None, run_in.as_secs_f64()),
         };
         tenants.push(end.tenant);
@@ -244,10 +247,10 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
              INSERT INTO job_attempts (tenant_id, job_id, lease_token, number, worker, started_at, outcome, error)
              SELECT tenant_id, id, token, attempt, worker, started_at,
                  CASE WHEN outcome = 'failed' AND state <> 'waiting' THEN state ELSE outcome END, error
-             FROM decided WHERE outcome NOT IN ('succeeded', 'snoozed')
+             FROM decided WHERE outcome NOT IN ('succeeded', 'snoozed', 'unbegun')
          )
          UPDATE jobs SET state = decided.state, lease_until = NULL,
-             attempt = jobs.attempt - CASE WHEN decided.outcome IN ('returned', 'snoozed') THEN 1 ELSE 0 END,
+             attempt = jobs.attempt - CASE WHEN decided.outcome IN ('returned', 'unbegun', 'snoozed') THEN 1 ELSE 0 END,
              run_at = CASE WHEN decided.outcome IN ('failed', 'snoozed') AND decided.state = 'waiting'
                            THEN now() + decided.delay * interval '1 second' ELSE run_at END,
              last_error = coalesce(decided.error, last_error),
@@ -264,7 +267,7 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
     .bind::<Array<Double>, _>(delays)
     .load(&mut conn)
     .await?;
-    if ends.iter().any(|end| end.outcome == Outcome::Returned) {
+    if ends.iter().any(|end| matches!(end.outcome, Outcome::Returned | Outcome::Unbegun)) {
         // Another worker may take them at once.
         super::notify(conn, CHANNEL, "").await?;
     }

@@ -156,7 +156,7 @@ pub async fn settings(mut conn: &AsyncPgConnection, tenants: &[TenantId]) -> Res
         .await?)
 }
 
-/// Lets no more of the actor's tenant's jobs of a queue begin; those that run go on. Of a member of [`SYSTEM`], all tenants'.
+/// Takes no more of the actor's tenant's jobs of a queue; what a worker has claimed goes on. Of a member of [`SYSTEM`], all tenants'.
 ///
 /// Problem: `queue` (no name of a queue).
 pub async fn pause(app: &App, actor: &Actor, queue: &str) -> Result<Settings> {

@@ -180,7 +180,7 @@ pub async fn count_by_tenant(
 ) -> Result<Vec<(TenantId, i64)>> {
     let ids = matching(tenants, filter).select(jobs::id);
     Ok(jobs::table
-        .filter(jobs::id.eq_any(ids))
+        .filter(jobs::tenant_id.eq_any(tenants).and(jobs::id.eq_any(ids)))
         .group_by(jobs::tenant_id)
         .select((jobs::tenant_id, count_star()))
         .order(jobs::tenant_id)

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{Array, BigInt, Bool, Double, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
@@ -165,7 +165,8 @@ pub async fn claim(mut conn: &AsyncPgConnection, shares: &[Share], lease: Durati
 
 /// Gives claims up of which no attempt was made: the deliveries are due as they were before, and that was no attempt.
 pub async fn hand_back(mut conn: &AsyncPgConnection, unbegun: &[Claimed]) -> Result<()> {
-    let due = |claimed: &Claimed| claimed.claimed_at - chrono::TimeDelta::milliseconds((claimed.waited_seconds * 1e3) as i64);
+    let waited = |claimed: &Claimed| TimeDelta::microseconds((claimed.waited_seconds * 1e6).round() as i64);
+    let due = |claimed: &Claimed| claimed.claimed_at - waited(claimed);
     sql_query(
         "WITH mine AS MATERIALIZED (
              SELECT deliveries.tenant_id, deliveries.id, unbegun.due FROM webhook_deliveries AS deliveries

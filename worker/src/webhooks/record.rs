@@ -61,12 +61,14 @@ pub async fn record(mut sent: UnboundedReceiver<Sent>, shared: Shared) {
 
 /// Hands deliveries back that were claimed ahead and did not begin, until nobody can send any more.
 pub async fn hand_back(mut unbegun: UnboundedReceiver<Claimed>, shared: Shared) {
+    let mut outage = Outage::of("hand webhooks back that have not begun");
     let mut batch = Vec::new();
     while unbegun.recv_many(&mut batch, BATCH).await > 0 {
-        if let Err(error) = return_all(&shared, &batch).await {
-            // Their claims end by themselves.
-            warn!(error = with_sources(&error), "Could not hand {} webhooks back that had not begun", batch.len());
+        while let Err(error) = return_all(&shared, &batch).await {
+            outage.failed(&error);
+            tokio::time::sleep(RETRY).await;
         }
+        outage.over();
         batch.clear();
         shared.webhooks.notify_one();
     }

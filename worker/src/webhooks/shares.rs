@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mdl::ids::{TenantId, WebhookEndpointId};
 use mdl::webhooks::ledger::{Share, Waiting};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::breaker::Trial;
 
-/// How many deliveries are claimed ahead for an endpoint, at most, for each that may be under way.
+/// Deliveries are claimed for so long to come.
+const AHEAD: Duration = Duration::from_millis(50);
+/// How many are claimed ahead for an endpoint, at most, for each that may be under way.
 const MOST_AHEAD: usize = 3;
 
 /// How many requests may be under way at once.
@@ -26,9 +30,11 @@ pub struct Limits {
 pub struct Places {
     endpoints: HashMap<WebhookEndpointId, Taken>,
     hosts: HashMap<String, usize>,
-    /// Requests that succeeded since the last round. So many more are claimed for the endpoint in the next: one that answers
-    /// quickly would otherwise wait for the ledger most of the time.
+    /// Requests that succeeded since the last round.
     done: HashMap<WebhookEndpointId, usize>,
+    /// How many more are claimed for an endpoint in this round: as many as will be done soon, by the last. One that answers quickly
+    /// would otherwise wait for the ledger most of the time.
+    ahead: HashMap<WebhookEndpointId, usize>,
     taken: usize,
     /// All places were taken in the last round, and somebody would have liked one.
     short: bool,
@@ -42,39 +48,47 @@ pub struct Places {
 #[derive(Debug)]
 struct Taken {
     count: usize,
-    /// Whose request may be under way; closed when one has failed, and those that wait for it go back.
-    turns: Arc<Semaphore>,
+    turn: Turn,
+}
+
+/// What lets requests to an endpoint begin.
+#[derive(Debug, Clone)]
+pub struct Turn {
+    /// Those that may be under way.
+    pub permits: Arc<Semaphore>,
+    /// One has failed: those that have not begun go back.
+    pub go_back: CancellationToken,
 }
 
 impl Places {
-    /// Takes a place. Its request may begin when the semaphore lets it; it does not begin once that is closed.
-    pub fn take(&mut self, endpoint: WebhookEndpointId, host: &str, each: usize) -> Arc<Semaphore> {
-        let new = || Arc::new(Semaphore::new(each));
-        let taken = self.endpoints.entry(endpoint).or_insert_with(|| Taken { count: 0, turns: new() });
-        if taken.turns.is_closed() {
-            taken.turns = new();
-        }
+    /// Takes a place. Its request begins in its turn.
+    pub fn take(&mut self, endpoint: WebhookEndpointId, host: &str, each: usize) -> Turn {
+        let first = || Turn { permits: Arc::new(Semaphore::new(each)), go_back: CancellationToken::new() };
+        let taken = self.endpoints.entry(endpoint).or_insert_with(|| Taken { count: 0, turn: first() });
         taken.count += 1;
         *self.hosts.entry(host.to_owned()).or_default() += 1;
         self.taken += 1;
-        taken.turns.clone()
+        taken.turn.clone()
     }
 
     /// Notes how a request ended.
     pub fn ended(&mut self, endpoint: WebhookEndpointId, well: bool) {
         if well {
             *self.done.entry(endpoint).or_default() += 1;
-        } else {
-            self.done.remove(&endpoint);
-            if let Some(taken) = self.endpoints.get(&endpoint) {
-                taken.turns.close();
-            }
+            return;
+        }
+        self.done.remove(&endpoint);
+        if let Some(taken) = self.endpoints.get_mut(&endpoint) {
+            std::mem::take(&mut taken.turn.go_back).cancel();
         }
     }
 
-    /// Most deliveries that an endpoint gets in the next round.
-    pub fn most(&self, each: usize) -> usize {
-        each + self.done.values().copied().max().unwrap_or(0).min(MOST_AHEAD * each)
+    /// Begins a round, so long after the last. Answers how many deliveries an endpoint gets in it, at most.
+    pub fn begin_round(&mut self, since: Duration, each: usize) -> usize {
+        let share = AHEAD.as_secs_f64() / since.max(Duration::from_millis(1)).as_secs_f64();
+        let soon = |done: usize| ((done as f64 * share) as usize).min(MOST_AHEAD * each);
+        self.ahead = self.done.drain().map(|(endpoint, done)| (endpoint, soon(done))).collect();
+        each + self.ahead.values().copied().max().unwrap_or(0)
     }
 
     /// Whether somebody waits for this place.
@@ -107,8 +121,13 @@ impl Places {
         let mut tenants: BTreeMap<TenantId, VecDeque<Candidate>> = BTreeMap::new();
         self.full.clear();
         for endpoint in waiting {
-            let ahead = self.done.remove(&endpoint.endpoint_id).unwrap_or(0).min(MOST_AHEAD * limits.each);
-            let most = if endpoint.failing { 1 } else { limits.each + ahead };
+            let ahead = self.ahead.get(&endpoint.endpoint_id).copied().unwrap_or(0);
+            let most = match endpoint {
+                Waiting { failing: true, .. } => 1,
+                // What goes back has used up a part of the limit.
+                Waiting { rate_limited: true, .. } => limits.each,
+                _ => limits.each + ahead,
+            };
             let under_way = self.endpoints.get(&endpoint.endpoint_id).map_or(0, |taken| taken.count);
             let due = usize::try_from(endpoint.due).unwrap_or(0);
             let mut room = most.saturating_sub(under_way).min(due);
@@ -130,7 +149,6 @@ impl Places {
                 tenants.entry(endpoint.tenant_id).or_default().push_back(candidate);
             }
         }
-        self.done.clear();
         self.turn = self.turn.wrapping_add(1);
         let mut turns: VecDeque<VecDeque<Candidate>> = tenants.into_values().collect();
         for endpoints in &mut turns {
@@ -215,23 +233,34 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_gets_as_many_more_as_it_took_well_in_the_last_round() {
-        let all = [waiting(TenantId::new(), 100)];
+    fn an_endpoint_gets_as_many_more_as_it_will_soon_have_taken_well() {
+        let mut all = [waiting(TenantId::new(), 100)];
         let endpoint = all[0].endpoint_id;
         let mut places = Places::default();
-        for _ in 0..3 {
-            places.ended(endpoint, true);
-        }
-        assert_eq!(places.most(4), 7);
-        assert_eq!(counts(&all, &places.shares(&all, LIMITS, |_| Trial::Free)), [7]);
-        assert_eq!(counts(&all, &places.shares(&all, LIMITS, |_| Trial::Free)), [4], "only of the last round");
-        let turns = places.take(endpoint, "host", 4);
-        assert_eq!(turns.available_permits(), 4, "but no more are under way at once");
-        places.ended(endpoint, true);
+        let round = |places: &mut Places, done: usize, since: Duration, all: &[Waiting]| {
+            (0..done).for_each(|_| places.ended(endpoint, true));
+            let most = places.begin_round(since, 4);
+            (most, counts(all, &places.shares(all, LIMITS, |_| Trial::Free))[0])
+        };
+        assert_eq!(round(&mut places, 3, AHEAD, &all), (7, 7));
+        assert_eq!(round(&mut places, 0, AHEAD, &all), (4, 4), "by the last round only");
+        assert_eq!(round(&mut places, 3, 10 * AHEAD, &all), (4, 4), "three in a long time are none in a short one");
+        assert_eq!(round(&mut places, 100, AHEAD, &all), (16, 10), "no more than there are places");
+        all[0].rate_limited = true;
+        assert_eq!(round(&mut places, 3, AHEAD, &all), (7, 4));
+    }
+
+    #[test]
+    fn those_that_have_not_begun_go_back_when_one_fails() {
+        let endpoint = WebhookEndpointId::new();
+        let mut places = Places::default();
+        let before = places.take(endpoint, "host", 4);
+        let _under_way = before.permits.try_acquire().unwrap();
         places.ended(endpoint, false);
-        assert!(turns.is_closed(), "those that wait go back");
-        assert!(!places.take(endpoint, "host", 4).is_closed());
-        assert_eq!(places.most(4), 4);
+        assert!(before.go_back.is_cancelled());
+        let after = places.take(endpoint, "host", 4);
+        assert!(!after.go_back.is_cancelled());
+        assert_eq!(after.permits.available_permits(), 3, "and no more are under way at once than before");
     }
 
     #[test]
