@@ -92,17 +92,17 @@ impl Courier {
         while !stop.is_cancelled() {
             let start = Instant::now();
             let since = start - std::mem::replace(&mut last, start);
-            let wait = match self.round(since).await {
-                Ok(()) => {
+            let (looked, wait) = match self.round(since).await {
+                Ok(looked) => {
                     outage.over();
-                    POLL
+                    (looked, POLL)
                 }
                 Err(error) => {
                     outage.failed(&error);
-                    RETRY
+                    (start.elapsed(), RETRY)
                 }
             };
-            let rest = PAUSE.max(start.elapsed() * REST);
+            let rest = PAUSE.max(looked * REST);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(rest) => {}
@@ -115,14 +115,16 @@ impl Courier {
         }
     }
 
-    /// Claims what there are places for, and begins to send it. The last round was so long ago.
-    async fn round(&self, since: Duration) -> mdl::Result<()> {
+    /// Claims what there are places for, and begins to send it. The last round was so long ago. Answers how long it took to look.
+    async fn round(&self, since: Duration) -> mdl::Result<Duration> {
         let settings = &self.shared.app.config.webhooks;
         let tx = ledger::begin(&self.shared.db).await?;
         let each = settings.endpoint_concurrency as usize;
         // One more than an endpoint can get, to know whether some are left.
         let most = self.state().places.begin_round(since, each);
+        let start = Instant::now();
         let waiting = ledger::waiting(&tx, most + 1).await?;
+        let looked = start.elapsed();
         let mut shares = {
             let mut state = self.state();
             let now = Instant::now();
@@ -137,7 +139,8 @@ impl Courier {
             granted.extend(ledger::within_rate_limits(&tx, &with_limit).await?);
         }
         if granted.is_empty() {
-            return tx.commit().await;
+            tx.commit().await?;
+            return Ok(looked);
         }
         let claimed = ledger::claim(&tx, &granted, settings.lease()).await?;
         let mut ids: Vec<WebhookEndpointId> = claimed.iter().map(|delivery| delivery.endpoint_id).collect();
@@ -162,7 +165,7 @@ impl Courier {
             let (place, turn) = Place::take(self.clone(), &delivery, receiver.host());
             self.begin(delivery, receiver.clone(), place, turn);
         }
-        Ok(())
+        Ok(looked)
     }
 
     fn begin(&self, delivery: Claimed, receiver: Arc<Receiver>, place: Place, turn: Turn) {
