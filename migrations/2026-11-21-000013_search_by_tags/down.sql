@@ -1,0 +1,1 @@
+DROP FUNCTION search_tagged_metrics(text, text[], boolean);
