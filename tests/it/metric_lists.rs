@@ -348,34 +348,3 @@ async fn zoo(app: &TestApp) -> Client {
 fn keys(list: &Value) -> Vec<String> {
     list["nodes"].as_array().unwrap().iter().map(|node| node["key"].as_str().unwrap().to_owned()).collect()
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_search_among_tags_finds_the_few_among_many() {
-    let app = TestApp::start().await;
-    let editor = app.client(Role::Editor).await;
-    editor.write("createMetric", json!({ "key": "M-0", "name": "Revenue", "tags": ["common"] })).await;
-    // More that match than a search looks at.
-    app.database
-        .execute(
-            "DO $$ DECLARE columns text; values text; BEGIN
-                 SELECT string_agg(name, ', '), string_agg(CASE name WHEN 'id' THEN 'gen_random_uuid()' WHEN 'key' THEN 'key || number' ELSE name END, ', ')
-                 INTO columns, values
-                 FROM (SELECT quote_ident(column_name) AS name FROM information_schema.columns
-                       WHERE table_name = 'metrics' AND table_schema = 'public' AND is_generated = 'NEVER') AS own;
-                 EXECUTE format('INSERT INTO metrics (%s) SELECT %s FROM metrics, generate_series(1, 6000) AS number', columns, values);
-             END $$",
-        )
-        .await;
-    editor.write("createMetric", json!({ "key": "RARE", "name": "Revenue of a rare kind", "tags": ["rare", "common"] })).await;
-    editor.write("createMetric", json!({ "key": "OTHER", "name": "Churn", "tags": ["rare"] })).await;
-    for tags in [
-        r#"{ containsAny: ["rare", "none"] }"#,
-        r#"{ containsAll: ["rare", "common"] }"#,
-        r#"{ containsAll: ["rare"], containsAny: ["common"] }"#,
-    ] {
-        let query =
-            format!(r#"{{ metrics(first: 5, search: "revenue", filter: {{ tags: {tags} }}) {{ nodes {{ key }} totalCount }} }}"#);
-        let found = editor.ask(&query, json!({})).await;
-        assert_eq!(found["metrics"], json!({ "nodes": [{ "key": "RARE" }], "totalCount": 1 }), "{tags}");
-    }
-}

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Metric;
 use super::definition::Details;
 use super::filter::{Condition, Filter};
-use super::search::{MAX_QUERY, found, rank};
+use super::search::{MAX_QUERY, rank, search_metrics};
 use crate::error::{Code, Error, Result};
 use crate::ids::{DomainId, MetricId, TenantId};
 use crate::page::{Page, PageArgs};
@@ -230,9 +230,7 @@ impl Listing {
     }
 
     fn condition(&self, tenant: TenantId) -> Option<Condition> {
-        let mut wanted = self.filter.clone();
-        let found = self.search.as_deref().map(|search| found(search, &mut wanted));
-        let mut filter = wanted.condition(tenant);
+        let mut filter = self.filter.condition(tenant);
         let mut and = |condition: Condition| {
             filter = Some(match filter.take() {
                 Some(filter) => Box::new(filter.and(condition)),
@@ -242,8 +240,8 @@ impl Listing {
         if !self.filter.mentions_archived() {
             and(Box::new(metrics::archived_at.is_null()));
         }
-        if let Some(found) = found {
-            and(found);
+        if let Some(search) = self.search.clone() {
+            and(Box::new(metrics::id.eq_any(diesel::select(search_metrics(search)))));
         }
         filter
     }

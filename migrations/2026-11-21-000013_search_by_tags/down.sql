@@ -1,1 +1,0 @@
-DROP FUNCTION search_tagged_metrics(text, text[], boolean);
