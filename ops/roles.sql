@@ -31,7 +31,7 @@ SET client_min_messages = warning;
 --            connect to the database of MDL: what a forged backup makes it do, it does to its own scratch.
 -- mdl_restore brings a backup back for good: makes a database, fills it as mdl_owner, and puts it in the other one's place. Only
 --            operators who restore need its password, never the programs that run.
--- mdl_search owns only the SECURITY DEFINER search functions, which look across row level security and filter by tenant themselves.
+-- mdl_search owns only the SECURITY DEFINER functions that search, which look across row level security and filter by tenant themselves.
 SELECT format('CREATE ROLE %I', name)
   FROM unnest(ARRAY['mdl_owner', 'mdl_app', 'mdl_backup', 'mdl_scratch', 'mdl_restore', 'mdl_search']) AS name
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec

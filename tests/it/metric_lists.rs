@@ -348,3 +348,52 @@ async fn zoo(app: &TestApp) -> Client {
 fn keys(list: &Value) -> Vec<String> {
     list["nodes"].as_array().unwrap().iter().map(|node| node["key"].as_str().unwrap().to_owned()).collect()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_with_a_filter_finds_the_few_among_many() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    editor.write("createBusinessDomain", json!({ "key": "D-RARE", "name": "Rare" })).await;
+    editor.write("createMetric", json!({ "key": "M", "name": "Revenue", "tags": ["common"], "category": "Common" })).await;
+    // More that match than are ranked.
+    app.database
+        .execute(
+            "DO $$ DECLARE columns text; values text; BEGIN
+                 SELECT string_agg(name, ', '),
+                        string_agg(CASE name WHEN 'id' THEN 'gen_random_uuid()' WHEN 'key' THEN 'key || number' ELSE name END, ', ')
+                 INTO columns, values
+                 FROM (SELECT quote_ident(column_name) AS name FROM information_schema.columns
+                       WHERE table_name = 'metrics' AND table_schema = 'public' AND is_generated = 'NEVER') AS own;
+                 EXECUTE format('INSERT INTO metrics (%s) SELECT %s FROM metrics, generate_series(1, 6000) AS number', columns, values);
+             END $$",
+        )
+        .await;
+    let rare = json!({
+        "key": "RARE", "name": "Revenue of a rare kind", "tags": ["rare", "common"], "category": "Rare", "tier": "TIER_1",
+        "domain": "D-RARE", "governance": { "ownerTeam": "Growth" },
+    });
+    editor.write("createMetric", rare).await;
+    editor.write("createMetric", json!({ "key": "OTHER", "name": "Churn", "tags": ["rare"] })).await;
+    for filter in [
+        r#"tags: { containsAny: ["rare", "none"] }"#,
+        r#"tags: { containsAll: ["rare", "common"] }"#,
+        r#"tags: { containsAll: ["rare"], containsAny: ["common"] }"#,
+        r#"category: { in: ["Rare"] }"#,
+        "tier: { in: [TIER_1] }",
+        r#"ownerTeam: { in: ["Growth"] }, archived: false"#,
+        r#"domain: { in: ["D-RARE"] }"#,
+        r#"key: { in: ["RARE", "OTHER"] }"#,
+        r#"not: { category: { in: ["Common"] } }"#,
+        r#"or: [{ tags: { containsAny: ["rare"] } }, { tier: { in: [TIER_1] } }]"#,
+    ] {
+        for order in ["", ", orderBy: { field: KEY }"] {
+            let query = format!(
+                r#"{{ metrics(first: 5, search: "revenue", filter: {{ {filter} }}{order}) {{ nodes {{ key }} totalCount }} }}"#
+            );
+            let found = editor.ask(&query, json!({})).await;
+            assert_eq!(found["metrics"], json!({ "nodes": [{ "key": "RARE" }], "totalCount": 1 }), "{filter}{order}");
+        }
+    }
+    let all = editor.ask(r#"{ metrics(search: "revenue", first: 1) { totalCount } }"#, json!({})).await;
+    assert_eq!(all["metrics"]["totalCount"], 5000, "no more are ranked");
+}

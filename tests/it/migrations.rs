@@ -35,6 +35,35 @@ async fn they_go_up_down_and_up_again() {
     assert_eq!(catalog(&database).await, before);
 }
 
+/// A database that is behind by one migration gets that alone, in a session in which none of the others was.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_goes_up_and_down_in_a_session_of_its_own() {
+    let database = TestDatabase::empty().await;
+    let mut folders: Vec<_> =
+        std::fs::read_dir(root().join("migrations")).unwrap().map(|folder| folder.unwrap().path()).collect();
+    folders.sort();
+    let run = async |folder: &std::path::Path, direction: &str| {
+        let statements = std::fs::read_to_string(folder.join(direction)).unwrap();
+        let (owner, connection) = tokio_postgres::connect(&database.url("mdl_owner"), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let done = owner.batch_execute(&format!("BEGIN; {statements}; COMMIT")).await;
+        done.unwrap_or_else(|error| panic!("{}/{direction}: {error:?}", folder.display()));
+    };
+    let mut before = Vec::new();
+    for folder in &folders {
+        before.push(catalog(&database).await);
+        run(folder, "up.sql").await;
+    }
+    let migrated = catalog(&TestDatabase::migrated().await).await;
+    let mut all = catalog(&database).await;
+    all.extend(migrated.iter().filter(|(table, _)| table.starts_with("__diesel")).map(|(k, v)| (k.clone(), v.clone())));
+    assert_eq!(all, migrated);
+    for (folder, before) in folders.iter().zip(before).rev() {
+        run(folder, "down.sql").await;
+        assert_eq!(catalog(&database).await, before, "after the way back of {}", folder.display());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_programs_that_migrate_at_once_do_it_once() {
     let database = TestDatabase::empty().await;

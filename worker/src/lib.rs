@@ -19,6 +19,7 @@
 //! PostgreSQL is the truth throughout. Every write to a running job names the lease's token, so that a worker that was
 //! thought dead cannot overwrite what its successor does.
 
+mod ahead;
 pub mod attempt;
 pub mod cli;
 pub mod heartbeat;

@@ -27,6 +27,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::Shared;
+use crate::ahead::{MOMENT, soon};
 use crate::attempt::{Attempt, EndLayer, Ended};
 use crate::leases::Held;
 use crate::link::{Link, Outage, RETRY};
@@ -36,9 +37,6 @@ const BLOCK_SECONDS: f64 = 2.0;
 
 /// How long the fetcher waits for that answer.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Jobs are claimed for so long to come.
-const AHEAD: Duration = Duration::from_millis(50);
 
 /// Most jobs that are claimed ahead.
 const MOST_AHEAD: usize = 500;
@@ -195,9 +193,8 @@ impl Room {
     fn follow(&mut self) {
         let elapsed = self.since.elapsed();
         // Less time would say nothing: ten that end together are not ten in a microsecond.
-        if elapsed >= AHEAD {
-            let done = self.places.done.swap(0, Ordering::Relaxed) as f64;
-            self.ahead = ((done * AHEAD.as_secs_f64() / elapsed.as_secs_f64()) as usize).min(self.most_ahead);
+        if elapsed >= MOMENT {
+            self.ahead = soon(self.places.done.swap(0, Ordering::Relaxed), elapsed, self.most_ahead);
             self.since = Instant::now();
         }
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Metric;
 use super::definition::Details;
 use super::filter::{Condition, Filter};
-use super::search::{MAX_QUERY, rank, search_metrics};
+use super::search::{self, MAX_QUERY, rank};
 use crate::error::{Code, Error, Result};
 use crate::ids::{DomainId, MetricId, TenantId};
 use crate::page::{Page, PageArgs};
@@ -230,20 +230,15 @@ impl Listing {
     }
 
     fn condition(&self, tenant: TenantId) -> Option<Condition> {
-        let mut filter = self.filter.condition(tenant);
-        let mut and = |condition: Condition| {
-            filter = Some(match filter.take() {
-                Some(filter) => Box::new(filter.and(condition)),
-                None => condition,
-            });
-        };
-        if !self.filter.mentions_archived() {
-            and(Box::new(metrics::archived_at.is_null()));
+        let mut filter = self.filter.clone();
+        if !filter.mentions_archived() {
+            filter.archived = Some(false);
         }
-        if let Some(search) = self.search.clone() {
-            and(Box::new(metrics::id.eq_any(diesel::select(search_metrics(search)))));
+        let found = search::found(self.search.as_deref(), &mut filter);
+        match (found, filter.condition(tenant)) {
+            (Some(found), Some(rest)) => Some(Box::new(found.and(rest))),
+            (found, rest) => found.or(rest),
         }
-        filter
     }
 
     /// Rows greater (or less) than a position in this list's order.

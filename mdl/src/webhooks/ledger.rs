@@ -20,8 +20,8 @@ use crate::error::Result;
 use crate::ids::{TenantId, WebhookDeliveryId, WebhookEndpointId};
 use crate::schema::webhook_endpoints as endpoints;
 
-/// A transaction for the statements of this module. Nor may they sort: an index has the order, and sorting all rows anew for
-/// each endpoint takes a thousand times as long.
+/// A transaction for the statements of this module: [`Db::dispatch_by_index`], and without sorting. An index has the order;
+/// sorting all rows anew for each endpoint takes a thousand times as long.
 pub async fn begin(db: &Db) -> Result<Transaction> {
     let tx = db.dispatch_by_index().await?;
     let mut conn: &AsyncPgConnection = &tx;

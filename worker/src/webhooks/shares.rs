@@ -10,9 +10,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::breaker::Trial;
+use crate::ahead::soon;
 
-/// Deliveries are claimed for so long to come.
-const AHEAD: Duration = Duration::from_millis(50);
 /// How many are claimed ahead for an endpoint, at most, for each that may be under way.
 const MOST_AHEAD: usize = 3;
 
@@ -85,9 +84,7 @@ impl Places {
 
     /// Begins a round, so long after the last. Answers how many deliveries an endpoint gets in it, at most.
     pub fn begin_round(&mut self, since: Duration, each: usize) -> usize {
-        let share = AHEAD.as_secs_f64() / since.max(Duration::from_millis(1)).as_secs_f64();
-        let soon = |done: usize| ((done as f64 * share) as usize).min(MOST_AHEAD * each);
-        self.ahead = self.done.drain().map(|(endpoint, done)| (endpoint, soon(done))).collect();
+        self.ahead = self.done.drain().map(|(endpoint, done)| (endpoint, soon(done, since, MOST_AHEAD * each))).collect();
         each + self.ahead.values().copied().max().unwrap_or(0)
     }
 
@@ -190,6 +187,7 @@ mod tests {
     use mdl::webhooks::WebhookUrl;
 
     use super::*;
+    use crate::ahead::MOMENT;
 
     const LIMITS: Limits = Limits { places: 10, each: 4 };
 
@@ -242,12 +240,12 @@ mod tests {
             let most = places.begin_round(since, 4);
             (most, counts(all, &places.shares(all, LIMITS, |_| Trial::Free))[0])
         };
-        assert_eq!(round(&mut places, 3, AHEAD, &all), (7, 7));
-        assert_eq!(round(&mut places, 0, AHEAD, &all), (4, 4), "by the last round only");
-        assert_eq!(round(&mut places, 3, 10 * AHEAD, &all), (4, 4), "three in a long time are none in a short one");
-        assert_eq!(round(&mut places, 100, AHEAD, &all), (16, 10), "no more than there are places");
+        assert_eq!(round(&mut places, 3, MOMENT, &all), (7, 7));
+        assert_eq!(round(&mut places, 0, MOMENT, &all), (4, 4), "by the last round only");
+        assert_eq!(round(&mut places, 3, 10 * MOMENT, &all), (4, 4), "three in a long time are none in a short one");
+        assert_eq!(round(&mut places, 100, MOMENT, &all), (16, 10), "no more than there are places");
         all[0].rate_limited = true;
-        assert_eq!(round(&mut places, 3, AHEAD, &all), (7, 4));
+        assert_eq!(round(&mut places, 3, MOMENT, &all), (7, 4));
     }
 
     #[test]
