@@ -337,7 +337,8 @@ async fn listen(
         None => after.map(|after| sequence("after", &after)).transpose().map_err(top_level)?,
     };
     let tenant = operation.actor().map_err(top_level)?.tenant;
-    let subscription = operation.app.live.subscribe(tenant, filter, after).await.map_err(top_level)?;
+    // In a box, which goes when it is done: it is larger than all that stays of a subscription.
+    let subscription = Box::pin(operation.app.live.subscribe(tenant, filter, after)).await.map_err(top_level)?;
     Ok(stream::unfold((subscription, operation), |(mut subscription, operation)| async {
         let event = subscription.next().await?;
         if let Ok(event) = &event {

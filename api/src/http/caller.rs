@@ -15,6 +15,7 @@ pub struct Caller {
     pub actor: Option<Actor>,
     pub address: std::net::IpAddr,
     pub user_agent: Option<String>,
+    request_id: Option<String>,
 }
 
 impl Caller {
@@ -27,19 +28,27 @@ impl Caller {
     }
 
     /// Somebody whose credential was checked already. Nothing is charged yet.
-    pub fn known(server: &Server, parts: &Parts, mut actor: Option<Actor>) -> Self {
-        if let Some(actor) = &mut actor {
-            actor.request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
-            let span = Span::current();
-            span.record("tenant.id", tracing::field::display(actor.tenant));
-            span.record("actor.id", tracing::field::display(actor.id()));
-        }
+    pub fn known(server: &Server, parts: &Parts, actor: Option<Actor>) -> Self {
         let peer = peer(&parts.extensions);
-        Self {
-            actor,
+        let mut caller = Self {
+            actor: None,
             address: client_address(&parts.headers, peer, server.app.config.http.trust_forwarded_for),
             user_agent: parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned),
+            request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()),
+        };
+        if let Some(actor) = actor {
+            caller.becomes(actor);
         }
+        caller
+    }
+
+    /// It has turned out who they are.
+    pub fn becomes(&mut self, mut actor: Actor) {
+        let span = Span::current();
+        span.record("tenant.id", tracing::field::display(actor.tenant));
+        span.record("actor.id", tracing::field::display(actor.id()));
+        actor.request_id = self.request_id.take();
+        self.actor = Some(actor);
     }
 
     /// Charges one operation.

@@ -72,7 +72,7 @@ impl JobSubscriptions {
         let filter = filter.unwrap_or_default().parse().map_err(top_level)?;
         let operation = ctx.operation().clone();
         let tenant = operation.actor().map_err(top_level)?.tenant;
-        let subscription = operation.app.live.subscribe_to_jobs(tenant, filter).await.map_err(top_level)?;
+        let subscription = Box::pin(operation.app.live.subscribe_to_jobs(tenant, filter)).await.map_err(top_level)?;
         Ok(stream::unfold((subscription, operation), |(mut subscription, operation)| async {
             // What is selected beyond the job is read now, and held no longer than until the next.
             operation.renew_view();

@@ -32,7 +32,7 @@ const TRANSPORT: &str = "websocket";
 /// The headers that a credential is in, which the first message may carry as fields.
 const CREDENTIALS: [HeaderName; 2] = [header::AUTHORIZATION, HeaderName::from_static("x-api-key")];
 /// Bytes that a connection keeps for what is being received; longer messages take more while they come.
-const READ_BUFFER: usize = 4 * 1024;
+const READ_BUFFER: usize = 1024;
 /// Signs of life that may be missing before a client counts as gone.
 const PATIENCE: u32 = 3;
 
@@ -93,13 +93,26 @@ pub async fn upgrade(server: Arc<Server>, mut parts: Parts) -> Response {
     };
     let longest = config.http.max_body_bytes;
     let live = server.live.clone();
+    // The request itself does not stay: a single header of it would keep all that was received with it.
+    let (caller, credentials) = (Caller::known(&server, &parts, None), credentials(&parts.headers));
     upgrade
         .protocols([PROTOCOL])
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
         .max_message_size(longest)
         .max_frame_size(longest)
-        .on_upgrade(move |socket| live.track(Session { server, socket, parts }.serve()))
+        .on_upgrade(move |socket| live.track(Session { server, socket }.serve(caller, credentials)))
+}
+
+/// Copies of the headers that hold a credential.
+fn credentials(headers: &HeaderMap) -> HeaderMap {
+    let mut found = HeaderMap::new();
+    for name in CREDENTIALS {
+        for value in headers.get_all(&name) {
+            found.append(&name, HeaderValue::from_bytes(value.as_bytes()).expect("it was a header's value"));
+        }
+    }
+    found
 }
 
 /// Whether a browser may connect from its page. Programs send no origin.
@@ -117,13 +130,13 @@ fn is_our_page(server: &Server, headers: &HeaderMap) -> bool {
 struct Session {
     server: Arc<Server>,
     socket: WebSocket,
-    /// Of the request that became this.
-    parts: Parts,
 }
 
 impl Session {
-    async fn serve(mut self) {
-        let end = match self.begin().await {
+    async fn serve(mut self, caller: Caller, credentials: HeaderMap) {
+        // In a box, which goes when it is done: what authenticates is larger than all that stays.
+        let begun = Box::pin(self.begin(caller, credentials)).await;
+        let end = match begun {
             Ok((caller, connection, expires)) => self.operate(caller, connection, expires).await,
             Err(end) => end,
         };
@@ -139,7 +152,11 @@ impl Session {
     }
 
     /// Waits for the client to say who it is.
-    async fn begin(&mut self) -> Result<(Arc<Caller>, LiveConnection, Option<Duration>), End> {
+    async fn begin(
+        &mut self,
+        mut caller: Caller,
+        credentials: HeaderMap,
+    ) -> Result<(Arc<Caller>, LiveConnection, Option<Duration>), End> {
         let patience = Duration::from_secs(self.server.app.config.live.socket_init_seconds);
         let stop = self.server.live.stop().clone();
         let payload = tokio::select! {
@@ -148,13 +165,13 @@ impl Session {
             }
             () = stop.cancelled() => return Err(stopping()),
         };
-        let authenticated = self.authenticate(payload).await?;
+        let authenticated = self.authenticate(payload, credentials).await?;
         let connection = self.server.live.open(&authenticated.actor, TRANSPORT);
         let connection = connection.map_err(|error| End::close(1013, error.to_string()))?;
         let expires = authenticated.time_left();
-        let caller = Arc::new(Caller::known(&self.server, &self.parts, Some(authenticated.actor)));
+        caller.becomes(authenticated.actor);
         self.send(r#"{"type":"connection_ack"}"#.to_owned()).await?;
-        Ok((caller, connection, expires))
+        Ok((Arc::new(caller), connection, expires))
     }
 
     async fn first_message(&mut self) -> Result<Map<String, Value>, End> {
@@ -169,18 +186,12 @@ impl Session {
         }
     }
 
-    /// By the credential of the first message, or else of the request.
-    async fn authenticate(&mut self, payload: Map<String, Value>) -> Result<Authenticated, End> {
-        let mut headers = HeaderMap::new();
+    /// By the credential of the first message or of the request.
+    async fn authenticate(&mut self, payload: Map<String, Value>, mut headers: HeaderMap) -> Result<Authenticated, End> {
         for (name, value) in payload {
             let Some(known) = CREDENTIALS.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(&name)) else { continue };
             let value = value.as_str().and_then(|value| HeaderValue::from_str(value).ok());
             headers.append(known, value.ok_or_else(|| End::close(4403, format!("{name} must be text, as in the header")))?);
-        }
-        for name in &CREDENTIALS {
-            for value in self.parts.headers.get_all(name) {
-                headers.append(name, value.clone());
-            }
         }
         let found = timeout(self.server.executor.timeout(), self.server.auth.authenticate_live(&headers)).await;
         match found {

@@ -73,9 +73,10 @@ impl Subscription {
         match &mut self.phase {
             Phase::Ended => Err(None),
             Phase::Behind => {
-                let full = self.turn_page(i64::MAX).await?;
+                // In a box, as all that happens once and is larger than what stays.
+                let full = Box::pin(self.turn_page(i64::MAX)).await?;
                 if !full {
-                    let (joined, position) = self.live.join(self.tenant, self.filter.clone()).await?;
+                    let (joined, position) = Box::pin(self.live.join(self.tenant, self.filter.clone())).await?;
                     self.phase = Phase::Joining(joined, position);
                 }
                 Ok(None)
@@ -83,7 +84,7 @@ impl Subscription {
             Phase::Joining(_, until) => {
                 let until = *until;
                 if self.seen < until {
-                    self.turn_page(until).await?;
+                    Box::pin(self.turn_page(until)).await?;
                 } else if let Phase::Joining(joined, _) = std::mem::replace(&mut self.phase, Phase::Ended) {
                     self.phase = Phase::Hearing(joined);
                 }
