@@ -102,8 +102,9 @@ impl ResponseCache {
     }
 
     /// What is asked, if its answer may be kept. `None` otherwise.
-    pub fn question(actor: &Actor, prepared: &Prepared) -> Option<Question> {
+    pub fn question(&self, actor: &Actor, prepared: &Prepared) -> Option<Question> {
         let policy = policy_of(prepared)?;
+        let policy = Policy { ttl: policy.ttl.min(self.max_ttl), ..policy };
         let (document, name) = (prepared.document_hash(), prepared.operation().name.as_deref());
         Some(Question::new(policy::schema_fingerprint(), actor, document, name, prepared.variables(), policy))
     }
@@ -130,7 +131,6 @@ impl ResponseCache {
                 return Ok(Arc::new(entry));
             }
             let _first = source.set(Source::Made);
-            let ttl = ttl.min(self.max_ttl);
             let entry = keepable(execute().await, if shared { ttl } else { ttl.min(2 * SLICE) })?;
             let entry = Arc::new(entry);
             if shared {

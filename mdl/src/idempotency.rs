@@ -1,8 +1,8 @@
 //! Answers of mutations sent with `Idempotency-Key`.
 //!
-//! The first request with a key runs, and its answer is stored when it succeeded; the same request again gets that answer.
+//! The first request with a key runs, and its answer is stored when it did something; the same request again gets that answer.
 //! The same key with another request is a conflict. So is the same request while the first still runs: it is told so at once
-//! rather than kept waiting. A request that fails gives its key back. One that dies keeps it until its lease ends, after which
+//! rather than kept waiting. A request that comes to nothing gives its key back. One that dies keeps it until its lease ends, after which
 //! the same request may run again; if it died between its commit and storing the answer, that runs it twice.
 //!
 //! Keys belong to a credential's user or API key, and are forgotten after 24 hours. The anonymous have none.

@@ -40,12 +40,15 @@ async fn pages_of_named_origins_may_call() {
     let preflight = async |origin: &str| {
         let request = app.anonymous().http.request(Method::OPTIONS, format!("{}/graphql", app.base));
         let request = request.header("origin", origin).header("access-control-request-method", "POST");
-        app.anonymous().receive(request.header("access-control-request-headers", "authorization,content-type")).await
+        app.anonymous()
+            .receive(request.header("access-control-request-headers", "authorization,content-type,apollographql-client-name"))
+            .await
     };
     for origin in ["https://app.example.com", "http://localhost:3000"] {
         let answer = preflight(origin).await;
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (StatusCode::OK, Some(origin)));
-        assert!(answer.header("access-control-allow-headers").unwrap().contains("authorization"));
+        let allowed = answer.header("access-control-allow-headers").unwrap();
+        assert!(allowed.contains("authorization") && allowed.contains("apollographql-client-name"), "{allowed}");
         assert_eq!(answer.header("access-control-allow-credentials"), None);
         let sent = app.anonymous().send_with("{ __typename }", json!({}), &[("origin", origin)]).await;
         assert_eq!(sent.header("access-control-allow-origin"), Some(origin));

@@ -233,6 +233,33 @@ async fn without_memory_nothing_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_published_document_is_kept_by_its_own_time() {
+    let app = started(&[("MDL_CACHE_TTL_SECONDS", "100")]).await;
+    let admin = app.client(Role::Admin).await;
+    let documents = [
+        ("short", "query Short { catalogStats { metricCount } }", json!({ "cacheSeconds": 60, "public": true })),
+        ("long", "query Long { catalogStats { metricCount } }", json!({ "public": true })),
+        ("personal", "query Mine { node(id: \"x\") { id } }", json!({ "public": true })),
+    ];
+    for (id, text, caching) in &documents {
+        let input = json!({ "manifest": json!({ *id: text }).to_string(), "caching": caching });
+        assert_eq!(admin.mutate("publishDocuments", input, "documents { id }").await.user_errors(), [""; 0]);
+    }
+    // What is kept of the same text for others, who do not ask by its id.
+    let text = kept(async || admin.send(documents[0].1, json!({})).await).await;
+    assert_eq!(source(&text), "HIT");
+    let by_id = eventually("the document is known", async || {
+        let answer = admin.get("/graphql?documentId=short").await;
+        answer.error_code().is_none().then_some(answer)
+    })
+    .await;
+    assert_eq!((source(&by_id), by_id.header("cache-control")), ("MISS", Some("public, max-age=60")));
+    for (id, cache_control) in [("long", "public, max-age=100"), ("personal", "private, no-cache")] {
+        assert_eq!(admin.get(&format!("/graphql?documentId={id}")).await.header("cache-control"), Some(cache_control), "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_ends_after_its_time() {
     let app = started(&[("MDL_CACHE_TTL_SECONDS", "1")]).await;
     let viewer = app.client(Role::Viewer).await;

@@ -68,6 +68,17 @@ async fn an_event_stream_goes_on_after_the_last_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_reads_json_as_well_gets_json() {
+    let app = TestApp::start().await;
+    // As urql sends it with queries and mutations.
+    let accept =
+        "application/graphql-response+json, application/graphql+json, application/json, text/event-stream, multipart/mixed";
+    let answer = app.anonymous().send_with("{ __typename }", json!({}), &[("accept", accept)]).await;
+    assert_eq!(answer.header("content-type"), Some("application/graphql-response+json; charset=utf-8"));
+    assert_eq!(answer.data(), json!({ "__typename": "Query" }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_with_its_access_token() {
     let app = TestApp::start().await;
     let anonymous = app.anonymous();

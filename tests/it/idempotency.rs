@@ -92,6 +92,25 @@ async fn a_request_that_failed_gives_its_key_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_is_not_done_again_because_part_of_its_answer_failed() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    let create = async || {
+        let query = "mutation($input: CreateMetricInput!) { createMetric(input: $input) {
+            userErrors { code } metric { key keyResults { key } } } }";
+        let input = json!({ "input": { "key": "M", "name": "M" } });
+        editor.send_with(query, input, &[("idempotency-key", "key-1")]).await
+    };
+    app.database.execute("ALTER TABLE key_result_metrics RENAME TO gone").await;
+    let first = create().await;
+    assert_eq!(first.error_code(), Some("INTERNAL"));
+    assert_eq!(app.database.number("SELECT count(*) FROM metrics").await, 1);
+    app.database.execute("ALTER TABLE gone RENAME TO key_result_metrics").await;
+    let again = create().await;
+    assert_eq!((&again.body, again.header("idempotency-replayed")), (&first.body, Some("true")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_forgotten_after_a_day() {
     let app = TestApp::start().await;
     let editor = app.client(Role::Editor).await;
@@ -120,8 +139,16 @@ async fn bad_keys_and_secrets_are_refused() {
         assert_eq!((answer.status, answer.error_code()), (StatusCode::BAD_REQUEST, Some("BAD_USER_INPUT")), "{bad}");
     }
     let key = [("idempotency-key", "key-1")];
-    let secret = "mutation { createApiKey(input: { name: \"x\", scopes: [CATALOG_READ] }) { key } }";
-    let answer = editor.send_with(secret, json!({}), &key).await;
+    for secret in [
+        "mutation { createApiKey(input: { name: \"x\", scopes: [CATALOG_READ] }) { key } }",
+        "mutation { createWebhookEndpoint(input: { url: \"https://example.com\" }) { secret } }",
+        "mutation { rotateWebhookSecret(input: { id: \"x\" }) { secret } }",
+    ] {
+        let answer = editor.send_with(secret, json!({}), &key).await;
+        assert_eq!((answer.status, answer.error_code()), (StatusCode::BAD_REQUEST, Some("BAD_REQUEST")), "{secret}");
+    }
+    let as_stream = [key[0], ("accept", "text/event-stream")];
+    let answer = editor.send_with(CREATE, json!({ "input": { "key": "M", "name": "M" } }), &as_stream).await;
     assert_eq!((answer.status, answer.error_code()), (StatusCode::BAD_REQUEST, Some("BAD_REQUEST")));
     let batch = editor.http.post(format!("{}/graphql", app.base)).header(key[0].0, key[0].1).json(&json!([{ "query": CREATE }]));
     assert_eq!(editor.receive(batch).await.error_code(), Some("BAD_REQUEST"));

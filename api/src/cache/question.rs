@@ -59,9 +59,12 @@ impl Question {
     }
 
     /// The same, kept as whoever published the document says. `None` when nothing is to be kept.
+    ///
+    /// It is another question: what was kept for those who asked the same text otherwise may be older.
     pub fn within(mut self, caching: Caching) -> Option<Self> {
         if let Some(seconds) = caching.seconds {
             let seconds = u64::try_from(seconds).unwrap_or(0);
+            part(&mut self.asked, &seconds.to_be_bytes());
             self.policy.ttl = self.policy.ttl.min(Duration::from_secs(seconds));
         }
         (!self.policy.ttl.is_zero()).then_some(self)

@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_graphql::parser::parse_query;
-use async_graphql::parser::types::{ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet};
+use async_graphql::parser::types::{
+    ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet, VariableDefinition,
+};
 use async_graphql::registry::Registry;
-use async_graphql::{Name, ServerError, Variables};
+use async_graphql::{Name, Pos, Positioned, ServerError, Variables};
+use async_graphql_value::ConstValue;
 use mdl::config::{DocumentsConfig, GraphqlConfig};
 use mdl::{documents::sha256, instruments};
 use metrics::counter;
@@ -23,7 +26,7 @@ use crate::graphql::limits::{self, Violation};
 /// Fields that check a password: a caller could try many in one request.
 const PASSWORD_CHECKS: &[&str] = &["signIn", "changePassword"];
 /// Fields whose answer is a credential, which is shown once and stored nowhere.
-const SECRETS: &[&str] = &["signIn", "refreshSession", "createApiKey"];
+const SECRETS: &[&str] = &["signIn", "refreshSession", "createApiKey", "createWebhookEndpoint", "rotateWebhookSecret"];
 /// Fields that begin and end a session.
 const SESSIONS: &[&str] = &["signIn", "refreshSession", "signOut"];
 /// Bytes of memory that a parsed document takes for each byte of its text, roughly; and for its place.
@@ -60,6 +63,8 @@ pub struct ParsedOperation {
     pub root_fields: usize,
     /// Whether it does no more than begin, renew or end a session.
     pub only_sessions: bool,
+    /// Variables that must have a value, with their types.
+    required: Vec<(Name, String, Pos)>,
     /// It fits the schema, but for the values of its variables.
     validated: AtomicBool,
     /// How its answers are kept, if they are: known from the first time that the response cache is asked.
@@ -122,6 +127,20 @@ impl ParsedDocument {
         self.operations[place].validated.load(Ordering::Acquire)
             && places().is_some_and(|places| places.accept(place, variables, registry))
     }
+
+    /// The variables of an operation that must have a value and have none. async-graphql leaves out arguments that stand for
+    /// them, as if nobody had asked for anything there.
+    pub fn missing(&self, place: usize, variables: &Variables) -> Vec<ServerError> {
+        let missing = self.operations[place].required.iter().filter_map(|(name, ty, at)| {
+            let message = match variables.get(name) {
+                None => format!("Variable \"${name}\" of required type \"{ty}\" was not provided."),
+                Some(ConstValue::Null) => format!("Variable \"${name}\" of non-null type \"{ty}\" must not be null."),
+                Some(_) => return None,
+            };
+            Some(ServerError::new(message, Some(*at)))
+        });
+        missing.collect()
+    }
 }
 
 impl ParsedOperation {
@@ -137,6 +156,7 @@ impl ParsedOperation {
             secret: mutates && count(SECRETS) > 0,
             root_fields: fields.len(),
             only_sessions: mutates && count(SESSIONS) == fields.len(),
+            required: operation.variable_definitions.iter().filter_map(required).collect(),
             validated: AtomicBool::new(false),
             policy: OnceLock::new(),
         }
@@ -189,6 +209,12 @@ fn syntax(mut error: ServerError) -> ServerError {
     coded(error, "GRAPHQL_PARSE_FAILED")
 }
 
+/// A variable that must have a value.
+fn required(definition: &Positioned<VariableDefinition>) -> Option<(Name, String, Pos)> {
+    let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
+    (!var_type.node.nullable && default_value.is_none()).then(|| (name.node.clone(), var_type.node.to_string(), definition.pos))
+}
+
 /// The fields of the root, with those in fragments. A fragment counts as often as it is named, up to a limit that no honest
 /// operation comes near.
 fn root_fields<'a>(
@@ -219,6 +245,9 @@ fn root_fields<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use async_graphql::parser::types::{FieldDefinition, TypeKind, TypeSystemDefinition};
     use mdl::config::Config;
 
     use super::*;
@@ -247,6 +276,32 @@ mod tests {
         assert_eq!(facts("mutation { setRole { x } }"), (0, 1, false, None, OperationType::Mutation));
         assert!(facts("mutation { createApiKey { key } }").2);
         assert_eq!(facts("{ signIn }").0, 0);
+    }
+
+    /// Whatever a mutation gives that is shown once must not be stored under an idempotency key.
+    #[test]
+    fn knows_all_that_give_a_secret() {
+        let sdl = async_graphql::parser::parse_schema(crate::graphql::schema::sdl()).unwrap();
+        let types: HashMap<_, _> = sdl.definitions.into_iter().filter_map(object).collect();
+        let secret = |name: &str| ["secret", "key", "accessToken", "refreshToken"].contains(&name);
+        let named = |field: &FieldDefinition| field.ty.node.to_string().replace(['[', ']', '!'], "");
+        let gives = |field: &FieldDefinition| {
+            let payload = types.get(&named(field)).into_iter().flatten();
+            // A session is in its payload; entities further in have keys that everybody may see.
+            payload.clone().any(|field| secret(&field.name.node) || named(field) == "Session")
+        };
+        let mut found: Vec<_> =
+            types["Mutation"].iter().filter(|field| gives(field)).map(|field| field.name.node.as_str()).collect();
+        let mut listed = SECRETS.to_vec();
+        found.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(found, listed);
+    }
+
+    fn object(definition: TypeSystemDefinition) -> Option<(String, Vec<FieldDefinition>)> {
+        let TypeSystemDefinition::Type(definition) = definition else { return None };
+        let TypeKind::Object(object) = definition.node.kind else { return None };
+        Some((definition.node.name.node.to_string(), object.fields.into_iter().map(|field| field.node).collect()))
     }
 
     #[test]

@@ -126,6 +126,15 @@ impl Executed {
         !self.0.errors.is_empty()
     }
 
+    /// Whether nothing of it came to anything: each field of the root failed.
+    pub fn came_to_nothing(&self) -> bool {
+        match &self.0.data {
+            Value::Null => true,
+            Value::Object(fields) => fields.values().all(|value| *value == Value::Null),
+            _ => false,
+        }
+    }
+
     /// As the caller gets it: `data`, `errors`.
     pub fn to_json(&self) -> String {
         answer_json(&self.0)
@@ -232,6 +241,10 @@ impl Executor {
     async fn validate(&self, prepared: Prepared) -> Result<Request, Vec<ServerError>> {
         let Prepared { request, document, place, .. } = prepared;
         let mut request = *request;
+        let missing = document.missing(place, &request.variables);
+        if !missing.is_empty() {
+            return Err(missing);
+        }
         define_counts(&document, place, &mut request.variables);
         if !self.fits(&document, place, &request.variables) {
             let name = request.operation_name.as_deref();

@@ -1,7 +1,7 @@
 //! How a kept answer is sent: compressed as the caller likes best, and not at all when the caller has it already.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -35,9 +35,13 @@ pub enum Sharing {
 }
 
 impl Sharing {
-    /// As whoever published the document says.
+    /// As whoever published the document says; of what is another person's or another day's answer tomorrow, no more than that.
     pub fn of(caching: Caching, policy: &Policy) -> Self {
-        if caching.public { Self::Public(policy.ttl) } else { Self::Private }
+        match policy {
+            Policy { personal: false, daily: false, .. } if caching.public => Self::Public(policy.ttl),
+            Policy { personal: false, daily: true, .. } if caching.public => Self::Public(policy.ttl.min(left_of_the_day())),
+            _ => Self::Private,
+        }
     }
 
     fn cache_control(self) -> HeaderValue {
@@ -47,6 +51,13 @@ impl Sharing {
             Sharing::Public(ttl) => public(ttl).unwrap_or(ASK_AGAIN),
         }
     }
+}
+
+/// Days are those of UTC.
+fn left_of_the_day() -> Duration {
+    const DAY: u64 = 24 * 60 * 60;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    Duration::from_secs(DAY - now % DAY)
 }
 
 /// What a request says about how it wants to be answered.

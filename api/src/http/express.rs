@@ -35,7 +35,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::cached::{self, Sharing, Wishes};
 use super::graphql::IDEMPOTENCY_KEY;
-use super::live::{socket, sse};
+use super::live::socket;
 use super::negotiate::{self, BodyKind, Media};
 use super::observe::{RequestId, finish};
 use super::run::count_use;
@@ -177,7 +177,7 @@ impl Inner {
         }
         let headers = request.headers();
         let media = negotiate::accepted(headers)?;
-        if socket::is_wanted(headers) || sse::is_wanted(headers) || headers.contains_key(IDEMPOTENCY_KEY) {
+        if socket::is_wanted(headers) || negotiate::prefers_event_stream(headers) || headers.contains_key(IDEMPOTENCY_KEY) {
             return None;
         }
         let (credential, holder) = server.auth.at_hand(headers).await?;

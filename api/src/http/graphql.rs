@@ -31,7 +31,7 @@ pub async fn get(State(server): State<Arc<Server>>, request: axum::extract::Requ
     if socket::is_wanted(&parts.headers) {
         return Box::pin(socket::upgrade(server, parts)).await;
     }
-    if sse::is_wanted(&parts.headers) {
+    if negotiate::prefers_event_stream(&parts.headers) {
         let asked = parse::query_string(parts.uri.query().unwrap_or_default());
         return Box::pin(stream(server, parts, asked, false)).await;
     }
@@ -51,9 +51,12 @@ pub async fn get(State(server): State<Arc<Server>>, request: axum::extract::Requ
 /// The layers around it move its future about, so what is rare or large in it is in boxes of its own.
 pub async fn post(State(server): State<Arc<Server>>, request: axum::extract::Request) -> Response {
     let (parts, body) = request.into_parts();
-    if sse::is_wanted(&parts.headers) {
+    if negotiate::prefers_event_stream(&parts.headers) {
         return Box::pin(async move {
-            let asked = read_single(&server, &parts.headers, body).await;
+            let asked = match parts.headers.contains_key(IDEMPOTENCY_KEY) {
+                true => Err(malformed("Idempotency-Key is for an answer in JSON, not for an event stream")),
+                false => read_single(&server, &parts.headers, body).await,
+            };
             stream(server, parts, asked, true).await
         })
         .await;

@@ -29,16 +29,12 @@ pub enum BodyKind {
 
 /// The media type to answer with; `None` when the caller accepts neither.
 pub fn accepted(headers: &HeaderMap) -> Option<Media> {
-    let mut values = headers.get_all(header::ACCEPT).iter().peekable();
-    if values.peek().is_none() {
+    if !headers.contains_key(header::ACCEPT) {
         return Some(Media::Json);
     }
     // For each of the two, the quality of the most specific range that covers it.
     let (mut graphql, mut json) = ((0, 0), (0, 0));
-    for range in values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
-        let mut parts = range.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q="))).map_or(1000, thousandths);
+    for (name, quality) in ranges(headers) {
         match name.as_str() {
             "application/graphql-response+json" => graphql = graphql.max((3, quality)),
             "application/json" => json = json.max((3, quality)),
@@ -54,6 +50,34 @@ pub fn accepted(headers: &HeaderMap) -> Option<Media> {
         ((_, g), (_, j)) if j >= g => Some(Media::Json),
         _ => Some(Media::GraphqlResponse),
     }
+}
+
+/// Whether the answer is to be an event stream: it is accepted by name, and JSON is not, or less. Clients that can read both
+/// (urql) send one list for all their queries and mutations.
+pub fn prefers_event_stream(headers: &HeaderMap) -> bool {
+    if !headers.contains_key(header::ACCEPT) {
+        return false;
+    }
+    let (mut stream, mut json) = (0, 0);
+    for (name, quality) in ranges(headers) {
+        match name.as_str() {
+            "text/event-stream" => stream = stream.max(quality),
+            "application/graphql-response+json" | "application/json" => json = json.max(quality),
+            _ => {}
+        }
+    }
+    stream > json
+}
+
+/// The media ranges that are accepted, each with its quality in thousandths.
+fn ranges(headers: &HeaderMap) -> impl Iterator<Item = (String, u32)> {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q="))).map_or(1000, thousandths);
+        (name, quality)
+    })
 }
 
 /// `None` when it is neither, or not UTF-8.
@@ -123,6 +147,30 @@ mod tests {
         }
         for neither in [&["text/html"] as &[&'static str], &["application/json;q=0"], &["application/xml, text/*"], &[""]] {
             assert_eq!(accepted(neither), None, "{neither:?}");
+        }
+    }
+
+    #[test]
+    fn answers_with_an_event_stream_who_wants_nothing_else() {
+        let prefers = |values: &[&'static str]| prefers_event_stream(&headers(header::ACCEPT, values));
+        for stream in [
+            &["text/event-stream"] as &[&'static str],
+            &["text/event-stream, multipart/mixed"],
+            &["Text/Event-Stream;q=0.5, */*;q=0.8"],
+            &["application/json;q=0.9, text/event-stream"],
+        ] {
+            assert!(prefers(stream), "{stream:?}");
+        }
+        for json in [
+            &[] as &[&'static str],
+            &["*/*"],
+            // As urql sends it.
+            &[
+                "application/graphql-response+json, application/graphql+json, application/json, text/event-stream, multipart/mixed",
+            ],
+            &["text/event-stream;q=0"],
+        ] {
+            assert!(!prefers(json), "{json:?}");
         }
     }
 

@@ -193,7 +193,7 @@ pub fn count_use(server: &Server, actor: &Actor, wanted: Wanted<'_>, right: &Rig
 /// What to ask the cache, if the answer can be there. Those without a credential see nothing that is worth keeping.
 fn question<'a>(server: &'a Server, caller: &'a Caller, prepared: &Prepared) -> Option<(&'a ResponseCache, &'a Actor, Question)> {
     let cache = server.cache.as_ref()?;
-    let ask = |actor| Some((cache, actor, ResponseCache::question(actor, prepared)?.within(prepared.right.caching())?));
+    let ask = |actor| Some((cache, actor, cache.question(actor, prepared)?.within(prepared.right.caching())?));
     let asked = caller.actor.as_ref().and_then(ask);
     if asked.is_none() {
         counter!(instruments::CACHE_REQUESTS, "source" => "bypass").increment(1);
@@ -220,19 +220,17 @@ async fn run_once(
         Outcome::Stored(other) => return Ok(Outgoing::Replayed(other.to_string())),
         Outcome::Run(guard) => guard,
     };
-    // With several fields, one may have written before another failed: that is not repeated.
+    // Of several fields, one may have written before another failed: that is not repeated.
     let several = prepared.operation().root_fields > 1;
     match execute(server, caller, prepared).await {
-        Answer::Executed(executed) if !executed.failed() || several => {
+        Answer::Executed(executed) => {
             let body = executed.to_json();
-            if let Err(error) = guard.finish(&serde_json::Value::String(body.clone())).await {
+            if executed.failed() && executed.came_to_nothing() && !several {
+                release(guard).await;
+            } else if let Err(error) = guard.finish(&serde_json::Value::String(body.clone())).await {
                 error!(%error, "Could not store the answer of a mutation under its idempotency key");
             }
-            Ok(Outgoing::Executed(body))
-        }
-        Answer::Executed(executed) => {
-            release(guard).await;
-            Ok(Outgoing::Failed(executed.to_json()))
+            Ok(if executed.failed() { Outgoing::Failed(body) } else { Outgoing::Executed(body) })
         }
         Answer::Rejected(errors) => {
             release(guard).await;

@@ -17,7 +17,7 @@ use mdl::warming::{self, Warm, WarmOutcome, Warmed, used};
 use serde_json::json;
 
 use super::{Server, peer};
-use crate::cache::{ResponseCache, Source, Unkept};
+use crate::cache::{Source, Unkept};
 use crate::documents;
 use crate::graphql::context::Operation;
 use crate::rate_limit::client_address;
@@ -59,7 +59,7 @@ async fn run(server: &Server, parts: &Parts, body: &[u8]) -> Result<WarmOutcome,
     request.operation_name = asked.operation_name;
     let prepared = server.executor.prepare(request, document, true).map_err(|_| unfit)?;
     // Before anything is executed: this is where mutations, and whatever is somebody's own, end.
-    let question = ResponseCache::question(&actor, &prepared).filter(|question| !question.policy.personal);
+    let question = cache.question(&actor, &prepared).filter(|question| !question.policy.personal);
     let question = question.and_then(|question| question.within(right.caching())).ok_or(unfit)?;
 
     let operation = Operation::of(&prepared, server.app.clone(), Some(actor), None);

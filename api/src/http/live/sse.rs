@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::stream::{self, BoxStream, Stream, StreamExt};
+use futures::stream::{BoxStream, Stream, StreamExt};
 use mdl::{Error, instruments};
 use metrics::counter;
-use tokio::time::Instant;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{Frame, operate};
@@ -26,13 +28,6 @@ const TRANSPORT: &str = "sse";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Longest cursor that is looked at, in bytes.
 const MAX_CURSOR: usize = 200;
-
-/// Whether the caller accepts an event stream, and says so by name.
-pub fn is_wanted(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut ranges = values.flat_map(|value| value.split(','));
-    ranges.any(|range| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("text/event-stream")))
-}
 
 /// Answers an operation as an event stream.
 pub async fn respond(server: Arc<Server>, parts: Parts, asked: Asked, may_write: bool) -> Result<Response, Refusal> {
@@ -55,7 +50,7 @@ pub async fn respond(server: Arc<Server>, parts: Parts, asked: Asked, may_write:
         stop: server.live.stop().clone(),
     };
     let pause = Duration::from_secs(server.app.config.live.ping_seconds);
-    let mut response = Sse::new(streaming.events()).keep_alive(KeepAlive::new().interval(pause)).into_response();
+    let mut response = Sse::new(streaming.events(pause)).keep_alive(KeepAlive::new().interval(pause)).into_response();
     // For nginx, which would keep events until it has many.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
@@ -69,24 +64,43 @@ struct Streaming {
 }
 
 impl Streaming {
-    fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
-        let steps = stream::unfold(Some(self), |streaming| async {
-            let mut streaming = streaming?;
-            let (events, goes_on) = streaming.step().await;
-            Some((stream::iter(events.into_iter().map(Ok)), goes_on.then_some(streaming)))
+    /// By a task of its own: a client that takes nothing any more would otherwise not even be let go when it may not listen.
+    fn events(mut self, pause: Duration) -> impl Stream<Item = Result<Event, Infallible>> {
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let mut goes_on = true;
+            while goes_on {
+                let events;
+                (events, goes_on) = tokio::select! {
+                    step = self.step() => step,
+                    () = sender.closed() => return,
+                };
+                for event in events {
+                    match timeout(pause, sender.send(Ok(event))).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return,
+                        Err(_) => return counter!(instruments::LIVE_SLOW).increment(1),
+                    }
+                }
+            }
         });
-        steps.flatten()
+        ReceiverStream::new(receiver)
     }
 
     /// The next events, and whether there may be more.
     async fn step(&mut self) -> (Vec<Event>, bool) {
         let expired = async {
             match self.expires {
-                Some(at) => tokio::time::sleep_until(at).await,
+                Some(at) => sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
+            biased;
+            reason = self.connection.changed() => (refused(reason), false),
+            () = expired => (refused("The access token has expired"), false),
+            // Without an end that a client would take for the operation's: it connects again, elsewhere.
+            () = self.stop.cancelled() => (Vec::new(), false),
             frame = self.frames.next() => match frame {
                 Some(Frame::Next { body, cursor }) => {
                     counter!(instruments::LIVE_EVENTS, "transport" => TRANSPORT).increment(1);
@@ -99,10 +113,6 @@ impl Streaming {
                 Some(Frame::Error(errors)) => (vec![next(&errors_json(&errors)), complete()], false),
                 Some(Frame::Complete) | None => (vec![complete()], false),
             },
-            reason = self.connection.changed() => (refused(reason), false),
-            () = expired => (refused("The access token has expired"), false),
-            // Without an end that a client would take for the operation's: it connects again, elsewhere.
-            () = self.stop.cancelled() => (Vec::new(), false),
         }
     }
 }
