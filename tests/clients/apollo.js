@@ -1,5 +1,5 @@
-// Asks the same query twice with Apollo Client and its persisted-query link, and prints what went over the wire as JSON.
-//   node apollo.js http://127.0.0.1:8080/graphql TOKEN [get] < query.graphql
+// Asks the same query, or sends the same mutation, twice with Apollo Client and its persisted-query link, and prints what went over the wire as JSON.
+//   node apollo.js http://127.0.0.1:8080/graphql TOKEN [get] < query.graphql      an empty TOKEN for none
 //   node apollo.js http://127.0.0.1:8080/graphql TOKEN id DOCUMENT_ID < query.graphql      the id instead of the SHA-256
 
 import { createHash } from 'node:crypto';
@@ -29,14 +29,18 @@ const persisted = new PersistedQueryLink({
     : { sha256: (text) => createHash('sha256').update(text).digest('hex') }),
   useGETForHashedQueries: how === 'get',
 });
-const http = new HttpLink({ uri: url, fetch: recordingFetch, headers: { Authorization: `Bearer ${token}` } });
+const headers = token ? { Authorization: `Bearer ${token}` } : {};
+const http = new HttpLink({ uri: url, fetch: recordingFetch, headers });
 const client = new ApolloClient({ cache: new InMemoryCache(), link: ApolloLink.from([persisted, http]) });
 
-const query = gql(readFileSync(0, 'utf8'));
+const document = gql(readFileSync(0, 'utf8'));
+const mutates = document.definitions.some((definition) => definition.operation === 'mutation');
+const send = () =>
+  mutates ? client.mutate({ mutation: document }) : client.query({ query: document, fetchPolicy: 'network-only' });
 const answers = [];
 for (let i = 0; i < 2; i += 1) {
   try {
-    const { data, error } = await client.query({ query, fetchPolicy: 'network-only' });
+    const { data, error } = await send();
     answers.push(error ? { error: error.message } : data);
   } catch (error) {
     answers.push({ error: error.message });

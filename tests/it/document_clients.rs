@@ -1,7 +1,7 @@
 //! Clients of other makers: Apollo Client's persisted-query link, and what graphql-codegen's client preset writes.
 
 use mdl::actor::Role;
-use mdl_tests::{TestApp, clients, root};
+use mdl_tests::{PASSWORD, TestApp, clients, email, root};
 use serde_json::{Value, json};
 
 use crate::documents::publish;
@@ -34,6 +34,23 @@ async fn apollo_client_sends_the_hash_alone_from_the_second_call_on() {
         assert_eq!(told["requests"], json!(expected), "{told}");
         assert_eq!(told["answers"][1]["me"]["role"], "VIEWER", "{told}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apollo_client_signs_in_where_trusted_documents_are_preferred() {
+    if clients::folder().is_none() {
+        return;
+    }
+    let app = TestApp::start_with(&[("MDL_DOCUMENTS_MODE", "prefer-trusted")]).await;
+    let input = format!(r#"{{ tenant: "acme", email: "{}", password: "{PASSWORD}" }}"#, email(Role::Viewer));
+    let text = format!("mutation SignIn {{ signIn(input: {input}) {{ user {{ name }} userErrors {{ message }} }} }}");
+    let told = clients::run("apollo.js", &[&format!("{}/graphql", app.base), ""], &text).await;
+    for answer in [&told["answers"][0], &told["answers"][1]] {
+        assert_eq!(answer["signIn"]["user"]["name"], "The viewer", "{told}");
+    }
+    let codes: Vec<&Value> = told["requests"].as_array().unwrap().iter().map(|request| &request["code"]).collect();
+    let unknown = json!("PERSISTED_QUERY_NOT_FOUND");
+    assert_eq!(codes, [&unknown, &Value::Null, &unknown, &Value::Null], "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

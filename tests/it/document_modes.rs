@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use mdl::actor::Role;
-use mdl_tests::{Client, TestApp, eventually, servers};
+use mdl_tests::{Client, PASSWORD, TestApp, email, eventually, servers};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -47,9 +47,11 @@ async fn where_trusted_is_preferred_the_explorers_may_send_their_own() {
     // Signing in is for everybody, or nobody could explore.
     let (viewer, editor, admin) = (app.client(Role::Viewer).await, app.client(Role::Editor).await, app.client(Role::Admin).await);
     let refused = async |client: &Client| {
-        for ask in [json!({ "query": TEXT }), by_hash(TEXT, true), by_hash(TEXT, false)] {
+        for ask in [json!({ "query": TEXT }), by_hash(TEXT, true)] {
             assert_eq!(client.post(&ask).await.error_code(), Some("DOCUMENT_NOT_TRUSTED"), "{ask}");
         }
+        // Registered by others or not.
+        assert_eq!(client.post(&by_hash(TEXT, false)).await.error_code(), Some("PERSISTED_QUERY_NOT_FOUND"));
     };
     refused(&viewer).await;
     refused(app.anonymous()).await;
@@ -70,6 +72,23 @@ async fn where_trusted_is_preferred_the_explorers_may_send_their_own() {
     publish(&admin, TEXT).await.data();
     eventually("the viewer may run it, too", async || viewer.send(TEXT, json!({})).await.error_code().is_none().then_some(()))
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_trusted_is_preferred_a_client_that_sends_hashes_can_sign_in() {
+    let app = TestApp::start_with(&PREFER_TRUSTED).await;
+    let text = "mutation($input: SignInInput!) { signIn(input: $input) { session { accessToken } userErrors { message } } }";
+    let send = async |with_text: bool| {
+        let mut ask = by_hash(text, with_text);
+        ask["variables"] = json!({ "input": { "tenant": "acme", "email": email(Role::Viewer), "password": PASSWORD } });
+        app.anonymous().post(&ask).await
+    };
+    for _ in 0..2 {
+        let unknown = send(false).await;
+        assert_eq!((unknown.status, unknown.error_code()), (StatusCode::OK, Some("PERSISTED_QUERY_NOT_FOUND")));
+        let session = send(true).await.payload()["session"].clone();
+        assert!(session["accessToken"].is_string(), "{session}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
