@@ -27,7 +27,7 @@ use moka::sync::Cache;
 use tracing::warn;
 
 use crate::graphql::error::coded;
-use trusted::{Publication, TrustedDocuments};
+use trusted::{Finding, Trusted, TrustedDocuments};
 
 pub use parsed::{ParsedDocument, ParsedDocuments, ParsedOperation};
 pub use repeats::repeats;
@@ -61,14 +61,19 @@ pub type Found = Result<(Arc<ParsedDocument>, Right), Vec<ServerError>>;
 #[derive(Clone, Default)]
 pub struct Right {
     named_by: NamedBy,
-    /// `None` when the caller may run it without anybody's having published it.
-    publication: Option<Publication>,
+    /// What is published under its name; `None` where nobody looked, since the caller may run any text and sent this one.
+    finding: Option<Finding>,
 }
 
 impl Right {
     /// How answers to the document are kept.
     pub fn caching(&self) -> Caching {
-        self.publication.as_ref().map_or_else(Caching::default, Publication::caching)
+        self.publication().map_or_else(Caching::default, |document| document.caching)
+    }
+
+    /// `None` when the caller may run it without anybody's having published it.
+    fn publication(&self) -> Option<&Trusted> {
+        self.finding.as_ref()?.document.as_deref()
     }
 }
 
@@ -92,8 +97,8 @@ impl NamedBy {
     }
 }
 
-/// A document on its way to the caller.
-type Named = (Arc<ParsedDocument>, Option<Publication>);
+/// A document on its way to the caller, and what is published under its name, where that was looked for.
+type Named = (Arc<ParsedDocument>, Option<Finding>);
 
 /// Why there is no document.
 enum NoDocument {
@@ -139,7 +144,7 @@ impl Documents {
             None => Box::pin(self.look_up(actor, source)).await,
         };
         let found = match found {
-            Ok((document, publication)) => Ok((document, Right { named_by, publication })),
+            Ok((document, finding)) => Ok((document, Right { named_by, finding })),
             Err(NoDocument::Refused(errors)) => Err(errors),
             Err(NoDocument::Failed(error)) => return Err(error),
         };
@@ -153,10 +158,11 @@ impl Documents {
         Ok(found)
     }
 
-    /// Whether a caller who may do the same as before still has this right.
+    /// Whether a caller who may do the same as before still has this right, and no other: where nothing was published under
+    /// the name, something may be now.
     pub async fn still_stands(&self, right: &Right) -> bool {
-        match &right.publication {
-            Some(publication) => self.trusted.is_newest(publication).await,
+        match &right.finding {
+            Some(finding) => self.trusted.is_newest(finding).await,
             None => true,
         }
     }
@@ -164,33 +170,28 @@ impl Documents {
     /// Counts a document that was found by a right that still stands.
     pub fn count_found(&self, right: &Right) {
         self.found[right.named_by as usize].increment(1);
-        if let Some(publication) = &right.publication {
-            self.trusted.count_use(publication);
+        if let Some(document) = right.publication() {
+            self.trusted.count_use(document);
         }
     }
 
-    /// What neither PostgreSQL nor Redis need be asked for: the text of somebody who may send any, or a hash that this process
-    /// has seen registered.
+    /// What neither PostgreSQL nor Redis need be asked for: the text of somebody who may send any. Whether it is published,
+    /// too, is not looked for: that would take a statement for each new text.
     fn at_hand(&self, actor: Option<&Actor>, source: &Source) -> Option<Result<Named, NoDocument>> {
-        if !self.may_explore(actor) {
-            return None;
-        }
-        let document = match source {
-            Source::Text(text) => self.parse(sha256(text), text),
-            Source::Hash { hash, text: None } => {
-                let hash = from_hex(hash).filter(|hash| self.known.contains_key(&(audience(actor), *hash)))?;
-                Ok(self.parsed.get(&hash)?)
+        match source {
+            Source::Text(text) if self.may_explore(actor) => {
+                Some(self.parse(sha256(text), text).map(|document| (document, None)))
             }
-            Source::Hash { text: Some(_), .. } | Source::Id(_) => return None,
-        };
-        Some(document.map(|document| (document, None)))
+            _ => None,
+        }
     }
 
     async fn look_up(&self, actor: Option<&Actor>, source: Source) -> Result<Named, NoDocument> {
         match source {
             Source::Id(id) => {
-                let found = self.by_name(actor, &id).await?;
-                found.ok_or_else(|| refusal("DOCUMENT_NOT_FOUND", "No document is published under this documentId"))
+                let (document, finding) = self.by_name(actor, &id).await?;
+                let not_found = || refusal("DOCUMENT_NOT_FOUND", "No document is published under this documentId");
+                Ok((document.ok_or_else(not_found)?, Some(finding)))
             }
             Source::Text(text) => self.by_text(actor, &text).await,
             Source::Hash { hash, text: Some(text) } => self.by_hash_and_text(actor, &hash, &text).await,
@@ -200,21 +201,18 @@ impl Documents {
 
     async fn by_text(&self, actor: Option<&Actor>, text: &str) -> Result<Named, NoDocument> {
         let hash = sha256(text);
-        if self.may_explore(actor) {
-            return Ok((self.parse(hash, text)?, None));
-        }
         // The text of a published document is as good as its name.
-        if let Some(named) = self.by_name(actor, &to_hex(&hash)).await? {
-            return Ok(named);
+        let (published, finding) = self.by_name(actor, &to_hex(&hash)).await?;
+        if let Some(document) = published {
+            return Ok((document, Some(finding)));
         }
-        if self.app.config.documents.mode == DocumentsMode::PreferTrusted {
-            // Whoever may explore has to sign in first.
-            let document = self.parse(hash, text)?;
-            if document.operations().iter().all(|operation| operation.only_sessions) {
-                return Ok((document, None));
-            }
+        if self.app.config.documents.mode == DocumentsMode::TrustedOnly {
+            return Err(not_trusted());
         }
-        Err(not_trusted())
+        let document = self.parse(hash, text)?;
+        // Whoever may explore has to sign in first.
+        let only_sessions = || document.operations().iter().all(|operation| operation.only_sessions);
+        if self.may_explore(actor) || only_sessions() { Ok((document, Some(finding))) } else { Err(not_trusted()) }
     }
 
     async fn by_hash_and_text(&self, actor: Option<&Actor>, hash: &str, text: &str) -> Result<Named, NoDocument> {
@@ -236,37 +234,46 @@ impl Documents {
     }
 
     async fn by_hash(&self, actor: Option<&Actor>, name: &str) -> Result<Named, NoDocument> {
-        if let Some(named) = self.by_name(actor, name).await? {
-            return Ok(named);
+        // Also where the hash is registered: it may have been published since.
+        let (published, finding) = self.by_name(actor, name).await?;
+        if let Some(document) = published {
+            return Ok((document, Some(finding)));
         }
         if self.app.config.documents.mode == DocumentsMode::TrustedOnly {
             return Err(not_trusted());
         }
-        let tenant = audience(actor);
         // Who may not explore is asked for the text all the same: it may be one that everybody may send.
-        if let (Some(hash), Some(_)) = (from_hex(name), actor)
-            && self.may_explore(actor)
-            && let Some(text) = within_patience(automatic::find(&self.app, tenant, &hash)).await.flatten()
+        if let (Some(hash), Some(actor)) = (from_hex(name), actor)
+            && self.may_explore(Some(actor))
+            && let Some(document) = self.registered(actor.tenant, hash).await?
         {
-            let document = self.parse(hash, &text)?;
-            self.known.insert((tenant, hash), ());
-            return Ok((document, None));
+            return Ok((document, Some(finding)));
         }
         Err(refusal(NOT_FOUND_BY_HASH, "PersistedQueryNotFound"))
     }
 
-    /// A published document. Its use is counted, unless it is the system that asks.
-    async fn by_name(&self, actor: Option<&Actor>, name: &str) -> Result<Option<Named>, NoDocument> {
-        match self.trusted.find(audience(actor), name).await.map_err(NoDocument::Failed)? {
-            Some(publication) => {
-                let document = self.parse(publication.document.sha256, &publication.document.text)?;
-                if actor.is_none_or(|actor| actor.subject != Subject::System) {
-                    self.trusted.count_use(&publication);
-                }
-                Ok(Some((document, Some(publication))))
-            }
-            None => Ok(None),
+    /// The document that the tenant registered under a hash, as far as this process has it or Redis gives it in time.
+    async fn registered(&self, tenant: TenantId, hash: [u8; 32]) -> Result<Option<Arc<ParsedDocument>>, NoDocument> {
+        if self.known.contains_key(&(tenant, hash))
+            && let Some(document) = self.parsed.get(&hash)
+        {
+            return Ok(Some(document));
         }
+        let Some(text) = within_patience(automatic::find(&self.app, tenant, &hash)).await.flatten() else { return Ok(None) };
+        let document = self.parse(hash, &text)?;
+        self.known.insert((tenant, hash), ());
+        Ok(Some(document))
+    }
+
+    /// The document that is published under a name, if one is. Its use is counted, unless it is the system that asks.
+    async fn by_name(&self, actor: Option<&Actor>, name: &str) -> Result<(Option<Arc<ParsedDocument>>, Finding), NoDocument> {
+        let finding = self.trusted.find(audience(actor), name).await.map_err(NoDocument::Failed)?;
+        let Some(published) = &finding.document else { return Ok((None, finding)) };
+        let document = self.parse(published.sha256, &published.text)?;
+        if actor.is_none_or(|actor| actor.subject != Subject::System) {
+            self.trusted.count_use(published);
+        }
+        Ok((Some(document), finding))
     }
 
     fn parse(&self, hash: [u8; 32], text: &str) -> Result<Arc<ParsedDocument>, NoDocument> {

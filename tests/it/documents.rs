@@ -1,11 +1,15 @@
 //! Documents by hash and by id: what is found, for whom, and for how long.
 
+use std::time::Instant;
+
 use mdl::Actor;
 use mdl::actor::Role;
 use mdl::documents::{self, ALL_TENANTS, NewDocument, sha256};
 use mdl_tests::{Answer, Client, TestApp, eventually};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+
+use crate::cache::started;
 
 const TEXT: &str = "query Role { me { role } }";
 
@@ -176,6 +180,56 @@ async fn whoever_publishes_says_how_answers_are_kept() {
     }
     let changes = "SELECT count(*) FROM audit_log WHERE action = 'documents.caching_changed'";
     assert_eq!(app.database.number(changes).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registered_hash_becomes_that_of_a_publication() {
+    let app = started(&[]).await;
+    let admin = app.client(Role::Admin).await;
+    let text = "query Counted { catalogStats { metricCount } }";
+    let extensions = by_hash(text, false)["extensions"].to_string();
+    let address = url::Url::parse_with_params(&format!("{}/graphql", app.base), [("extensions", extensions)]).unwrap();
+    let ask = async |how: &str| match how {
+        "GET" => admin.receive(admin.http.get(address.clone())).await,
+        "hash" => admin.post(&by_hash(text, false)).await,
+        _ => admin.post(&by_hash(text, true)).await,
+    };
+    let soon = async |how: &str, cache_control: &str, x_cache: &str| {
+        let since = Instant::now();
+        eventually("it is answered as was said", async || {
+            let answer = ask(how).await;
+            let as_said = answer.header("cache-control") == Some(cache_control) && answer.header("x-cache") == Some(x_cache);
+            as_said.then_some(())
+        })
+        .await;
+        assert!(since.elapsed().as_secs_f64() < 2.0, "{how}: {:?}", since.elapsed());
+    };
+    // Registered, and known by its bytes.
+    for how in ["hash and text", "GET", "hash"] {
+        for _ in 0..4 {
+            ask(how).await.data();
+        }
+        assert_eq!(ask(how).await.header("x-cache"), Some("HIT"), "{how}");
+    }
+    let publish = async |caching: Value| {
+        let input = json!({ "manifest": json!({ "counted": text }).to_string(), "caching": caching });
+        admin.mutate("publishDocuments", input, "documents { id }").await.payload()["documents"][0]["id"].clone()
+    };
+    publish(json!({ "cacheSeconds": 60, "public": true })).await;
+    soon("GET", "public, max-age=60", "HIT").await;
+    let id = publish(json!({ "cacheSeconds": 0 })).await;
+    for how in ["GET", "hash", "hash and text"] {
+        soon(how, "no-store", "BYPASS").await;
+    }
+    eventually("uses are counted", async || (app.database.number("SELECT use_count FROM documents").await > 0).then_some(()))
+        .await;
+    // A text alone is nobody's publication for those who may send any.
+    admin.ask(text, json!({})).await;
+    assert_eq!(admin.send(text, json!({})).await.header("x-cache"), Some("HIT"));
+    // Withdrawn, it is what was registered again.
+    admin.mutate("withdrawDocument", json!({ "id": id }), "document { id }").await.data();
+    soon("GET", "private, no-cache", "HIT").await;
+    soon("hash", "no-store", "HIT").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,18 +31,13 @@ pub struct Trusted {
     owner: TenantId,
 }
 
-/// A published document, as it was found.
+/// What is published under a name, as it was found.
 #[derive(Clone)]
-pub struct Publication {
-    pub document: Arc<Trusted>,
-    /// Who asked for it, and by which name.
+pub struct Finding {
+    /// `None` when nothing is.
+    pub document: Option<Arc<Trusted>>,
+    /// Who asked, and for which name.
     asked: Arc<Name>,
-}
-
-impl Publication {
-    pub fn caching(&self) -> Caching {
-        self.document.caching
-    }
 }
 
 type Name = (TenantId, String);
@@ -64,9 +59,10 @@ impl TrustedDocuments {
     }
 
     /// The document that this tenant may run under a name: an id, or a hash.
-    pub async fn find(&self, tenant: TenantId, name: &str) -> Result<Option<Publication>> {
+    pub async fn find(&self, tenant: TenantId, name: &str) -> Result<Finding> {
+        let asked = (tenant, name.to_owned());
         if name.len() > MAX_NAME_BYTES || name.contains('\0') {
-            return Ok(None);
+            return Ok(Finding { document: None, asked: Arc::new(asked) });
         }
         let ask = async {
             let snapshot = self.app.db.snapshot(tenant);
@@ -74,20 +70,22 @@ impl TrustedDocuments {
             snapshot.finish().await;
             Ok(row.map(|row| Arc::new(Trusted::from(row))))
         };
-        let asked = (tenant, name.to_owned());
-        let found = self.found.try_get_with_by_ref(&asked, ask).await.map_err(shared)?;
-        Ok(found.map(|document| Publication { document, asked: Arc::new(asked) }))
+        let document = self.found.try_get_with_by_ref(&asked, ask).await.map_err(shared)?;
+        Ok(Finding { document, asked: Arc::new(asked) })
     }
 
     /// Whether what PostgreSQL said last, less than a second ago, is this.
-    pub async fn is_newest(&self, publication: &Publication) -> bool {
-        let newest = self.found.get(&*publication.asked).await.flatten();
-        newest.is_some_and(|newest| Arc::ptr_eq(&newest, &publication.document))
+    pub async fn is_newest(&self, finding: &Finding) -> bool {
+        match (self.found.get(&*finding.asked).await, &finding.document) {
+            (Some(Some(newest)), Some(document)) => Arc::ptr_eq(&newest, document),
+            (Some(None), None) => true,
+            _ => false,
+        }
     }
 
     /// Remembers that a document was used; it is written later.
-    pub fn count_use(&self, publication: &Publication) {
-        self.usage.count(publication.document.owner, publication.document.id);
+    pub fn count_use(&self, document: &Trusted) {
+        self.usage.count(document.owner, document.id);
     }
 }
 
