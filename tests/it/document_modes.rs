@@ -129,6 +129,13 @@ async fn operators_publish_and_check_at_the_command_line() {
     let outdated = publish(&app.client(Role::Admin).await, TEXT).await.payload()["outdated"].clone();
     assert!(outdated[0]["errors"][0].as_str().unwrap().starts_with("line 1, column 18: Unknown field \"gone\""), "{outdated}");
 
+    // As if it had been published when variables of the wrong type were overlooked.
+    let misplaced = "UPDATE documents SET text = 'query Two($n: Int!) { metric(key: $n) { key } }' WHERE document_id = 'r2'";
+    app.database.execute(misplaced).await;
+    let (code, _, errors) = run(&["check"]);
+    let wanted = r#"line 1, column 11: Variable "$n" of type "Int!" used in position expecting type "String"."#;
+    assert!(code == Some(1) && errors.contains(wanted), "{errors}");
+
     let (code, out, _) = run(&["withdraw", "r2", "--tenant", "acme"]);
     assert!(code == Some(0) && out.contains("Withdrew Two version 1: r2"), "{out}");
     assert_ne!(run(&["withdraw", "r2", "--tenant", "acme"]).0, Some(0));

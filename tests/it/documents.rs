@@ -260,6 +260,53 @@ async fn a_manifest_is_published_whole_or_not_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn variables_have_the_types_of_their_places() {
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    let before = app.database.contents().await;
+    for (text, variable, declared, expected) in [
+        ("query($n: Int!) { metric(key: $n) { key } }", "n", "Int!", "String"),
+        ("query($id: String) { metric(id: $id) { key } }", "id", "String", "ID"),
+        ("query($ids: [ID!]) { nodes(ids: $ids) { id } }", "ids", "[ID!]", "[ID!]!"),
+        ("query($ids: [ID!] = null) { nodes(ids: $ids) { id } }", "ids", "[ID!]", "[ID!]!"),
+        ("query($ids: [ID]!) { nodes(ids: $ids) { id } }", "ids", "[ID]!", "[ID!]!"),
+        ("query($yes: Boolean) { me { role @include(if: $yes) } }", "yes", "Boolean", "Boolean!"),
+        ("query($key: String) { metrics(filter: { key: { in: [$key] } }) { totalCount } }", "key", "String", "String!"),
+        ("query($key: String!) { metrics(filter: { key: { in: $key } }) { totalCount } }", "key", "String!", "[String!]!"),
+        (
+            "query($x: Boolean) { ...A } fragment A on Query { ...B } fragment B on Query { metric(key: $x) { key } }",
+            "x",
+            "Boolean",
+            "String",
+        ),
+    ] {
+        let answer = publish(&admin, text).await;
+        assert_eq!(answer.user_errors(), ["manifest: INVALID"], "{text}");
+        let message = answer.payload()["userErrors"][0]["message"].as_str().unwrap().to_owned();
+        let wanted = format!(
+            r#", line 1, column 7: Variable "${variable}" of type "{declared}" used in position expecting type "{expected}"."#
+        );
+        assert!(message.ends_with(&wanted), "{text}: {message}");
+    }
+    assert_eq!(app.database.contents().await, before);
+
+    for text in [
+        "query($key: String!, $id: ID) { metric(key: $key, id: $id) { key } }",
+        // A default, of the variable or of the argument, stands in for null.
+        "query($ids: [ID!] = []) { nodes(ids: $ids) { id } }",
+        "query($minutes: Int) { queues(minutes: $minutes) { name } }",
+        "query($keys: [String!]!) { metrics(filter: { key: { in: $keys } }) { totalCount } }",
+        "query($key: String!) { metrics(filter: { key: { in: [$key] } }) { totalCount } }",
+        // What stands in a scalar has no type.
+        r#"mutation($x: Int) { createMetric(input: { key: "M", name: "M", extra: { x: $x } }) { metric { key } } }"#,
+        // A fragment counts for the operations that spread it.
+        "query A($x: String) { ...F } query B($x: ID) { metric(id: $x) { key } } fragment F on Query { metric(key: $x) { key } }",
+    ] {
+        assert_eq!(publish(&admin, text).await.user_errors(), [""; 0], "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn versions_grow_and_an_id_keeps_its_text() {
     let app = TestApp::start().await;
     let admin = app.client(Role::Admin).await;

@@ -5,13 +5,14 @@
 
 use std::sync::{Arc, OnceLock};
 
-use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextExecute};
+use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextExecute, NextPrepareRequest};
 use async_graphql::parser::types::{BaseType, VariableDefinition};
 use async_graphql::registry::Registry;
-use async_graphql::{Request, Response, SchemaEnv, ServerError, Value, Variables};
+use async_graphql::{Request, Response, SchemaEnv, ServerError, ServerResult, Value, Variables};
 use mdl::config::GraphqlConfig;
 use mdl::documents::sha256;
 
+use super::misplaced::misplaced;
 use super::parsed::ParsedDocument;
 use crate::graphql::schema::{Schema, strict};
 
@@ -43,8 +44,8 @@ impl Validator {
         self.schema.execute(request).await.errors
     }
 
-    /// Parses a text and validates each of its operations, as if for publishing: nothing is known of the variables, and pages
-    /// cost what pages of one entry do.
+    /// Parses a text and validates each of its operations, as if for publishing: of the variables only their types are known,
+    /// and pages cost what pages of one entry do.
     pub async fn check(&self, text: &str) -> Result<ParsedDocument, Vec<ServerError>> {
         let document = ParsedDocument::read(text, sha256(text), &self.limits)?;
         let mut errors: Vec<ServerError> = Vec::new();
@@ -55,6 +56,11 @@ impl Validator {
                     errors.push(error);
                 }
             }
+        }
+        let misplaced = self.registry().map_or_else(Vec::new, |registry| misplaced(&document.document, registry));
+        // The placeholders of such variables do not fit either, which is not worth telling.
+        if !misplaced.is_empty() {
+            return Err(misplaced);
         }
         if errors.is_empty() { Ok(document) } else { Err(errors) }
     }
@@ -94,8 +100,17 @@ impl ExtensionFactory for StopBeforeExecution {
 
 #[async_graphql::async_trait::async_trait]
 impl Extension for StopBeforeExecution {
-    async fn execute(&self, ctx: &ExtensionContext<'_>, _operation: Option<&str>, _next: NextExecute<'_>) -> Response {
+    async fn prepare_request(
+        &self,
+        ctx: &ExtensionContext<'_>,
+        request: Request,
+        next: NextPrepareRequest<'_>,
+    ) -> ServerResult<Request> {
         self.0.get_or_init(|| ctx.schema_env.clone());
+        next.run(ctx, request).await
+    }
+
+    async fn execute(&self, _ctx: &ExtensionContext<'_>, _operation: Option<&str>, _next: NextExecute<'_>) -> Response {
         Response::default()
     }
 }

@@ -2,26 +2,33 @@
 //!
 //! Of the rules of the strict validation only one looks at the values of variables: that each argument, its variables filled
 //! in, is of the argument's type. (That a variable's own type suits its place is a rule that async-graphql 8.0.0-rc.5 has and
-//! never runs; so nothing here is concluded from a variable's own type.) This rule is applied here at every request. The
-//! strict validation says in which words it was broken, and takes several times as long as this; this only says "it fits",
-//! or else "ask the strict validation".
+//! never runs. [`misplaced`](super::misplaced) holds what is published against it, and nothing else; so nothing here is
+//! concluded from a variable's own type.) This rule is applied here at every request. The strict validation says in which
+//! words it was broken, and takes several times as long as this; this only says "it fits", or else "ask the strict
+//! validation".
 
-use async_graphql::Variables;
+use std::collections::HashMap;
+
 use async_graphql::parser::types::{ExecutableDocument, OperationType, Selection, SelectionSet};
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
+use async_graphql::{Pos, Positioned, Variables};
 use async_graphql_value::{ConstValue, Value};
 
 /// The arguments of a document that have variables in them.
 pub struct Places {
     /// Of each operation, in the order of the document.
-    operations: Vec<Vec<Place>>,
-    fragments: Vec<Place>,
+    pub(super) operations: Vec<Vec<Place>>,
+    /// By name.
+    pub(super) fragments: HashMap<String, Vec<Place>>,
 }
 
 /// An argument with variables, and its type as the registry spells it.
-struct Place {
-    ty: String,
-    value: Value,
+pub(super) struct Place {
+    pub(super) ty: String,
+    pub(super) value: Value,
+    pub(super) at: Pos,
+    /// Whether the schema has a value for the argument when none is given.
+    pub(super) has_default: bool,
 }
 
 impl Places {
@@ -39,18 +46,16 @@ impl Places {
         };
         let operations = document.operations.iter();
         let operations = operations.map(|(_, operation)| within(root(operation.node.ty)?, &operation.node.selection_set.node));
-        let fragments = document.fragments.values();
-        let fragments =
-            fragments.map(|fragment| within(&fragment.node.type_condition.node.on.node, &fragment.node.selection_set.node));
-        Some(Self {
-            operations: operations.collect::<Option<_>>()?,
-            fragments: fragments.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect(),
-        })
+        let fragments = document.fragments.iter().map(|(name, fragment)| {
+            let found = within(&fragment.node.type_condition.node.on.node, &fragment.node.selection_set.node)?;
+            Some((name.to_string(), found))
+        });
+        Some(Self { operations: operations.collect::<Option<_>>()?, fragments: fragments.collect::<Option<_>>()? })
     }
 
     /// Whether the values of these variables are surely right for an operation.
     pub fn accept(&self, operation: usize, variables: &Variables, registry: &Registry) -> bool {
-        self.operations[operation].iter().chain(&self.fragments).all(|place| place.accepts(variables, registry))
+        self.operations[operation].iter().chain(self.fragments.values().flatten()).all(|place| place.accepts(variables, registry))
     }
 }
 
@@ -80,7 +85,7 @@ impl Finder<'_> {
             for directive in selection.node.directives() {
                 let known = self.registry.directives.get(directive.node.name.node.as_str())?;
                 for (name, value) in &directive.node.arguments {
-                    self.argument(known.args.get(name.node.as_str())?, &value.node);
+                    self.argument(known.args.get(name.node.as_str())?, value);
                 }
             }
             match &selection.node {
@@ -88,7 +93,7 @@ impl Finder<'_> {
                 Selection::Field(field) => {
                     let known = parent.field_by_name(&field.node.name.node)?;
                     for (name, value) in &field.node.arguments {
-                        self.argument(known.args.get(name.node.as_str())?, &value.node);
+                        self.argument(known.args.get(name.node.as_str())?, value);
                     }
                     let ty = self.registry.types.get(MetaTypeName::concrete_typename(&known.ty))?;
                     self.selections(ty, &field.node.selection_set.node)?;
@@ -106,10 +111,11 @@ impl Finder<'_> {
         Some(())
     }
 
-    fn argument(&mut self, argument: &MetaInputValue, value: &Value) {
+    fn argument(&mut self, argument: &MetaInputValue, value: &Positioned<Value>) {
         // Without a variable it was looked at once and for all.
-        if value.clone().into_const().is_none() {
-            self.found.push(Place { ty: argument.ty.clone(), value: value.clone() });
+        if value.node.clone().into_const().is_none() {
+            let (ty, has_default) = (argument.ty.clone(), argument.default_value.is_some());
+            self.found.push(Place { ty, value: value.node.clone(), at: value.pos, has_default });
         }
     }
 }
