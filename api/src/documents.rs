@@ -222,9 +222,10 @@ impl Documents {
             return Err(refusal("PERSISTED_QUERY_HASH_MISMATCH", "sha256Hash is not the SHA-256 of the query"));
         }
         let named = self.by_text(actor, text).await?;
+        let config = &self.app.config.documents;
         if let Some(actor) = actor
             && self.may_explore(Some(actor))
-            && text.len() <= self.app.config.documents.apq_max_bytes
+            && text.len() <= config.apq_max_bytes.min(config.apq_max_tenant_bytes)
             && !self.known.contains_key(&(actor.tenant, computed))
         {
             // Without Redis this process knows it all the same, or every request would wait for Redis in vain.

@@ -85,6 +85,37 @@ async fn a_tenant_registers_so_many() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_registers_so_many_bytes() {
+    let app = TestApp::start_with(&[("MDL_APQ_MAX_TENANT_BYTES", "1000")]).await;
+    let credential = app.client(Role::Viewer).await.credential.unwrap();
+    // A fresh instance has nothing in memory.
+    let fresh = async || app.instance(&[]).await.with(credential.clone());
+    let text = |i: usize| format!("query Q{i} {{ me {{ role }} }} # {}", "x".repeat(370));
+    let found = async || {
+        let (mut found, instance) = (0, fresh().await);
+        for i in 0..5 {
+            found += usize::from(instance.post(&by_hash(&text(i), false)).await.error_code().is_none());
+        }
+        found
+    };
+    // Each text has some 400 bytes, however often it is registered.
+    for i in [0, 0, 0, 1] {
+        fresh().await.post(&by_hash(&text(i), true)).await.data();
+    }
+    assert_eq!(found().await, 2);
+    let viewer = fresh().await;
+    for i in 2..5 {
+        viewer.post(&by_hash(&text(i), true)).await.data();
+    }
+    assert_eq!(found().await, 2);
+    // What would leave no room for any is not registered.
+    let long = format!("{{ me {{ role }} }} # {}", "x".repeat(1_000));
+    viewer.post(&by_hash(&long, true)).await.data();
+    assert_eq!(viewer.post(&by_hash(&long, false)).await.error_code(), Some("PERSISTED_QUERY_NOT_FOUND"));
+    assert_eq!(found().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_redis_the_text_still_works() {
     let app = TestApp::start_with(&[("REDIS_URL", "redis://127.0.0.1:1/0")]).await;
     let viewer = app.client(Role::Viewer).await;

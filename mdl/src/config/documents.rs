@@ -23,6 +23,14 @@ pub struct DocumentsConfig {
     /// Most documents that one tenant has registered by hash; the one that was not used for longest makes room
     #[arg(id = "apq_max_documents", long = "apq-max-documents", env = "MDL_APQ_MAX_DOCUMENTS", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub apq_max_documents: u32,
+    /// Most bytes that the documents of one tenant which are registered by hash have together; those that were not used for longest make room
+    #[arg(
+        id = "apq_max_tenant_bytes",
+        long = "apq-max-tenant-bytes",
+        env = "MDL_APQ_MAX_TENANT_BYTES",
+        default_value_t = 16_777_216
+    )]
+    pub apq_max_tenant_bytes: usize,
 }
 
 /// Which documents may be run.
