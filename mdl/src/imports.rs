@@ -6,6 +6,9 @@
 //! (`apply`), each in a transaction that also moves the counters of the `imports` row: they are the checkpoint from which a
 //! restarted import goes on.
 //!
+//! An import that its job cannot finish is given up: it has failed, and keeps its file. A retry of the job opens it again, until
+//! [`tidy`] removes the file an hour later.
+//!
 //! `input` makes text of the stored bytes (gzip, encodings, limits), one parser per format in `formats` makes values of the
 //! text, and `draft` makes catalog content of the values, the same for all formats.
 
@@ -93,6 +96,8 @@ pub struct Import {
     pub updated_at: DateTime<Utc>,
     pub finished_at: Option<DateTime<Utc>>,
     pub cancel_requested_at: Option<DateTime<Utc>>,
+    /// Set when it failed because its job could not finish it, and not because of what is in the file.
+    pub given_up: Option<GivenUp>,
 }
 
 impl Import {
@@ -130,6 +135,16 @@ text_enum!(ImportState {
     Failed = "failed",
     Cancelled = "cancelled",
 });
+
+/// Whether an import that was given up may be taken up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenUp {
+    /// A retry of its job opens it again.
+    ForNow,
+    /// Nobody retried the job in time, and the file has been removed.
+    ForGood,
+}
+text_enum!(GivenUp { ForNow = "for_now", ForGood = "for_good" });
 
 /// What happens to the good entries of a file that has bad ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

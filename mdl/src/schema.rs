@@ -211,6 +211,7 @@ diesel::table! {
         updated_at -> Timestamptz,
         finished_at -> Nullable<Timestamptz>,
         cancel_requested_at -> Nullable<Timestamptz>,
+        given_up -> Nullable<Text>,
     }
 }
 

@@ -3,8 +3,12 @@
 use std::time::{Duration, Instant};
 
 use mdl::Error;
-use mdl::imports::{self, End, ImportState, Mode, Upload};
-use mdl_tests::TestApp;
+use mdl::ids::ImportId;
+use mdl::imports::{self, End, Import, ImportState, Mode, Upload};
+use mdl::jobs::steer::{Action, steer};
+use mdl::jobs::store::Filter;
+use mdl_tests::{TestApp, eventually};
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::imports::{count, counts, import, ndjson, read, rows, run, start, whole};
@@ -127,4 +131,119 @@ async fn cancelling_waits_for_no_lock_of_the_import_itself() {
     assert_eq!(task.await.unwrap().unwrap(), End::Cancelled);
     let import = read(&test, import.id).await;
     assert_eq!((import.state, count(&client, "metrics").await), (ImportState::Cancelled, import.rows_done));
+}
+
+/// Runs an import when the connection of the run before it has ended.
+async fn run_when_free(test: &TestApp, id: ImportId) -> mdl::Result<End> {
+    eventually("the import is free", async || match run(test, id).await {
+        Err(Error::Unavailable { .. }) => None,
+        ran => Some(ran),
+    })
+    .await
+}
+
+/// Keeps workers away from an import, as one does that has not ended yet, and lets the last attempt at it fail by that.
+async fn give_up(test: &TestApp, client: &Client, import: &Import) {
+    keep_away(client, import).await;
+    let last = imports::run(&test.app, test.tenant.id, import.id, CancellationToken::new(), true).await;
+    assert!(matches!(last, Err(Error::Unavailable { .. })), "{last:?}");
+    let import = read(test, import.id).await;
+    assert_eq!(import.state, ImportState::Failed);
+    assert!(import.error.unwrap().starts_with("It could not be finished"));
+    client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+}
+
+async fn keep_away(client: &Client, import: &Import) {
+    let lock = format!("SELECT pg_advisory_lock(hashtextextended('import:{}', 0))", import.id);
+    client.batch_execute(&lock).await.unwrap();
+}
+
+/// As if the job had ended so long ago.
+async fn job_ended(test: &TestApp, import: &Import, ago: &str) {
+    let statement = format!(
+        "UPDATE jobs SET state = 'dead', last_error = 'gone', finished_at = now() - interval '{ago}' WHERE id = '{}'",
+        import.job_id.unwrap()
+    );
+    test.database.execute(&statement).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_was_given_up_runs_when_somebody_retries_its_job() {
+    let test = TestApp::start().await;
+    let client = test.database.superuser().await;
+    let import = start(&test, ndjson(0..5), rows("m.ndjson")).await;
+    keep_away(&client, &import).await;
+    test.database.execute("UPDATE jobs SET max_attempts = 1 WHERE kind = 'import_catalog'").await;
+    test.start_worker();
+    let dead = "jobs WHERE kind = 'import_catalog' AND state = 'dead'";
+    eventually("the job is dead", async || (count(&client, dead).await == 1).then_some(())).await;
+    assert_eq!(read(&test, import.id).await.state, ImportState::Failed);
+
+    client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+    let filter = Filter { ids: import.job_id.map(|job| vec![job]), ..Filter::default() };
+    assert_eq!(steer(&test.app, &test.system(), Action::Retry, &filter, false).await.unwrap(), 1);
+    let succeeded = "jobs WHERE kind = 'import_catalog' AND state = 'succeeded'";
+    eventually("the job has succeeded", async || (count(&client, succeeded).await == 1).then_some(())).await;
+    let import = read(&test, import.id).await;
+    assert_eq!((import.state, import.error.as_deref(), counts(&import)), (ImportState::Succeeded, None, (5, 0, 0, 0)));
+    assert_eq!(count(&client, "metrics").await, 5);
+    let told = "SELECT string_agg(kind, ' ' ORDER BY id) FROM outbox WHERE kind LIKE 'import.%'";
+    assert_eq!(test.database.text(told).await.as_deref(), Some("import.failed import.completed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_was_given_up_can_be_opened_again_for_an_hour() {
+    for mode in [Mode::RowByRow, Mode::AllOrNothing] {
+        let test = TestApp::start().await;
+        let client = test.database.superuser().await;
+        let import = start(&test, ndjson(0..5), Upload { mode, ..rows("m.ndjson") }).await;
+        give_up(&test, &client, &import).await;
+        job_ended(&test, &import, "59 minutes").await;
+        imports::tidy(&test.app).await.unwrap();
+        assert_eq!(run_when_free(&test, import.id).await.unwrap(), End::Finished);
+        let opened = read(&test, import.id).await;
+        assert_eq!((opened.state, counts(&opened)), (ImportState::Succeeded, (5, 0, 0, 0)));
+        assert!(test.app.storage.get(&import.storage_key).await.is_err(), "the file is of no more use");
+
+        let late = start(&test, ndjson(5..9), Upload { mode, ..rows("m.ndjson") }).await;
+        give_up(&test, &client, &late).await;
+        job_ended(&test, &late, "61 minutes").await;
+        imports::tidy(&test.app).await.unwrap();
+        assert!(test.app.storage.get(&late.storage_key).await.is_err(), "nor is this one");
+        for _ in 0..2 {
+            let error = run_when_free(&test, late.id).await.unwrap_err();
+            assert!(matches!(error, Error::Invalid(_)) && error.to_string().contains("import the file again"), "{error}");
+        }
+        assert_eq!(read(&test, late.id).await.state, ImportState::Failed);
+        assert_eq!(count(&client, "metrics").await, 5);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_is_not_opened_again_for_nothing() {
+    let test = TestApp::start().await;
+    let client = test.database.superuser().await;
+    let bad = import(&test, "{\"metric_id\":\"BAD\",\"name\":\"\"}\n", whole("bad.ndjson")).await;
+    assert_eq!(
+        (run_when_free(&test, bad.id).await.unwrap(), read(&test, bad.id).await),
+        (End::Finished, bad),
+        "its content is no better"
+    );
+
+    let lost = start(&test, ndjson(0..5), rows("m.ndjson")).await;
+    test.app.storage.delete(&lost.storage_key).await.unwrap();
+    let error = run(&test, lost.id).await.unwrap_err().to_string();
+    assert!(error.contains("import the file again"), "{error}");
+    let failed = read(&test, lost.id).await;
+    assert!(failed.state == ImportState::Failed && failed.error.unwrap().contains("import the file again"));
+
+    let first = start(&test, ndjson(5..9), rows("m.ndjson")).await;
+    give_up(&test, &client, &first).await;
+    let second = start(&test, ndjson(5..9), rows("m.ndjson")).await;
+    assert_ne!(first.id, second.id);
+    let error = run_when_free(&test, first.id).await.unwrap_err();
+    assert!(matches!(error, Error::Invalid(_)), "another one does the same: {error}");
+    assert_eq!(run(&test, second.id).await.unwrap(), End::Finished);
+    assert_eq!(run_when_free(&test, first.id).await.unwrap(), End::Finished);
+    assert_eq!(counts(&read(&test, first.id).await), (0, 0, 4, 0));
 }

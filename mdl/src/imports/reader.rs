@@ -12,6 +12,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::entry::{Draft, Entry, Issue, Place, codes};
 use super::input::{Halt, Text};
+use super::run::file_is_gone;
 use super::{Format, Import, Severity, formats};
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -37,7 +38,10 @@ pub struct Reading {
 impl Reading {
     /// Starts reading the import's file from its beginning.
     pub async fn start(app: &App, import: &Import, bytes_read: Arc<AtomicU64>) -> Result<Self> {
-        let stored = SyncIoBridge::new(StreamReader::new(app.storage.get(&import.storage_key).await?));
+        let stored = match app.storage.get(&import.storage_key).await {
+            Err(Error::NotFound { .. }) => return Err(file_is_gone()),
+            found => SyncIoBridge::new(StreamReader::new(found?)),
+        };
         let (sender, chunks) = mpsc::channel(WAITING);
         let limits = app.config.imports.clone();
         let hints = formats::Hints {

@@ -14,11 +14,11 @@ use super::operations::cancel_asked;
 use super::reader::{Next, Reading};
 use super::survey::{Survey, survey};
 use super::watch::{Progress, Watch};
-use super::{Format, Import, ImportState, Mode, store};
+use super::{Format, GivenUp, Import, ImportState, Mode, store};
 use crate::actor::Actor;
 use crate::app::App;
 use crate::audit;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::events;
 use crate::events::kinds::{IMPORT_CANCELLED, IMPORT_FAILED};
 use crate::events::payloads::ImportPayload;
@@ -37,11 +37,12 @@ pub enum End {
 /// Runs an import to its end, or goes on with it. May run any number of times, and in two places at once.
 ///
 /// `worker` fires when the job is cancelled or the worker stops; which of the two it was, the database knows. An error means
-/// that another attempt may succeed; on the `last_attempt` it also ends the import.
+/// that another attempt may succeed, unless it is [`Error::Invalid`]: then, and on the `last_attempt`, the import is given up. One
+/// that was given up before is opened again, as the job is only run anew if somebody retries it.
 pub async fn run(app: &App, tenant: TenantId, id: ImportId, worker: CancellationToken, last_attempt: bool) -> Result<End> {
     let result = attempt(app, tenant, id, &worker).await;
     if let Err(error) = &result
-        && last_attempt
+        && (last_attempt || matches!(error, Error::Invalid(_)))
         && !worker.is_cancelled()
     {
         give_up(app, tenant, id, &format!("It could not be finished: {error}")).await?;
@@ -49,7 +50,7 @@ pub async fn run(app: &App, tenant: TenantId, id: ImportId, worker: Cancellation
     result
 }
 
-/// Ends an import that nothing will run any more. What it has committed stays.
+/// Ends an import that nothing will run any more unless somebody retries its job. What it has committed stays, and so does its file.
 pub async fn give_up(app: &App, tenant: TenantId, id: ImportId, why: &str) -> Result<()> {
     if end(app, tenant, id, ImportState::Failed, Some(why)).await? {
         warn!(import = %id, why, "Gave up on an import");
@@ -65,7 +66,11 @@ async fn attempt(app: &App, tenant: TenantId, id: ImportId, worker: &Cancellatio
     snapshot.finish().await;
     let Some(import) = import else { return Ok(End::Finished) };
     let Some((rows_done, log)) = started else {
-        return Ok(if import.state == ImportState::Cancelled { End::Cancelled } else { End::Finished });
+        return match (import.state, import.given_up) {
+            (_, Some(GivenUp::ForGood)) => Err(file_is_gone()),
+            (ImportState::Cancelled, _) => Ok(End::Cancelled),
+            _ => Ok(End::Finished),
+        };
     };
     session.serve(&import);
 
@@ -269,6 +274,7 @@ async fn end(app: &App, tenant: TenantId, id: ImportId, state: ImportState, erro
     let ended: Option<Import> = diesel::update(running)
         .set((
             (imports::state.eq(state), imports::error.eq(error), imports::rows_done.eq(done)),
+            imports::given_up.eq((state == ImportState::Failed).then_some(GivenUp::ForNow)),
             (imports::finished_at.eq(now), imports::updated_at.eq(now)),
         ))
         .returning(Import::as_returning())
@@ -301,8 +307,13 @@ pub(super) fn payload(import: &Import) -> ImportPayload {
     }
 }
 
+/// What a job is told that was retried too late.
+pub(super) fn file_is_gone() -> Error {
+    Error::invalid("", Code::NotFound, "The file of this import is not kept any more: import the file again")
+}
+
 /// The file of an import that has ended is of no more use. One that cannot be removed now does no harm.
-async fn remove_file(app: &App, import: &Import) {
+pub(super) async fn remove_file(app: &App, import: &Import) {
     if let Err(error) = app.storage.delete(&import.storage_key).await {
         warn!(import = %import.id, %error, "Could not remove the file of an import that has ended");
     }

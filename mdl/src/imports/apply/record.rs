@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::super::entry::{Issue, Kind, codes};
 use super::super::{ChangeAction, Format, Import, ImportState, MAX_KEPT, Mode};
 use super::{Outcome, Session};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::events::kinds::{IMPORT_COMPLETED, IMPORT_FAILED};
 use crate::events::payloads::ImportPayload;
 use crate::events::{self, Payload};
@@ -101,7 +101,8 @@ impl Log {
 }
 
 impl Session {
-    /// Marks the import as running and returns it with its log; `None` when there is nothing to do any more.
+    /// Marks the import as running and returns it with its log; `None` when there is nothing to do any more. One that was given
+    /// up for now is opened again; [`Error::Invalid`] when another import does the same work by now.
     ///
     /// An import that applies entry by entry goes on after those that are committed. Any other begins anew, and so forgets what
     /// an attempt before this one has left.
@@ -110,11 +111,14 @@ impl Session {
         let started = self
             .client
             .query_opt(
-                "UPDATE imports SET state = 'running', started_at = coalesce(started_at, now()), updated_at = now() \
-                 WHERE tenant_id = $1 AND id = $2 AND state IN ('queued', 'running') RETURNING mode, dry_run, rows_done",
+                "UPDATE imports SET state = 'running', started_at = coalesce(started_at, now()), updated_at = now(), \
+                 given_up = NULL, error = NULL, finished_at = NULL \
+                 WHERE tenant_id = $1 AND id = $2 AND (state IN ('queued', 'running') OR given_up = 'for_now') \
+                 RETURNING mode, dry_run, rows_done",
                 &[&self.tenant.0, &self.import.0],
             )
-            .await?;
+            .await
+            .map_err(same_work)?;
         let Some(row) = started else {
             self.roll_back().await?;
             // The attempt that ended it may have died before it could say so.
@@ -313,5 +317,15 @@ impl Session {
             )
             .await?;
         Ok(())
+    }
+}
+
+/// Says so when another import is in the way of one that is to be opened again.
+fn same_work(error: tokio_postgres::Error) -> Error {
+    match error.as_db_error().and_then(|db| db.constraint()) {
+        Some("imports_same_work_key") => {
+            Error::invalid("", Code::Taken, "The same file is being imported anew: retry this when that has ended, if at all")
+        }
+        _ => error.into(),
     }
 }

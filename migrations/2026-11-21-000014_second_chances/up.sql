@@ -1,0 +1,7 @@
+-- What was given up, and may still be taken up again.
+
+ALTER TABLE imports
+    ADD COLUMN given_up text,
+    ADD CONSTRAINT imports_given_up_known CHECK (given_up IN ('for_now', 'for_good')),
+    ADD CONSTRAINT imports_given_up_is_failed CHECK (given_up IS NULL OR state = 'failed');
+COMMENT ON COLUMN imports.given_up IS 'Set when its job could not finish it: for_now, a retry of the job opens it again; for_good, its file has been removed.';
