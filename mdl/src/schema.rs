@@ -629,6 +629,7 @@ diesel::table! {
         created_by -> Nullable<Uuid>,
         updated_at -> Timestamptz,
         updated_by -> Nullable<Uuid>,
+        last_failed_at -> Nullable<Timestamptz>,
     }
 }
 

@@ -54,7 +54,7 @@ pub struct Endpoint {
     pub payload_version: i32,
     pub enabled: bool,
     pub disabled_reason: Option<DisabledReason>,
-    /// The first failed attempt since the last that succeeded.
+    /// The first failed attempt since the last that succeeded, of those that count against it.
     pub failing_since: Option<DateTime<Utc>>,
     pub revision: i32,
     pub created_at: DateTime<Utc>,

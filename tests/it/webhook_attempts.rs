@@ -168,11 +168,13 @@ async fn an_endpoint_that_fails_for_five_days_is_disabled() {
     let admin = app.client(Role::Admin).await;
     let receiver = Receiver::answering(|_, _| StatusCode::INTERNAL_SERVER_ERROR.into_response()).await;
     endpoint(&admin, &receiver.url).await;
-    app.database.execute("UPDATE webhook_endpoints SET failing_since = now() - interval '119 hours 59 minutes'").await;
+    let failing = "UPDATE webhook_endpoints SET failing_since = now() - interval '119 hours 59 minutes', last_failed_at = now() - interval '24 hours'";
+    app.database.execute(failing).await;
     app.start_worker();
     tell(&app, 1, "metric.created", json!({})).await;
     until(&admin, "two attempts have failed", |all| all[0]["attempts"].as_array().unwrap().len() == 2).await;
-    assert_eq!(app.database.number("SELECT count(*) FROM webhook_endpoints WHERE enabled").await, 1);
+    let days = "SELECT count(*) FROM webhook_endpoints WHERE enabled AND failing_since < now() - interval '119 hours'";
+    assert_eq!(app.database.number(days).await, 1, "almost five days, and tried again every day");
     app.database.execute("UPDATE webhook_endpoints SET failing_since = now() - interval '121 hours'").await;
     tell(&app, 2, "metric.created", json!({})).await;
     eventually("it is disabled", async || {
@@ -183,6 +185,41 @@ async fn an_endpoint_that_fails_for_five_days_is_disabled() {
     let states = deliveries(&admin).await;
     assert!(states.iter().all(|delivery| delivery["state"] == "DISCARDED"), "{states:?}");
     assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE kind = 'webhook.endpoint.disabled'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_failure_after_a_long_silence_is_the_first_anew() {
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    let receiver = Receiver::answering(|_, _| StatusCode::BAD_GATEWAY.into_response()).await;
+    endpoint(&admin, &receiver.url).await;
+    let long_ago =
+        "UPDATE webhook_endpoints SET failing_since = now() - interval '6 days', last_failed_at = now() - interval '5 days'";
+    app.database.execute(long_ago).await;
+    app.start_worker();
+    tell(&app, 1, "metric.created", json!({})).await;
+    let all = until(&admin, "the attempt has failed", |all| !all[0]["attempts"].as_array().unwrap().is_empty()).await;
+    assert_eq!(all[0]["state"], "PENDING", "it is tried again");
+    let anew = "SELECT count(*) FROM webhook_endpoints WHERE enabled AND failing_since > now() - interval '1 minute'";
+    assert_eq!(app.database.number(anew).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tests_and_our_own_faults_do_not_count_against_an_endpoint() {
+    let app = TestApp::start_with(&[QUICK]).await;
+    app.start_worker();
+    let admin = app.client(Role::Admin).await;
+    let receiver = Receiver::answering(|_, _| StatusCode::BAD_GATEWAY.into_response()).await;
+    let new = endpoint(&admin, &receiver.url).await;
+    let test = json!({ "id": new.id, "kind": "metric.created" });
+    admin.mutate("testWebhook", test, "delivery { id }").await.data();
+    until_state(&admin, 1, "FAILED").await;
+    app.database.execute("UPDATE webhook_secrets SET sealed = set_byte(sealed, 2, 255 - get_byte(sealed, 2))").await;
+    tell(&app, 1, "metric.created", json!({})).await;
+    let all = until_state(&admin, 2, "FAILED").await;
+    assert_eq!(all[1]["attempts"][2]["errorClass"], "SECRET");
+    let counted = "SELECT count(*) FROM webhook_endpoints WHERE failing_since IS NOT NULL OR last_failed_at IS NOT NULL";
+    assert_eq!(app.database.number(counted).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

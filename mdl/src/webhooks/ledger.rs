@@ -196,6 +196,7 @@ pub struct Ended {
     pub tenant_id: TenantId,
     pub id: WebhookDeliveryId,
     pub endpoint_id: WebhookEndpointId,
+    pub origin: Origin,
     pub attempt: i32,
     pub at: DateTime<Utc>,
     pub duration: Duration,
@@ -217,6 +218,17 @@ impl Ended {
             (None, _) => DeliveryState::Delivered,
             (Some(_), Some(_)) => DeliveryState::Pending,
             (Some(_), None) => DeliveryState::Failed,
+        }
+    }
+
+    /// Whether the endpoint has failed; `None` when this does not count against it: somebody tries out what may not be there yet,
+    /// or the fault is ours.
+    fn failed(&self) -> Option<bool> {
+        match &self.failure {
+            None => Some(false),
+            Some((ErrorClass::Secret, _)) => None,
+            Some(_) if self.origin == Origin::Test => None,
+            Some(_) => Some(true),
         }
     }
 }
@@ -266,11 +278,13 @@ pub async fn settle(mut conn: &AsyncPgConnection, ended: &[Ended]) -> Result<usi
 }
 
 /// Notes of endpoints since when they fail, or that they do no more, and until when they want to be left alone: by the last
-/// attempt of each, in the order given. Returns those that have failed for longer than `patience`.
+/// attempt of each, in the order given. Returns those that have failed for longer than `patience`, and were tried again and again: a
+/// failure after more than `silence` is the first one anew.
 pub async fn note_health(
     mut conn: &AsyncPgConnection,
     ended: &[Ended],
     patience: Duration,
+    silence: Duration,
 ) -> Result<Vec<(TenantId, WebhookEndpointId)>> {
     #[derive(QueryableByName)]
     struct Lost {
@@ -279,28 +293,33 @@ pub async fn note_health(
         #[diesel(sql_type = Uuid)]
         id: WebhookEndpointId,
     }
-    let mut last: std::collections::BTreeMap<WebhookEndpointId, (bool, Option<f64>)> = std::collections::BTreeMap::new();
+    let mut last: std::collections::BTreeMap<WebhookEndpointId, (Option<bool>, Option<f64>)> = std::collections::BTreeMap::new();
     for ended in ended {
         let (failed, pause) = last.entry(ended.endpoint_id).or_default();
-        *failed = ended.failure.is_some();
+        *failed = ended.failed().or(*failed);
         *pause = ended.pause.map(|pause| pause.as_secs_f64()).or(*pause);
     }
     let ids: Vec<_> = last.keys().copied().collect();
-    let (failed, pauses): (Vec<bool>, Vec<Option<f64>>) = last.values().copied().unzip();
+    let (failed, pauses): (Vec<Option<bool>>, Vec<Option<f64>>) = last.values().copied().unzip();
     let lost: Vec<Lost> = sql_query(
         "WITH last AS MATERIALIZED (SELECT * FROM unnest($1, $2, $3) AS last (id, failed, pause)),
          noted AS (
              UPDATE webhook_endpoints AS endpoints
-             SET failing_since = CASE WHEN last.failed THEN coalesce(failing_since, now()) END,
+             SET failing_since = CASE WHEN last.failed IS NULL THEN failing_since
+                     WHEN last.failed AND last_failed_at >= now() - $5 * interval '1 second' THEN coalesce(failing_since, now())
+                     WHEN last.failed THEN now() END,
+                 last_failed_at = CASE WHEN last.failed THEN now() ELSE last_failed_at END,
                  not_before = greatest(not_before, now() + last.pause * interval '1 second')
-             FROM last WHERE endpoints.id = last.id AND (last.failed = (failing_since IS NULL) OR last.pause IS NOT NULL))
-         SELECT tenant_id, endpoints.id FROM webhook_endpoints AS endpoints JOIN last ON endpoints.id = last.id
-         WHERE enabled AND last.failed AND failing_since < now() - $4 * interval '1 second'",
+             FROM last WHERE endpoints.id = last.id
+                 AND (last.failed OR NOT last.failed AND failing_since IS NOT NULL OR last.pause IS NOT NULL)
+             RETURNING tenant_id, endpoints.id, enabled, last.failed, failing_since)
+         SELECT tenant_id, id FROM noted WHERE enabled AND failed AND failing_since < now() - $4 * interval '1 second'",
     )
     .bind::<Array<Uuid>, _>(ids)
-    .bind::<Array<Bool>, _>(failed)
+    .bind::<Array<Nullable<Bool>>, _>(failed)
     .bind::<Array<Nullable<Double>>, _>(pauses)
     .bind::<Double, _>(patience.as_secs_f64())
+    .bind::<Double, _>(silence.as_secs_f64())
     .load(&mut conn)
     .await?;
     Ok(lost.into_iter().map(|lost| (lost.tenant_id, lost.id)).collect())

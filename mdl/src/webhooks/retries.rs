@@ -7,11 +7,22 @@ use rand::Rng;
 /// The most of a `Retry-After` that is honoured.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
+/// What chance makes of a delay at most.
+const LONGEST_CHANCE: f64 = 1.1;
+/// How late an attempt may be: its host was left alone for a while, or no worker was there.
+const LATE: Duration = Duration::from_secs(3600);
+
+/// The longest time between two attempts at an endpoint that is tried again and again.
+pub fn longest_silence(schedule: &[u64]) -> Duration {
+    let longest = schedule.iter().max().map_or(0.0, |seconds| *seconds as f64 * LONGEST_CHANCE);
+    LONGEST_PAUSE.max(Duration::from_secs_f64(longest)) + LATE
+}
+
 /// How long after the failure of `attempt` (from 1) the next is made; `None` when it was the last. Up to a tenth is added by
 /// chance, so that what failed together does not come back together.
 pub fn delay(schedule: &[u64], attempt: i32) -> Option<Duration> {
     let seconds = *schedule.get(usize::try_from(attempt).ok()?.checked_sub(1)?)? as f64;
-    Some(Duration::from_secs_f64(seconds * rand::rng().random_range(1.0..=1.1)))
+    Some(Duration::from_secs_f64(seconds * rand::rng().random_range(1.0..=LONGEST_CHANCE)))
 }
 
 /// What a `Retry-After` header asks for: seconds, or a date.
@@ -35,6 +46,12 @@ mod tests {
         }
         assert_eq!(delay(&[5, 300], 3), None);
         assert_eq!(delay(&[], 1), None);
+    }
+
+    #[test]
+    fn nobody_is_silent_for_longer_than_the_longest_delay() {
+        assert_eq!(longest_silence(&[5, 300]), LONGEST_PAUSE + LATE, "a receiver may ask for a day");
+        assert_eq!(longest_silence(&[5, 1_000_000, 300]).as_secs(), 1_100_000 + LATE.as_secs());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mdl::ids::{TenantId, WebhookEndpointId};
 use mdl::instruments;
 use mdl::webhooks::ledger::{self, Claimed, Ended};
-use mdl::webhooks::{DeliveryState, DisabledReason, ErrorClass, health};
+use mdl::webhooks::{DeliveryState, DisabledReason, ErrorClass, health, retries};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{debug, info, warn};
 
@@ -81,10 +81,12 @@ async fn return_all(shared: &Shared, unbegun: &[Claimed]) -> mdl::Result<()> {
 }
 
 async fn write(shared: &Shared, ended: &[Ended]) -> mdl::Result<Vec<(TenantId, WebhookEndpointId)>> {
-    let patience = Duration::from_secs(3600) * shared.app.config.webhooks.disable_after_hours;
+    let settings = &shared.app.config.webhooks;
+    let patience = Duration::from_secs(3600) * settings.disable_after_hours;
+    let silence = retries::longest_silence(&settings.retry_seconds);
     let tx = ledger::begin(&shared.db).await?;
     let written = ledger::settle(&tx, ended).await?;
-    let failing = ledger::note_health(&tx, ended, patience).await?;
+    let failing = ledger::note_health(&tx, ended, patience, silence).await?;
     tx.commit().await?;
     if written < ended.len() {
         let void = ended.len() - written;

@@ -107,6 +107,7 @@ impl Sender {
             tenant_id: delivery.tenant_id,
             id: delivery.id,
             endpoint_id: delivery.endpoint_id,
+            origin: delivery.origin,
             attempt: delivery.attempt,
             at,
             duration: start.elapsed(),
