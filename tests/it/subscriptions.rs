@@ -1,7 +1,10 @@
 //! Subscriptions over a websocket: what arrives, who may listen, and how connections end. Event streams are in `event_streams`.
 
 use mdl::actor::Role;
+use mdl::events;
+use mdl::events::kinds::TENANT_RESTORED;
 use mdl::events::live::Filter;
+use mdl::events::payloads::TenantPayload;
 use mdl_tests::socket::Socket;
 use mdl_tests::{Client, TestApp, email, eventually};
 use serde_json::{Value, json};
@@ -299,6 +302,44 @@ async fn key_results_and_imports_tell_how_far_they_are() {
         }
     }
     assert_eq!(last, json!({ "state": "SUCCEEDED", "rowsDone": 1, "createdCount": 1 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_is_told_that_the_tenant_was_restored() {
+    let (app, editor) = started(&[]).await;
+    let objective = editor.write("createObjective", json!({ "key": "O", "name": "O" })).await["id"].clone();
+    let mut socket = Socket::connect(&app.base, editor.credential.as_ref().unwrap()).await;
+    let after = change_cursor(1);
+    let narrow = json!({ "kinds": ["metric"], "domains": ["NONE"], "breakingOnly": true });
+    let query = CHANGES.replace("cursor sequence", "subject cursor sequence");
+    socket.subscribe("narrow", &query, json!({ "filter": narrow, "after": after })).await;
+    socket.subscribe("tenant", &query, json!({ "filter": { "kinds": ["tenant"] }, "after": after })).await;
+    let query = "subscription($objective: ID!, $after: String) { keyResultProgress(objective: $objective, after: $after) { kind keyResult key } }";
+    socket.subscribe("progress", query, json!({ "objective": objective, "after": after })).await;
+    let stranger = app.client_of(&app.other_tenant().await.slug, Role::Editor).await;
+    let mut other = Socket::connect(&app.base, stranger.credential.as_ref().unwrap()).await;
+    other.subscribe("other", CHANGES, json!({ "after": change_cursor(0) })).await;
+
+    editor.write("createMetric", json!({ "key": "M", "name": "M" })).await;
+    let tx = app.app.db.begin(app.tenant.id).await.unwrap();
+    let told = TenantPayload { id: app.tenant.id.0, backup: uuid::Uuid::nil() };
+    events::push(&tx, &app.system(), TENANT_RESTORED, told.id, &told).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut seen = [socket.next().await.unwrap(), socket.next().await.unwrap(), socket.next().await.unwrap()];
+    seen.sort_by_key(|message| message["id"].to_string());
+    for (message, id) in seen.iter().zip(["narrow", "progress", "tenant"]) {
+        assert_eq!(message["id"], id, "{message}");
+        if id == "progress" {
+            let expected = json!({ "kind": "tenant.restored", "keyResult": null, "key": null });
+            assert_eq!(message["payload"]["data"]["keyResultProgress"], expected);
+        } else {
+            let change = change(message);
+            assert_eq!((&change["kind"], &change["subject"]), (&json!("tenant.restored"), &Value::Null), "{message}");
+            assert_eq!(change["payload"]["id"], json!(app.tenant.id));
+        }
+    }
+    stranger.write("createMetric", json!({ "key": "THEIRS", "name": "Theirs" })).await;
+    assert_eq!(change(&other.next().await.unwrap())["key"], "THEIRS", "and nobody else");
 }
 
 #[tokio::test(flavor = "multi_thread")]

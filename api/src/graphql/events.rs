@@ -24,8 +24,8 @@ use super::global_id::{Kind, encode, expect};
 use super::guard::{Needs, SignedIn};
 use super::imports::ImportProgress;
 
-/// Kinds of things whose changes `catalogChanged` tells.
-const CATALOG: [&str; 4] = ["metric", "domain", "objective", "keyResult"];
+/// Kinds of things whose changes `catalogChanged` tells; of a tenant, that all of them are others now.
+const CATALOG: [&str; 5] = ["metric", "domain", "objective", "keyResult", "tenant"];
 
 /// What a cursor stands for: the sequence of an event.
 #[derive(Serialize, Deserialize)]
@@ -188,7 +188,9 @@ impl CatalogChange {
             Some("metric") => Kind::Metric,
             Some("domain") => Kind::Domain,
             Some("objective") => Kind::Objective,
-            _ => Kind::KeyResult,
+            Some("keyResult") => Kind::KeyResult,
+            // A tenant is no node.
+            _ => return None,
         };
         self.0.subject.map(|id| encode(kind, id))
     }
@@ -219,7 +221,7 @@ impl CatalogChange {
     }
 }
 
-/// A key result after a change.
+/// A key result after a change; or nothing of it, when all of the tenant's are others now.
 pub struct KeyResultProgress(Arc<Stamped>);
 
 /// A key result, as a change left it.
@@ -242,7 +244,8 @@ impl KeyResultProgress {
 
     /// The id of the key result, for `node`.
     async fn key_result(&self) -> Option<ID> {
-        self.0.subject.map(|id| encode(Kind::KeyResult, id))
+        let subject = self.0.subject.filter(|_| self.0.kind != kinds::TENANT_RESTORED.name);
+        subject.map(|id| encode(Kind::KeyResult, id))
     }
 
     /// Its key, unique within its objective.

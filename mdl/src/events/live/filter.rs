@@ -4,8 +4,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::events::Stamped;
+use crate::events::kinds::TENANT_RESTORED;
 
-/// Every condition that is given must hold; of a list, one entry must fit.
+/// Every condition that is given must hold; of a list, one entry must fit. That the tenant was restored concerns everybody.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Kinds, or the beginnings of kinds: `metric` stands for all that begin with `metric.`.
@@ -25,6 +26,10 @@ pub struct Filter {
 
 impl Filter {
     pub fn wants(&self, event: &Stamped) -> bool {
+        event.kind == TENANT_RESTORED.name || self.fits(event)
+    }
+
+    fn fits(&self, event: &Stamped) -> bool {
         let payload = &event.payload;
         let any = |wanted: &Option<Vec<String>>, fits: &dyn Fn(&str) -> bool| {
             wanted.as_ref().is_none_or(|wanted| wanted.iter().any(|wanted| fits(wanted)))
@@ -91,7 +96,7 @@ mod tests {
             Filter { tags: list("reliability"), owners: list("Dana Whitfield"), ..Filter::default() },
             Filter { subject: id, breaking_only: true, ..Filter::default() },
         ];
-        for filter in fits {
+        for filter in &fits {
             assert!(filter.wants(&metric), "{filter:?}");
         }
         let misses = [
@@ -102,8 +107,11 @@ mod tests {
             Filter { subject: Some(Uuid::nil()), ..Filter::default() },
             Filter { objective: Some(Uuid::nil()), ..Filter::default() },
         ];
-        for filter in misses {
+        for filter in &misses {
             assert!(!filter.wants(&metric), "{filter:?}");
+        }
+        for filter in fits.iter().chain(&misses) {
+            assert!(filter.wants(&event("tenant.restored")), "{filter:?}");
         }
         let breaking = Filter { breaking_only: true, ..Filter::default() };
         assert!(!breaking.wants(&event("domain.updated")));
