@@ -139,6 +139,25 @@ async fn a_receiver_that_asks_for_time_gets_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_one_more_attempt_does_not_wait_for_the_receivers_pause() {
+    let app = TestApp::start_with(&[QUICK]).await;
+    app.start_worker();
+    let admin = app.client(Role::Admin).await;
+    let receiver = Receiver::answering(|number, _| match number {
+        0 => (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "86400")]).into_response(),
+        _ => StatusCode::OK.into_response(),
+    })
+    .await;
+    endpoint(&admin, &receiver.url).await;
+    tell(&app, 1, "metric.created", json!({})).await;
+    let all = until(&admin, "the answer is written down", |all| !all[0]["attempts"].as_array().unwrap().is_empty()).await;
+    let paused = "SELECT count(*) FROM webhook_endpoints WHERE not_before > now() + interval '23 hours'";
+    assert_eq!(app.database.number(paused).await, 1);
+    admin.mutate("retryDelivery", json!({ "id": all[0]["id"] }), "delivery { state }").await.data();
+    until_state(&admin, 1, "DELIVERED").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_is_gone_is_told_no_more() {
     let app = TestApp::start().await;
     app.start_worker();

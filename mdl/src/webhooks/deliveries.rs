@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::now;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::json;
@@ -140,7 +141,7 @@ async fn enabled(tx: &Transaction, tenant: TenantId, id: WebhookEndpointId) -> R
 }
 
 /// Makes one more attempt at once, with the same id as those before: for a delivery that waits for its next attempt, has
-/// failed, or was discarded.
+/// failed, or was discarded. Whoever asks for it knows more than the receiver did when it asked for time: its pause is over.
 pub async fn retry(app: &App, actor: &Actor, id: WebhookDeliveryId) -> Result<Delivery> {
     actor.require(Permission::Webhooks)?;
     let tx = app.db.begin(actor.tenant).await?;
@@ -164,9 +165,14 @@ pub async fn retry(app: &App, actor: &Actor, id: WebhookDeliveryId) -> Result<De
     diesel::update(deliveries::table.find((actor.tenant, id)))
         .set((
             deliveries::state.eq(DeliveryState::Pending),
-            deliveries::next_attempt_at.eq(Utc::now()),
+            deliveries::next_attempt_at.eq(now),
             deliveries::finished_at.eq(None::<DateTime<Utc>>),
         ))
+        .execute(&mut &*tx)
+        .await?;
+    let pause: Option<DateTime<Utc>> = None;
+    diesel::update(endpoints::table.find((actor.tenant, delivery.endpoint_id)))
+        .set(endpoints::not_before.eq(pause))
         .execute(&mut &*tx)
         .await?;
     audit::record(&tx, actor, "webhook.delivery_retried", ("webhook", delivery.endpoint_id.0), &json!({ "delivery": id }))
