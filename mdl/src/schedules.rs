@@ -1,7 +1,7 @@
 //! What runs by the clock.
 //!
-//! The actors: the workers declare their table of schedules ([`declare`]), and each of them looks for times that have come
-//! ([`fire`]). A time is a row of `schedule_slots` whose key is the schedule and the time: whoever inserts it enqueues the job,
+//! The actors: the workers declare their table of schedules ([`declare`]), say from time to time that they still have it
+//! ([`declare_again`]), and each of them looks for times that have come ([`fire`]). A time is a row of `schedule_slots` whose key is the schedule and the time: whoever inserts it enqueues the job,
 //! in the same transaction, so that any number of workers fire once. The clock is the database's.
 //!
 //! Schedules belong to no company: their rows and jobs are of the tenant [`SYSTEM`].
@@ -9,9 +9,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::dsl::{max, now};
+use diesel::dsl::{max, now, sql};
 use diesel::prelude::*;
-use diesel::sql_types::Timestamptz;
+use diesel::sql_types::{Bool, Timestamptz};
 use diesel::upsert::excluded;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::{Value, json};
@@ -136,7 +136,8 @@ pub struct Slot {
     pub fired_at: DateTime<Utc>,
 }
 
-/// Makes the database's schedules those of this table. A new or changed one does not make up for times before now.
+/// Makes the database's schedules those of this table. A new or changed one does not make up for times before now. One that is not
+/// in the table stays while a worker of another version may have it.
 pub async fn declare(db: &Db, table: &[Definition]) -> Result<()> {
     let tx = db.begin(SYSTEM).await?;
     for definition in table {
@@ -168,15 +169,28 @@ pub async fn declare(db: &Db, table: &[Definition]) -> Result<()> {
                 (schedules::queue.eq(excluded(schedules::queue)), schedules::kind.eq(excluded(schedules::kind))),
                 schedules::payload.eq(excluded(schedules::payload)),
                 schedules::max_attempts.eq(excluded(schedules::max_attempts)),
+                schedules::declared_at.eq(now),
             ))
             .execute(&mut &*tx)
             .await?;
     }
     let names: Vec<_> = table.iter().map(|definition| definition.name).collect();
-    diesel::delete(schedules::table.filter(schedules::tenant_id.eq(SYSTEM).and(schedules::name.ne_all(names))))
+    let others = schedules::table.filter(schedules::tenant_id.eq(SYSTEM).and(schedules::name.ne_all(names)));
+    diesel::delete(others.filter(sql::<Bool>("declared_at < now() - interval '1 day'"))).execute(&mut &*tx).await?;
+    tx.commit().await
+}
+
+/// Says that a worker has these schedules. What they are is left as it is, because another version may have declared it since; but
+/// when one is missing, which an older version may have removed, all are declared.
+pub async fn declare_again(db: &Db, table: &[Definition]) -> Result<()> {
+    let names: Vec<_> = table.iter().map(|definition| definition.name).collect();
+    let tx = db.begin(SYSTEM).await?;
+    let there = diesel::update(schedules::table.filter(schedules::tenant_id.eq(SYSTEM).and(schedules::name.eq_any(names))))
+        .set(schedules::declared_at.eq(now))
         .execute(&mut &*tx)
         .await?;
-    tx.commit().await
+    tx.commit().await?;
+    if there < table.len() { declare(db, table).await } else { Ok(()) }
 }
 
 /// Enqueues the jobs of those schedules whose time has come, among those with these names. Answers with the times that this

@@ -523,6 +523,7 @@ diesel::table! {
         max_attempts -> Int4,
         since -> Timestamptz,
         paused_at -> Nullable<Timestamptz>,
+        declared_at -> Timestamptz,
     }
 }
 

@@ -46,21 +46,35 @@ async fn jobs_that_cannot_be_read_die_and_the_worker_lives() {
     let bench = test_app(&[]).await;
     let worker = bench.worker();
     let insert = "INSERT INTO jobs (tenant_id, id, queue, kind, payload, max_attempts) VALUES ($1, gen_random_uuid(), 'probes', $2, $3, 3)";
-    for (kind, payload) in [("probe", serde_json::json!({"Nonsense": 1})), ("of_tomorrow", serde_json::json!({}))] {
-        bench.admin.execute(insert, &[&bench.tenant.0, &kind, &payload]).await.unwrap();
-    }
+    bench.admin.execute(insert, &[&bench.tenant.0, &"probe", &serde_json::json!({"Nonsense": 1})]).await.unwrap();
     let mut redis = redis::Client::open(bench.app.config.redis.url.as_str()).unwrap().get_connection().unwrap();
     let () = redis::cmd("ZADD").arg(bench.app.redis_key("queue:probes")).arg(1).arg("rubbish").query(&mut redis).unwrap();
 
     bench.until_count(JobState::Dead, 1).await;
     let row = bench.admin.query_one("SELECT last_error FROM jobs WHERE kind = 'probe'", &[]).await.unwrap();
     assert!(row.get::<_, String>(0).starts_with("The payload cannot be read: unknown variant `Nonsense`"));
-    let unknown =
-        "SELECT count(*) FROM jobs WHERE kind = 'of_tomorrow' AND state = 'waiting' AND last_error LIKE '%does not know%'";
-    // It waits for a newer worker, which may know it.
-    bench.until(async || bench.number(unknown).await == 1).await;
     let next = bench.enqueue(&Probe::Take { millis: 0 }).await;
     bench.until_job(next, JobState::Succeeded).await;
+    worker.stop().await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_unknown_kinds_wait_a_day_for_a_newer_worker() {
+    let bench = test_app(&[]).await;
+    let worker = bench.worker();
+    let insert = "INSERT INTO jobs (tenant_id, id, queue, kind, payload, max_attempts, created_at)
+         VALUES ($1, gen_random_uuid(), 'probes', $2, '{}', 1, now() - $3 * interval '1 hour')";
+    for (kind, hours) in [("of_tomorrow", 23.0), ("of_yesterday", 25.0)] {
+        bench.admin.execute(insert, &[&bench.tenant.0, &kind, &hours]).await.unwrap();
+    }
+    bench.until_count(JobState::Dead, 1).await;
+    let row = bench.admin.query_one("SELECT kind, last_error FROM jobs WHERE state = 'dead'", &[]).await.unwrap();
+    assert_eq!(row.get::<_, String>(0), "of_yesterday");
+    assert!(row.get::<_, String>(1).contains("does not know jobs of kind \"of_yesterday\""));
+    let snoozed = "SELECT count(*) FROM jobs WHERE kind = 'of_tomorrow' AND state = 'waiting' AND attempt = 0
+         AND run_at BETWEEN now() + interval '20 seconds' AND now() + interval '30 seconds'";
+    bench.until(async || bench.number(snoozed).await == 1).await;
     worker.stop().await;
     bench.end().await;
 }

@@ -89,10 +89,33 @@ async fn times_that_nobody_saw_are_made_up_for_once_or_pass() {
     assert_eq!(outcomes, [("busy", Outcome::Skipped, false), ("never", Outcome::Missed, false), ("once", Outcome::Fired, true)]);
     assert!(next.unwrap() < Duration::from_secs(3600));
     assert!(schedules::fire(db, &names).await.unwrap().0.is_empty(), "and that was it");
+}
 
-    // A schedule that has left the table is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_is_gone_when_no_worker_has_had_it_for_a_day() {
+    let app = TestApp::start().await;
+    let db = &app.app.db;
+    let table = ["old", "new"].map(|name| definition(name, "0 * * * *", Overlap::Skip, CatchUp::Once));
+    schedules::declare(db, &table).await.unwrap();
+    schedules::pause(&app.app, &Actor::system(SYSTEM), "new").await.unwrap();
+    let hours_pass = |hours: u32| format!("UPDATE schedules SET declared_at = declared_at - interval '{hours} hours'");
+    let paused = "SELECT count(*) FROM schedules WHERE paused_at IS NOT NULL";
+
+    // A worker of an older version, which does not know the new one, starts again and again beside a newer one.
+    for _ in 0..2 {
+        app.database.execute(&hours_pass(23)).await;
+        schedules::declare(db, &table[..1]).await.unwrap();
+        assert_eq!(app.database.number(paused).await, 1, "it stays as it was");
+        schedules::declare_again(db, &table).await.unwrap();
+    }
+    // One from before this was so removes it.
+    app.database.execute("DELETE FROM schedules WHERE name = 'new'").await;
+    schedules::declare_again(db, &table).await.unwrap();
+    assert_eq!(app.database.number("SELECT count(*) FROM schedules").await, 2);
+    // The newer version is taken back.
+    app.database.execute(&hours_pass(25)).await;
     schedules::declare(db, &table[..1]).await.unwrap();
-    assert_eq!(app.database.number("SELECT count(*) FROM schedules").await, 1);
+    assert_eq!(app.database.text("SELECT string_agg(name, ' ') FROM schedules").await.as_deref(), Some("old"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

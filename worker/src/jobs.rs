@@ -11,6 +11,8 @@
 //! | `Err` that repeating may mend ([`mdl::Error::Unavailable`], `Internal`, `VersionConflict`) | tried again after the kind's backoff, until its attempts are used up |
 //! | any other `Err` | dead at once |
 //! | a panic, or more time than the kind's timeout | as an `Err` that repeating may mend |
+//!
+//! A job of a kind that is not in the [`Registry`] is snoozed for a day: during an upgrade, newer workers know it.
 
 mod announce_expiring_keys;
 mod back_up;
@@ -28,6 +30,7 @@ mod watch_backups;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mdl::db::Transaction;
@@ -37,7 +40,7 @@ use mdl::jobs::ledger::{self, Claimed, Outcome, Progress};
 use mdl::{App, Error, telemetry};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, info_span, warn};
 
 use crate::link::with_sources;
 use crate::news::News;
@@ -127,6 +130,8 @@ type Running = BoxFuture<'static, Result<mdl::Result<Done>, serde_json::Error>>;
 
 /// How long a job of a kind that this worker does not know waits for a worker that does, as during an upgrade.
 const UNKNOWN_KIND_RETRY: Duration = Duration::from_secs(30);
+/// How old such a job may be: by then the upgrade has ended, and nobody knows its kind.
+const UNKNOWN_KIND_PATIENCE: TimeDelta = TimeDelta::days(1);
 
 impl Registry {
     /// Adds a kind of job and its handler.
@@ -189,7 +194,7 @@ impl Registry {
     /// Runs the handler of a claimed job, in a span that continues the trace it was enqueued in.
     pub(crate) async fn run(&self, app: App, news: News, job: Claimed, cancelled: CancellationToken) -> Outcome {
         let Some(kind) = self.kinds.get(job.kind.as_str()) else {
-            return self.failed(&job.kind, job.attempt, format!("This worker does not know jobs of kind {:?}", job.kind));
+            return unknown(&app, &job).await;
         };
         let span = info_span!("job", otel.name = job.kind, job.kind, job.id = %job.id, tenant = %job.tenant_id, job.attempt);
         telemetry::continue_trace(&span, &job.trace_context);
@@ -204,6 +209,31 @@ impl Registry {
             Err(error) => Outcome::Dead { error: format!("The payload cannot be read: {error}") },
         }
     }
+}
+
+/// A job of a kind that this worker does not know: another one may. Waiting for it is no attempt, as some kinds have only one.
+async fn unknown(app: &App, job: &Claimed) -> Outcome {
+    let again = Outcome::Snoozed { run_in: UNKNOWN_KIND_RETRY };
+    match created_at(app, job).await {
+        Ok(Some(created_at)) if Utc::now() - created_at > UNKNOWN_KIND_PATIENCE => Outcome::Dead {
+            error: format!("This worker does not know jobs of kind {:?}, and the job is older than a day", job.kind),
+        },
+        Ok(_) => {
+            warn!(job.id = %job.id, job.kind, "This worker does not know jobs of this kind; a newer one may");
+            again
+        }
+        Err(error) => {
+            warn!(job.id = %job.id, job.kind, error = with_sources(&error), "Could not look how old a job of an unknown kind is");
+            again
+        }
+    }
+}
+
+async fn created_at(app: &App, job: &Claimed) -> mdl::Result<Option<DateTime<Utc>>> {
+    let tx = app.db.begin(job.tenant_id).await?;
+    let found = mdl::jobs::by_id(&tx, job.tenant_id, job.id).await?;
+    tx.commit().await?;
+    Ok(found.map(|job| job.created_at))
 }
 
 /// Whether the same attempt may succeed later.

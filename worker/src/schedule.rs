@@ -3,7 +3,7 @@
 //! [`TABLE`] is the one list. A new line needs a job whose payload has a `Default`; its times are UTC unless it says otherwise.
 //! Operators give other times, or none, with `MDL_SCHEDULES`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mdl::backups::{BackUp, BackUpFiles, PruneBackups, RestoreDrillJob, WatchBackups};
@@ -98,6 +98,9 @@ pub fn reference() -> String {
 /// How often the table is looked at when no time comes sooner: an operator may have resumed a schedule.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// How often a worker says that it has these schedules, so that a restart of an older one, which lacks some, does no lasting harm.
+const DECLARE: Duration = Duration::from_secs(60);
+
 /// How long after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -105,7 +108,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn keep(shared: Shared, definitions: Vec<Definition>) {
     let names: Vec<_> = definitions.iter().map(|definition| definition.name).collect();
     let mut outage = Outage::of("look at the schedules");
-    let mut declared = false;
+    let mut declared = None;
     while !shared.stop.is_cancelled() {
         let wait = match look(&shared, &definitions, &names, &mut declared).await {
             Ok(wait) => {
@@ -126,11 +129,14 @@ async fn look(
     shared: &Shared,
     definitions: &[Definition],
     names: &[&'static str],
-    declared: &mut bool,
+    declared: &mut Option<Instant>,
 ) -> mdl::Result<Option<Duration>> {
-    if !*declared {
-        schedules::declare(&shared.db, definitions).await?;
-        *declared = true;
+    if declared.is_none_or(|last| last.elapsed() >= DECLARE) {
+        match declared {
+            None => schedules::declare(&shared.db, definitions).await?,
+            Some(_) => schedules::declare_again(&shared.db, definitions).await?,
+        }
+        *declared = Some(Instant::now());
     }
     let (taken, next) = schedules::fire(&shared.db, names).await?;
     for slot in taken {
