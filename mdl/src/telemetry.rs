@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::TracerProvider;
@@ -11,14 +12,15 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::Serialize;
 use serde_json::Value;
-use tracing::Span;
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::span::Record;
+use tracing::{Event, Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, FormattedFields};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -73,6 +75,92 @@ pub fn init(config: &TelemetryConfig, service: &'static str) -> anyhow::Result<T
     let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
     tracing_subscriber::registry().with(EnvFilter::try_new(&config.log)?).with(log).with(traces).try_init()?;
     Ok(Telemetry(provider))
+}
+
+/// Has warnings and errors of a command said on stderr, a sentence each: who gave it reads them, and what it prints on stdout is for
+/// programs as well. More or less of it when `MDL_LOG` says so; that it is `info` for programs that run does not count here, so the
+/// setting is asked for itself.
+pub fn say_on_stderr() -> anyhow::Result<Said> {
+    let said = Said::default();
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).with_env_var("MDL_LOG").from_env()?;
+    let clear = if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
+    tracing_subscriber::registry().with(filter).with(OnStderr { clear, said: said.clone() }).try_init()?;
+    Ok(said)
+}
+
+/// What a command has said on stderr. All clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Said(Arc<Mutex<String>>);
+
+impl Said {
+    /// Whether it has said this, perhaps with more about it.
+    pub fn has(&self, sentence: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(sentence)
+    }
+
+    fn add(&self, line: &str) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.push_str(line);
+        said.push('\n');
+    }
+}
+
+struct OnStderr {
+    /// Takes away a line that tells how far a command is.
+    clear: &'static str,
+    said: Said,
+}
+
+impl<S: Subscriber> Layer<S> for OnStderr {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let line = Sentence::of(event);
+        eprintln!("{}{line}", self.clear);
+        self.said.add(&line);
+    }
+}
+
+/// An event for people: what it says, why, and what it is about.
+#[derive(Default)]
+struct Sentence {
+    message: String,
+    why: String,
+    about: Vec<String>,
+}
+
+impl Sentence {
+    fn of(event: &Event<'_>) -> String {
+        let mut sentence = Self::default();
+        event.record(&mut sentence);
+        let kind = match *event.metadata().level() {
+            Level::ERROR => "Error: ",
+            Level::WARN => "Warning: ",
+            _ => "",
+        };
+        let Self { message, why, about } = sentence;
+        let why = if why.is_empty() { why } else { format!(": {why}") };
+        let about = if about.is_empty() { String::new() } else { format!(" ({})", about.join(", ")) };
+        format!("{kind}{message}{why}{about}")
+    }
+
+    fn add(&mut self, field: &Field, value: String) {
+        match field.name() {
+            "message" => self.message = value,
+            "error" => self.why = value,
+            // Where in a library it was said that logs in another way.
+            name if name.starts_with("log.") => {}
+            name => self.about.push(format!("{name} {value}")),
+        }
+    }
+}
+
+impl Visit for Sentence {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format!("{value:?}"));
+    }
 }
 
 /// The fields of a span, as JSON, written once: the formatter of the crate makes a map of them first, and parses that again
@@ -168,10 +256,9 @@ pub fn continue_trace(span: &Span, context: &Value) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
+    use std::io::{Error, Write};
 
-    use tracing::{field, info, info_span};
+    use tracing::{error, field, info, info_span, warn};
 
     use super::*;
 
@@ -210,5 +297,19 @@ mod tests {
         assert_eq!(spans[0]["status"], 200);
         assert_eq!(spans[0]["actor"], "a \"quoted\" name");
         assert_eq!(spans[1]["late"], true);
+    }
+    #[test]
+    fn what_a_command_says_is_a_sentence() {
+        let said = Said::default();
+        let subscriber = tracing_subscriber::registry().with(OnStderr { clear: "", said: said.clone() });
+        tracing::subscriber::with_default(subscriber, || {
+            error!(backup.id = 7, place = "s3://there", error = "The disk is \"full\"", "A backup was not copied");
+            warn!(error = %Error::other("no answer"), "Could not tell Redis");
+            info!("Done");
+        });
+        let lines = said.0.lock().unwrap().clone();
+        let first = "Error: A backup was not copied: The disk is \"full\" (backup.id 7, place s3://there)";
+        assert_eq!(lines.lines().collect::<Vec<_>>(), [first, "Warning: Could not tell Redis: no answer", "Done"]);
+        assert!(said.has("The disk is \"full\"") && !said.has("The disk is empty"));
     }
 }

@@ -68,9 +68,47 @@ async fn a_bucket_takes_backups_and_gives_them_back() {
     drop(bucket);
     let again = format!("file://{}", backups.folder().join("again").display());
     backups.set(&[("MDL_BACKUP_REMOTE_URL", "s3://backups/mdl"), ("MDL_BACKUP_URL", &again)]);
-    backups.must(&["now"]).await;
+    let alone = backups.run(&["now"]).await;
+    assert!(!alone.succeeded && alone.stderr.contains("has no copy in s3://backups/mdl"), "{alone:?}");
     assert_eq!(backups.list().await[0]["places"], json!([again]), "the first place has it, and is listed");
     assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE kind = 'backup.copy.failed'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_without_its_copy_is_good_and_the_command_fails() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    // Nobody answers there.
+    backups.set(&[
+        ("MDL_BACKUP_REMOTE_URL", "s3://backups/mdl"),
+        ("MDL_BACKUP_ENDPOINT", &format!("http://127.0.0.1:{}", free_port())),
+        ("MDL_BACKUP_ACCESS_KEY_ID", "S3RVER"),
+        ("MDL_BACKUP_SECRET_ACCESS_KEY", "S3RVER"),
+    ]);
+    let told = backups.run(&["now"]).await;
+    assert!(!told.succeeded && told.stdout.contains("Verified the backup"), "{told:?}");
+    assert!(told.stderr.contains("Error: A backup could not be copied to the second place: "), "{told:?}");
+    assert!(told.stderr.contains("has no copy in s3://backups/mdl"), "{told:?}");
+    // What is wrong is not among what was asked for.
+    let listed = backups.list().await;
+    assert!(listed.len() == 1 && listed[0]["verifiedAt"].is_string(), "{listed:?}");
+    backups.set(&[("MDL_LOG", "off")]);
+    let told = backups.run(&["now", "--no-verify"]).await;
+    assert!(!told.succeeded && !told.stderr.contains("Error: "), "MDL_LOG is heard: {told:?}");
+    assert!(told.stderr.contains("has no copy in s3://backups/mdl"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_says_when_caches_could_not_be_told() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    let told = backups.must(&["switch", app.database.name(), "--yes"]).await;
+    assert!(told.contains("is in use already"), "{told}");
+    backups.set(&[("REDIS_URL", &format!("redis://127.0.0.1:{}/0", free_port()))]);
+    let told = backups.run(&["switch", app.database.name(), "--yes"]).await;
+    assert!(!told.succeeded && told.stdout.contains("is in use already"), "{told:?}");
+    assert!(told.stderr.contains("Warning: Could not tell Redis of a write"), "{told:?}");
+    assert!(told.stderr.contains("caches could not be told"), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

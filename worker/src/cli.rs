@@ -15,6 +15,9 @@ use mdl::config::Config;
 use mdl::ids::TenantId;
 use mdl::{App, Error, tenants};
 
+/// How long a command waits until Redis has been told of what it wrote.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Does MDL's background work: takes jobs from the ledger in PostgreSQL and does them.
 ///
 /// Without a command it works. Every setting is an environment variable or a flag; `mdl-worker run --help` lists them all.
@@ -66,14 +69,22 @@ impl Command {
     }
 }
 
-/// Runs a command that may write, and waits until other processes know of it.
-async fn told<T>(command: impl AsyncFnOnce(&App) -> anyhow::Result<T>) -> anyhow::Result<T> {
+/// Runs a command that may write, and waits until other processes know of it. It has failed when they do not.
+async fn told(command: impl AsyncFnOnce(&App) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     // Commands for people are short, so they take no settings as flags.
     let config = Config::from_arguments(["mdl-worker"]).unwrap_or_else(|error| error.exit());
     let app = App::new(config).map_err(explain)?;
     let result = command(&app).await;
-    app.versions.settle(Duration::from_secs(2)).await;
-    result
+    // Waited for no longer than this here, where it can be said what to do about it.
+    if tokio::time::timeout(PATIENCE, app.versions.settle(PATIENCE * 2)).await.is_ok() {
+        return result;
+    }
+    eprintln!(
+        "Redis does not answer, so caches could not be told: they may answer with what was before, for {} s at most. When it is back, \
+         `mdl-worker backup switch` with the name of the database in use makes them forget",
+        app.config.cache.ttl_seconds
+    );
+    result.and(Ok(ExitCode::FAILURE))
 }
 
 /// An error with what it keeps from callers: at the command line stands the operator.

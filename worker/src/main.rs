@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         match command {
             None => work(settings.config).await,
             Some(Command::Run(settings)) => work(settings.config).await,
-            Some(command) => command.ask().await,
+            Some(command) => ask(command).await,
         }
     });
     // A handler that blocks its thread must not keep the program alive.
@@ -43,6 +43,16 @@ fn main() -> ExitCode {
             eprintln!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Does what an operator asked for, and says what goes wrong meanwhile.
+async fn ask(command: Command) -> anyhow::Result<ExitCode> {
+    let said = telemetry::say_on_stderr()?;
+    match command.ask().await {
+        // It was logged, with more about it: nobody needs it twice.
+        Err(error) if said.has(&format!("{error:#}")) => Ok(ExitCode::FAILURE),
+        done => done,
     }
 }
 

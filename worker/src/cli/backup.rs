@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use mdl::App;
-use mdl::backups::{self, Progress, Switched, seal};
+use mdl::backups::{self, Manifest, Progress, Switched, Vault, seal};
 use mdl::ids::BackupId;
 use serde_json::json;
 
@@ -124,19 +124,37 @@ impl Now {
         );
         if self.no_verify {
             println!("It was not restored on trial: mdl-worker backup verify {id}");
-            return Ok(ExitCode::SUCCESS);
+        } else {
+            verify(app, id, None, false).await?;
         }
-        verify(app, id, None, false).await
+        let lacking = lacking(app, id).await?;
+        for place in &lacking {
+            eprintln!("The backup {id} has no copy in {place}; the next backup tries again");
+        }
+        Ok(if lacking.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// The places that are to have a backup, and from which it cannot be read.
+async fn lacking(app: &App, id: BackupId) -> anyhow::Result<Vec<String>> {
+    let mut lacking = Vec::new();
+    for vault in Vault::all(&app.config.backup).map_err(explain)? {
+        // Why it is not there was said when it was to be copied.
+        if Manifest::read(&vault, id).await.is_err() {
+            lacking.push(vault.name().to_owned());
+        }
+    }
+    Ok(lacking)
 }
 
 impl Verify {
     async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
-        verify(app, self.id, self.from.as_deref(), true).await
+        verify(app, self.id, self.from.as_deref(), true).await?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn verify(app: &App, id: BackupId, place: Option<&str>, thorough: bool) -> anyhow::Result<ExitCode> {
+async fn verify(app: &App, id: BackupId, place: Option<&str>, thorough: bool) -> anyhow::Result<()> {
     let progress = Progress::default();
     let line = follow(&progress);
     let verified = backups::verify(app, id, place, thorough, None, &progress).await.map_err(explain)?;
@@ -145,7 +163,7 @@ async fn verify(app: &App, id: BackupId, place: Option<&str>, thorough: bool) ->
         "Verified the backup {id} from {}: it restores to the same rows, constraints, indexes and policies, in {:.1} s",
         verified.place, verified.proof.restore_seconds
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 impl List {
@@ -284,7 +302,8 @@ async fn switch(app: &App, database: &str) -> anyhow::Result<()> {
             );
         }
         Switched::Now { kept: None } => println!("{database} is in use now"),
-        Switched::Before => println!("{database} is in use already; kept answers are forgotten"),
+        // That they could not be told is said where they are waited for.
+        Switched::Before => println!("{database} is in use already; caches are told to forget what they keep"),
     }
     Ok(())
 }
