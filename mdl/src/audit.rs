@@ -3,17 +3,29 @@
 //! Whatever is recorded is a change, so this is also where a transaction learns what it touched: the versions of that are
 //! bumped when it commits, and no kept answer survives it.
 
+use std::sync::OnceLock;
+
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::actor::Actor;
+use crate::actor::{Actor, Subject};
 use crate::db::Transaction;
 use crate::error::Result;
 use crate::ids::{AuditId, TenantId};
 use crate::schema::audit_log;
 use crate::versions::Entities;
+
+/// Who gives the command that this process does, if it does one. Of the process, since what a command calls acts as the system in
+/// many places, and all of it is that person's doing.
+static OPERATOR: OnceLock<Value> = OnceLock::new();
+
+/// Has the entries that this process makes as the system say who gave it its command: `operator` in their details.
+pub fn name_operator(operator: Value) {
+    // A process does one command, so a second name is the same.
+    let _named = OPERATOR.set(operator);
+}
 
 #[derive(Insertable)]
 #[diesel(table_name = audit_log)]
@@ -29,8 +41,14 @@ struct NewEntry<'a> {
     request_id: Option<&'a str>,
 }
 
-/// Records that the actor did `action` (`metric.created`, `user.suspended`, …) to the entity. `details` must hold no secret.
+/// Records that the actor did `action` (`metric.created`, `user.suspended`, …) to the entity. `details` is an object, and must
+/// hold no secret.
 pub async fn record(tx: &Transaction, actor: &Actor, action: &str, entity: (&str, Uuid), details: &Value) -> Result<()> {
+    let named = OPERATOR.get().filter(|_| actor.subject == Subject::System).map(|operator| {
+        let mut details = details.clone();
+        details["operator"] = operator.clone();
+        details
+    });
     let entry = NewEntry {
         tenant_id: actor.tenant,
         id: AuditId::new(),
@@ -39,7 +57,7 @@ pub async fn record(tx: &Transaction, actor: &Actor, action: &str, entity: (&str
         action,
         entity_kind: entity.0,
         entity_id: Some(entity.1),
-        details,
+        details: named.as_ref().unwrap_or(details),
         request_id: actor.request_id.as_deref(),
     };
     tx.touch(Entities::of_kind(entity.0));

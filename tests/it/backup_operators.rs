@@ -93,9 +93,38 @@ async fn a_backup_without_its_copy_is_good_and_the_command_fails() {
     let listed = backups.list().await;
     assert!(listed.len() == 1 && listed[0]["verifiedAt"].is_string(), "{listed:?}");
     backups.set(&[("MDL_LOG", "off")]);
-    let told = backups.run(&["now", "--no-verify"]).await;
+    let told = backups.run(&["now", "--no-verify", "--json"]).await;
     assert!(!told.succeeded && !told.stderr.contains("Error: "), "MDL_LOG is heard: {told:?}");
     assert!(told.stderr.contains("has no copy in s3://backups/mdl"), "{told:?}");
+    let made: serde_json::Value = serde_json::from_str(&told.stdout).expect("JSON alone");
+    assert_eq!((&made["verifiedAt"], &made["lacking"]), (&json!(null), &json!(["s3://backups/mdl"])), "{made}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_for_backups_speak_json() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    let json = async |arguments: &[&str]| -> serde_json::Value {
+        let told = backups.must(&[arguments, &["--json"]].concat()).await;
+        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
+    };
+    let made = json(&["now"]).await;
+    let id = made["id"].as_str().unwrap();
+    let listed = backups.list().await.pop().unwrap();
+    assert_eq!((&listed["id"], &listed["places"], &listed["rows"]), (&made["id"], &made["places"], &made["rows"]));
+    assert!(made["verifiedAt"].is_string() && made["lacking"] == json!([]), "{made}");
+    let verified = json(&["verify", id]).await;
+    assert!(verified["place"] == made["places"][0] && verified["verifiedAt"].is_string(), "{verified}");
+    let pruned = json(&["prune", "--dry-run"]).await;
+    assert_eq!(pruned, json!({ "dryRun": true, "places": [{ "place": made["places"][0], "backups": [], "files": 0 }] }));
+    let tenant = json(&["restore", id, "--tenant", "acme", "--dry-run"]).await;
+    assert!(tenant["dryRun"] == true && !tenant["tables"].as_array().unwrap().is_empty(), "{tenant}");
+    let beside = format!("{}_beside", app.database.name());
+    let restored = json(&["restore", id, "--into", &beside]).await;
+    assert_eq!((&restored["database"], &restored["inUse"]), (&json!(beside), &json!(false)), "{restored}");
+    let switched = json(&["switch", &beside, "--yes"]).await;
+    assert_eq!(switched["inUse"], true);
+    app.database.drop_other(switched["kept"].as_str().unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

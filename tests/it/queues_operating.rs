@@ -1,9 +1,12 @@
 //! What operators see and do, over GraphQL and at the terminal.
 
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use mdl::Actor;
 use mdl::actor::Role;
+use mdl::jobs::{Job, RawJob};
+use mdl::maintenance::TidyImports;
+use mdl::schedules::{self, CatchUp, Definition, Overlap};
 use mdl::tenants::SYSTEM;
 use mdl_tests::servers::binary;
 use mdl_tests::{Client, TestApp, eventually};
@@ -139,6 +142,7 @@ async fn steering_is_for_jobs_in_a_state_for_it() {
     assert_eq!(found["nodes"][0]["payload"], json!({ "apiKey": "[redacted]", "n": 1 }));
     let entries = "SELECT count(*) FROM audit_log WHERE action LIKE 'job.%' AND details -> 'count' IS NOT NULL";
     assert_eq!(app.database.number(entries).await, 4);
+    assert_eq!(app.database.number("SELECT count(*) FROM audit_log WHERE details ? 'operator'").await, 0, "nobody's command");
     // The deployment's operators have no say in a tenant's jobs by id, either.
     let filter = mdl::jobs::store::Filter { queues: Some(vec!["nights".to_owned()]), ..Default::default() };
     let action = mdl::jobs::steer::Action::Retry;
@@ -189,7 +193,8 @@ async fn the_terminal_sees_and_steers_all_tenants() {
     assert!(text.lines().any(|line| line.contains("nights") && line.contains("20")), "{text}");
 
     let listed = json(&["jobs", "list", "--error", "no answer", "--tenant", "globex", "--json"]);
-    assert_eq!(listed.as_array().unwrap().len(), 10);
+    let (listed, more) = (listed["jobs"].as_array().unwrap(), &listed["hasMore"]);
+    assert_eq!((listed.len(), more), (10, &json!(false)));
     let shown = worker(&["jobs", "show", listed[0]["id"].as_str().unwrap()]);
     assert!(shown.contains("no answer from") && shown.contains("[redacted]") && !shown.contains("geheim"), "{shown}");
     let text = worker(&["jobs", "list", "--state", "dead"]);
@@ -209,4 +214,111 @@ async fn the_terminal_sees_and_steers_all_tenants() {
     let text = worker(&["queues"]);
     assert!(text.contains("limit 3") && text.contains("paused (acme)"), "{text}");
     assert!(worker(&["schedules"]).contains("schedule"));
+
+    let set = json(&["queues", "weigh", "nights", "--tenant", "acme", "3", "--json"]);
+    let wanted = json!({ "queue": "nights", "tenant": "acme", "pausedAt": set["pausedAt"], "concurrency": null, "weight": 3 });
+    assert!(set == wanted && set["pausedAt"].is_string(), "{set}");
+    let set = json(&["queues", "resume", "nights", "--json"]);
+    assert_eq!((&set["tenant"], &set["pausedAt"], &set["concurrency"]), (&json!(null), &json!(null), &json!(3)));
+
+    let job = RawJob { queue: TidyImports::QUEUE, kind: TidyImports::KIND, payload: json!({}), max_attempts: 3 };
+    let timing = "0 0 1 1 *".parse().unwrap();
+    let (overlap, catch_up) = (Overlap::Skip, CatchUp::Never);
+    let yearly = Definition { name: "yearly", description: "", timing, overlap, catch_up, enabled: true, job };
+    schedules::declare(&app.app.db, &[yearly]).await.unwrap();
+    assert!(json(&["schedules", "run", "yearly", "--json"])["job"].is_string());
+    assert!(json(&["schedules", "pause", "yearly", "--json"])["pausedAt"].is_string());
+    assert_eq!(json(&["schedules", "resume", "yearly", "--json"]), json!({ "name": "yearly", "pausedAt": null }));
+
+    let unnamed = "SELECT count(*) FROM audit_log WHERE action ~ '^(job|queue|schedule)[.]' AND NOT details ? 'operator'";
+    assert_eq!(app.database.number(unnamed).await, 0);
+    let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    let who = "SELECT string_agg(DISTINCT details #>> '{operator,user}' || ' on ' || (details #>> '{operator,host}'), ', ')
+               FROM audit_log WHERE details ? 'operator'";
+    let wanted = format!("{} on {}", user.trim(), mdl::telemetry::host_name());
+    assert_eq!(app.database.text(who).await, Some(wanted));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_terminal_lists_jobs_page_by_page() {
+    let app = TestApp::start().await;
+    app.other_tenant().await;
+    dead_jobs(&app).await;
+    let list = |arguments: &[&str]| {
+        let mut command = Command::new(binary("mdl-worker"));
+        let output =
+            command.args(["jobs", "list", "--queue", "nights"]).args(arguments).envs(app.environment()).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    for order in [&["--json"][..], &["--json", "--oldest"]] {
+        let mut seen = Vec::new();
+        let mut after = Vec::new();
+        loop {
+            let arguments: Vec<&str> =
+                [order, &["--limit", "8"]].concat().into_iter().chain(after.iter().map(String::as_str)).collect();
+            let page: Value = serde_json::from_str(&list(&arguments).1).unwrap();
+            seen.extend(page["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()));
+            if page["hasMore"] == false {
+                break;
+            }
+            after = vec!["--after".to_owned(), page["endCursor"].as_str().unwrap().to_owned()];
+        }
+        let count = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!((count, seen.len()), (20, 20), "{order:?}");
+    }
+    let (_, text, _) = list(&["--limit", "8"]);
+    let cursor = text.split("--after ").nth(1).and_then(|rest| rest.split(' ').next()).expect("that there are more");
+    let (_, rest, _) = list(&["--after", cursor]);
+    assert_eq!(rest.lines().filter(|line| line.contains("probe")).count(), 12, "{rest}");
+    let (succeeded, _, said) = list(&["--after", "nonsense"]);
+    assert!(!succeeded && said.contains("Not a cursor"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_views_go_on_while_the_database_is_away() {
+    let app = TestApp::start().await;
+    dead_jobs(&app).await;
+    let mut views = [&["queues", "--watch"][..], &["jobs", "list", "--watch"]].map(|arguments| View::start(&app, arguments));
+    for view in &views {
+        eventually("it is drawn", async || view.shows("nights").or(view.shows("probe"))).await;
+    }
+    app.database.allow_connections(false).await;
+    for view in &views {
+        eventually("it says that it sees nothing", async || view.shows("Nothing was seen for")).await;
+    }
+    app.database.allow_connections(true).await;
+    for view in &mut views {
+        eventually("it sees again", async || view.shows("nights").or(view.shows("probe"))).await;
+        assert!(view.process.try_wait().unwrap().is_none(), "until Ctrl-C");
+    }
+}
+
+/// A live view of `mdl-worker`, ended with the test.
+struct View {
+    process: Child,
+    drawn: tempfile::NamedTempFile,
+}
+
+impl View {
+    fn start(app: &TestApp, arguments: &[&str]) -> Self {
+        let drawn = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new(binary("mdl-worker"));
+        command.args(arguments).envs(app.environment()).stdout(Stdio::from(drawn.reopen().unwrap()));
+        Self { process: command.spawn().unwrap(), drawn }
+    }
+
+    /// Whether what was drawn last has this in it.
+    fn shows(&self, text: &str) -> Option<()> {
+        let drawn = std::fs::read_to_string(self.drawn.path()).unwrap();
+        drawn.rsplit("\x1b[H\x1b[2J").next().is_some_and(|last| last.contains(text)).then_some(())
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        self.process.kill().expect("the view ends");
+        self.process.wait().expect("the view has ended");
+    }
 }

@@ -3,9 +3,11 @@
 mod backup;
 mod jobs;
 mod line;
+mod operator;
 mod queues;
 mod schedules;
 mod table;
+mod watch;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use mdl::config::Config;
 use mdl::ids::TenantId;
-use mdl::{App, Error, tenants};
+use mdl::{App, Error, audit, tenants};
 
 /// How long a command waits until Redis has been told of what it wrote.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -74,6 +76,7 @@ async fn told(command: impl AsyncFnOnce(&App) -> anyhow::Result<ExitCode>) -> an
     // Commands for people are short, so they take no settings as flags.
     let config = Config::from_arguments(["mdl-worker"]).unwrap_or_else(|error| error.exit());
     let app = App::new(config).map_err(explain)?;
+    audit::name_operator(operator::operator());
     let result = command(&app).await;
     // Waited for no longer than this here, where it can be said what to do about it.
     if tokio::time::timeout(PATIENCE, app.versions.settle(PATIENCE * 2)).await.is_ok() {

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use mdl::App;
-use mdl::backups::{self, Manifest, Progress, Switched, Vault, seal};
+use mdl::backups::{self, Manifest, Progress, Switched, Vault, Verified, seal};
 use mdl::ids::BackupId;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::explain;
 use super::line::{follow, size};
+use super::table::print_json;
 
 #[derive(Debug, Subcommand)]
 pub enum BackupCommand {
@@ -35,6 +36,9 @@ pub struct Now {
     /// Do not restore it on trial: it does not count as good before that is done
     #[arg(long)]
     no_verify: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -51,6 +55,9 @@ pub struct Verify {
     /// The place to read it from; the first that has it when not given
     #[arg(long, value_name = "URL")]
     from: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +82,9 @@ pub struct Restore {
     /// Count what would change, and change nothing
     #[arg(long, requires = "tenant")]
     dry_run: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +94,9 @@ pub struct Switch {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -91,6 +104,9 @@ pub struct Prune {
     /// Say what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl BackupCommand {
@@ -114,56 +130,86 @@ impl Now {
         let line = follow(&progress);
         let manifest = backups::back_up(app, id, None, &progress).await.map_err(explain)?;
         drop(line);
-        println!(
-            "Made the backup {id}: {} rows of {} tables in {}, and {} files, in {:.1} s",
-            manifest.rows(),
-            manifest.inventory.tables.len(),
-            size(manifest.database.stored.bytes),
-            manifest.files.count,
-            manifest.dump_seconds,
-        );
-        if self.no_verify {
-            println!("It was not restored on trial: mdl-worker backup verify {id}");
-        } else {
-            verify(app, id, None, false).await?;
+        if !self.json {
+            println!(
+                "Made the backup {id}: {} rows of {} tables in {}, and {} files, in {:.1} s",
+                manifest.rows(),
+                manifest.inventory.tables.len(),
+                size(manifest.database.stored.bytes),
+                manifest.files.count,
+                manifest.dump_seconds,
+            );
         }
-        let lacking = lacking(app, id).await?;
+        let verified = if self.no_verify { None } else { Some(verify(app, id, None, false).await) };
+        let (places, lacking) = places(app, id).await?;
+        let good = verified.as_ref().and_then(|verified| verified.as_ref().ok());
+        match (self.json, good) {
+            // Also of one that did not pass its trial restore: it is there.
+            (true, good) => print_json(&json!({
+                "id": id,
+                "startedAt": manifest.started_at,
+                "rows": manifest.rows(),
+                "tables": manifest.inventory.tables.len(),
+                "storedBytes": manifest.database.stored.bytes,
+                "files": manifest.files.count,
+                "dumpSeconds": manifest.dump_seconds,
+                "verifiedAt": good.map(|verified| verified.proof.verified_at),
+                "restoreSeconds": good.map(|verified| verified.proof.restore_seconds),
+                "places": places,
+                "lacking": lacking,
+            })),
+            (false, Some(verified)) => tell(verified),
+            (false, None) if self.no_verify => println!("It was not restored on trial: mdl-worker backup verify {id}"),
+            (false, None) => {}
+        }
         for place in &lacking {
             eprintln!("The backup {id} has no copy in {place}; the next backup tries again");
         }
+        verified.transpose()?;
         Ok(if lacking.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// The places that are to have a backup, and from which it cannot be read.
-async fn lacking(app: &App, id: BackupId) -> anyhow::Result<Vec<String>> {
-    let mut lacking = Vec::new();
+/// The places from which a backup can be read, and those that are to have it as well.
+async fn places(app: &App, id: BackupId) -> anyhow::Result<(Vec<String>, Vec<String>)> {
+    let (mut having, mut lacking) = (Vec::new(), Vec::new());
     for vault in Vault::all(&app.config.backup).map_err(explain)? {
         // Why it is not there was said when it was to be copied.
-        if Manifest::read(&vault, id).await.is_err() {
-            lacking.push(vault.name().to_owned());
-        }
+        let places = if Manifest::read(&vault, id).await.is_ok() { &mut having } else { &mut lacking };
+        places.push(vault.name().to_owned());
     }
-    Ok(lacking)
+    Ok((having, lacking))
 }
 
 impl Verify {
     async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
-        verify(app, self.id, self.from.as_deref(), true).await?;
+        let verified = verify(app, self.id, self.from.as_deref(), true).await?;
+        if self.json {
+            print_json(&json!({
+                "id": self.id,
+                "place": verified.place,
+                "verifiedAt": verified.proof.verified_at,
+                "restoreSeconds": verified.proof.restore_seconds,
+            }));
+        } else {
+            tell(&verified);
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn verify(app: &App, id: BackupId, place: Option<&str>, thorough: bool) -> anyhow::Result<()> {
+async fn verify(app: &App, id: BackupId, place: Option<&str>, thorough: bool) -> anyhow::Result<Verified> {
     let progress = Progress::default();
-    let line = follow(&progress);
-    let verified = backups::verify(app, id, place, thorough, None, &progress).await.map_err(explain)?;
-    drop(line);
+    // Shown until this ends.
+    let _line = follow(&progress);
+    backups::verify(app, id, place, thorough, None, &progress).await.map_err(explain)
+}
+
+fn tell(verified: &Verified) {
     println!(
-        "Verified the backup {id} from {}: it restores to the same rows, constraints, indexes and policies, in {:.1} s",
-        verified.place, verified.proof.restore_seconds
+        "Verified the backup {} from {}: it restores to the same rows, constraints, indexes and policies, in {:.1} s",
+        verified.manifest.id, verified.place, verified.proof.restore_seconds
     );
-    Ok(())
 }
 
 impl List {
@@ -242,23 +288,40 @@ impl Restore {
         let restored = backups::restore(app, self.id, self.from.as_deref(), self.into.as_deref(), &progress).await;
         drop(line);
         let restored = restored.map_err(explain)?;
-        println!(
-            "Restored the backup {} of {} into the database {}: {} rows of {} tables, as they were",
-            self.id,
-            restored.manifest.started_at.format("%Y-%m-%d %H:%M:%S UTC"),
-            restored.database,
-            restored.manifest.rows(),
-            restored.manifest.inventory.tables.len()
-        );
-        if restored.files > 0 {
-            println!("Brought back {} files that were missing", restored.files);
+        if !self.json {
+            println!(
+                "Restored the backup {} of {} into the database {}: {} rows of {} tables, as they were",
+                self.id,
+                restored.manifest.started_at.format("%Y-%m-%d %H:%M:%S UTC"),
+                restored.database,
+                restored.manifest.rows(),
+                restored.manifest.inventory.tables.len()
+            );
+            if restored.files > 0 {
+                println!("Brought back {} files that were missing", restored.files);
+            }
         }
-        if self.in_place {
-            switch(app, &restored.database).await?;
+        let switched = if self.in_place { Some(switch(app, &restored.database).await) } else { None };
+        let in_use = switched.as_ref().and_then(|switched| switched.as_ref().ok());
+        if self.json {
+            print_json(&json!({
+                "id": self.id,
+                "startedAt": restored.manifest.started_at,
+                "database": restored.database,
+                "rows": restored.manifest.rows(),
+                "tables": restored.manifest.inventory.tables.len(),
+                "files": restored.files,
+                "lacksMigrations": restored.lacks_migrations,
+                "inUse": in_use.is_some(),
+                "kept": in_use.and_then(kept),
+            }));
+        } else if let Some(switched) = in_use {
+            tell_switched(&restored.database, switched);
         } else {
             println!("To use it: mdl-worker backup switch {}", restored.database);
         }
-        if restored.lacks_migrations {
+        switched.transpose()?;
+        if restored.lacks_migrations && !self.json {
             println!("It is of an older version: run mdl-api migrate when it is in use");
         }
         Ok(ExitCode::SUCCESS)
@@ -272,8 +335,21 @@ impl Restore {
         let line = follow(&progress);
         let changes = backups::restore_tenant(app, self.id, self.from.as_deref(), slug, self.dry_run, &progress).await;
         drop(line);
+        let changes = changes.map_err(explain)?;
+        if self.json {
+            let tables = changes.iter().map(|change| {
+                json!({
+                    "table": change.table, "now": change.now, "backup": change.backed_up, "added": change.added,
+                    "changed": change.changed, "removed": change.removed,
+                })
+            });
+            print_json(&json!({
+                "id": self.id, "tenant": slug, "dryRun": self.dry_run, "tables": Value::from_iter(tables),
+            }));
+            return Ok(ExitCode::SUCCESS);
+        }
         println!("{:<22}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}", "table", "now", "backup", "added", "changed", "removed");
-        for change in changes.map_err(explain)? {
+        for change in changes {
             println!(
                 "{:<22}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}",
                 change.table, change.now, change.backed_up, change.added, change.changed, change.removed
@@ -289,13 +365,30 @@ impl Switch {
         if !self.yes {
             confirm(app, &format!("The database in use will be replaced by {}, and kept under another name.", self.database))?;
         }
-        switch(app, &self.database).await?;
+        let switched = switch(app, &self.database).await?;
+        if self.json {
+            print_json(&json!({ "database": self.database, "inUse": true, "kept": kept(&switched) }));
+        } else {
+            tell_switched(&self.database, &switched);
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn switch(app: &App, database: &str) -> anyhow::Result<()> {
-    match backups::switch(app, database).await.map_err(explain)? {
+async fn switch(app: &App, database: &str) -> anyhow::Result<Switched> {
+    backups::switch(app, database).await.map_err(explain)
+}
+
+/// The name of what was in use before.
+fn kept(switched: &Switched) -> Option<&str> {
+    match switched {
+        Switched::Now { kept } => kept.as_deref(),
+        Switched::Before => None,
+    }
+}
+
+fn tell_switched(database: &str, switched: &Switched) {
+    match switched {
         Switched::Now { kept: Some(kept) } => {
             println!(
                 "{database} is in use now. What was in use before is kept as {kept}: drop it when it is not needed any more"
@@ -305,13 +398,19 @@ async fn switch(app: &App, database: &str) -> anyhow::Result<()> {
         // That they could not be told is said where they are waited for.
         Switched::Before => println!("{database} is in use already; caches are told to forget what they keep"),
     }
-    Ok(())
 }
 
 impl Prune {
     async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
+        let pruned = backups::prune(app, self.dry_run).await.map_err(explain)?;
+        if self.json {
+            let places =
+                pruned.iter().map(|pruned| json!({ "place": pruned.place, "backups": pruned.backups, "files": pruned.files }));
+            print_json(&json!({ "dryRun": self.dry_run, "places": Value::from_iter(places) }));
+            return Ok(ExitCode::SUCCESS);
+        }
         let verb = if self.dry_run { "Would remove" } else { "Removed" };
-        for pruned in backups::prune(app, self.dry_run).await.map_err(explain)? {
+        for pruned in pruned {
             println!("{verb} {} backups and {} files from {}", pruned.backups.len(), pruned.files, pruned.place);
             for id in pruned.backups {
                 println!("  {id}");

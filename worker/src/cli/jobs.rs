@@ -6,13 +6,14 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use mdl::ids::JobId;
 use mdl::jobs::steer::{Action, steer};
-use mdl::jobs::store::{self, Attempt, Filter, Order};
+use mdl::jobs::store::{self, Attempt, Filter, Order, Position};
 use mdl::jobs::{JobRow, JobState, redacted};
-use mdl::page::PageArgs;
+use mdl::page::{self, Page, PageArgs};
 use mdl::{Actor, App};
 use serde_json::{Value, json};
 
 use super::table::{ago, print_json, short, table};
+use super::watch::watch;
 use super::{Whom, explain};
 
 #[derive(Debug, Subcommand)]
@@ -98,9 +99,19 @@ pub struct List {
     /// Oldest first
     #[arg(long)]
     oldest: bool,
-    /// As JSON
-    #[arg(long)]
+    /// Go on after the page that said this of itself, in the same order
+    #[arg(long, value_name = "CURSOR", value_parser = cursor)]
+    after: Option<Position>,
+    /// Draw it anew every second until Ctrl-C, also while the database does not answer
+    #[arg(long, conflicts_with = "after")]
+    watch: bool,
+    /// As JSON: jobs, whether there are more, and the cursor to go on after
+    #[arg(long, conflicts_with = "watch")]
     json: bool,
+}
+
+fn cursor(text: &str) -> Result<Position, String> {
+    page::parse_cursor("after", text).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Args)]
@@ -140,35 +151,57 @@ impl JobsCommand {
 
 impl List {
     async fn run(&self, app: &App) -> anyhow::Result<()> {
-        let whom = Whom::named(app, self.matching.tenant.as_deref()).await?;
-        let order = if self.oldest { Order::Oldest } else { Order::Newest };
-        let (filter, args) = (self.matching.filter(), PageArgs::first(usize::from(self.limit)));
-        let tx = app.db.dispatch().await.map_err(explain)?;
-        let page = store::page(&tx, &whom.ids(), &filter, order, &args).await.map_err(explain)?;
-        tx.commit().await.map_err(explain)?;
+        if self.watch {
+            return watch(async || {
+                let (page, whom) = self.look(app).await?;
+                let more = if page.has_next { "\n\nThere are more: say --limit, or what you look for" } else { "" };
+                Ok(draw(&page, &whom) + more)
+            })
+            .await;
+        }
+        let (page, whom) = self.look(app).await?;
+        let end = page.items.last().map(|job| page::cursor(&self.order().position(job)));
         if self.json {
-            print_json(&Value::from_iter(page.items.iter().map(|job| as_json(job, &whom))));
+            let jobs = Value::from_iter(page.items.iter().map(|job| as_json(job, &whom)));
+            print_json(&json!({ "jobs": jobs, "hasMore": page.has_next, "endCursor": end }));
             return Ok(());
         }
-        let mut table = table(&["id", "tenant", "kind", "state", "try", "age", "error"]);
-        for job in &page.items {
-            let error = job.last_error.as_deref().unwrap_or_default();
-            table.add_row([
-                job.id.to_string(),
-                whom.slug(job.tenant_id).to_owned(),
-                job.kind.clone(),
-                job.state.as_str().to_owned(),
-                format!("{}/{}", job.attempt, job.max_attempts),
-                ago(Some(job.created_at)),
-                short(error, 200),
-            ]);
-        }
-        println!("{table}");
-        if page.has_next {
-            println!("\nThere are more: say --limit, or what you look for");
+        println!("{}", draw(&page, &whom));
+        if let Some(end) = end.filter(|_| page.has_next) {
+            println!("\nThere are more: say --after {end} to go on, or --limit, or what you look for");
         }
         Ok(())
     }
+
+    async fn look(&self, app: &App) -> anyhow::Result<(Page<JobRow>, Whom)> {
+        let whom = Whom::named(app, self.matching.tenant.as_deref()).await?;
+        let args = PageArgs { after: self.after, ..PageArgs::first(usize::from(self.limit)) };
+        let tx = app.db.dispatch().await.map_err(explain)?;
+        let page = store::page(&tx, &whom.ids(), &self.matching.filter(), self.order(), &args).await.map_err(explain)?;
+        tx.commit().await.map_err(explain)?;
+        Ok((page, whom))
+    }
+
+    fn order(&self) -> Order {
+        if self.oldest { Order::Oldest } else { Order::Newest }
+    }
+}
+
+fn draw(page: &Page<JobRow>, whom: &Whom) -> String {
+    let mut table = table(&["id", "tenant", "kind", "state", "try", "age", "error"]);
+    for job in &page.items {
+        let error = job.last_error.as_deref().unwrap_or_default();
+        table.add_row([
+            job.id.to_string(),
+            whom.slug(job.tenant_id).to_owned(),
+            job.kind.clone(),
+            job.state.as_str().to_owned(),
+            format!("{}/{}", job.attempt, job.max_attempts),
+            ago(Some(job.created_at)),
+            short(error, 200),
+        ]);
+    }
+    table.to_string()
 }
 
 impl Show {

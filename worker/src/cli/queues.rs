@@ -1,7 +1,6 @@
 //! `mdl-worker queues` and `mdl-worker workers`.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mdl::ids::TenantId;
@@ -12,10 +11,8 @@ use mdl::{Actor, App};
 use serde_json::{Value, json};
 
 use super::table::{ago, count, print_json, seconds, table};
+use super::watch::watch;
 use super::{Whom, explain};
-
-/// How often a live view is drawn.
-const REDRAW: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -34,7 +31,7 @@ struct See {
     /// Minutes back for counts and times of jobs that ended
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(i32).range(1..=1440))]
     minutes: i32,
-    /// Draw it anew every second until Ctrl-C
+    /// Draw it anew every second until Ctrl-C, also while the database does not answer
     #[arg(long)]
     watch: bool,
     /// As JSON
@@ -66,6 +63,9 @@ enum Change {
         /// So many for one of a tenant of weight 1, which all have that were given none
         #[arg(value_parser = clap::value_parser!(i32).range(1..=i64::from(MAX_WEIGHT)))]
         weight: i32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -76,6 +76,9 @@ struct Which {
     /// Slug of the tenant whose jobs it is about; everybody's when left out
     #[arg(long)]
     tenant: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl QueuesCommand {
@@ -83,18 +86,19 @@ impl QueuesCommand {
         match self.change {
             None => self.see.run(app).await?,
             Some(Change::Pause(which)) => {
-                tell(&queues::pause(app, &which.actor(app).await?, &which.queue).await.map_err(explain)?)
+                which.tell(&queues::pause(app, &which.actor(app).await?, &which.queue).await.map_err(explain)?);
             }
             Some(Change::Resume(which)) => {
-                tell(&queues::resume(app, &which.actor(app).await?, &which.queue).await.map_err(explain)?)
+                which.tell(&queues::resume(app, &which.actor(app).await?, &which.queue).await.map_err(explain)?);
             }
             Some(Change::Limit { which, jobs }) => {
                 let actor = which.actor(app).await?;
-                tell(&queues::set_concurrency(app, &actor, &which.queue, jobs).await.map_err(explain)?);
+                which.tell(&queues::set_concurrency(app, &actor, &which.queue, jobs).await.map_err(explain)?);
             }
-            Some(Change::Weigh { queue, tenant, weight }) => {
-                let actor = Actor::system(Whom::named(app, Some(&tenant)).await?.ids()[0]);
-                tell(&queues::set_weight(app, &actor, &queue, weight).await.map_err(explain)?);
+            Some(Change::Weigh { queue, tenant, weight, json }) => {
+                let which = Which { queue, tenant: Some(tenant), json };
+                let actor = which.actor(app).await?;
+                which.tell(&queues::set_weight(app, &actor, &which.queue, weight).await.map_err(explain)?);
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -109,42 +113,56 @@ impl Which {
         };
         Ok(Actor::system(tenant))
     }
+
+    /// What is set now.
+    fn tell(&self, settings: &Settings) {
+        if self.json {
+            let mut set = settings_as_json(settings, self.tenant.as_deref());
+            set["queue"] = json!(settings.queue);
+            print_json(&set);
+            return;
+        }
+        let paused = if settings.paused_at.is_some() { "paused" } else { "not paused" };
+        let limit = settings.concurrency.map_or("no limit".to_owned(), |limit| format!("at most {limit} jobs at once"));
+        let weight = if settings.weight == 1 { String::new() } else { format!(", weight {}", settings.weight) };
+        println!("{}: {paused}, {limit}{weight}", settings.queue);
+    }
 }
 
-fn tell(settings: &Settings) {
-    let paused = if settings.paused_at.is_some() { "paused" } else { "not paused" };
-    let limit = settings.concurrency.map_or("no limit".to_owned(), |limit| format!("at most {limit} jobs at once"));
-    let weight = if settings.weight == 1 { String::new() } else { format!(", weight {}", settings.weight) };
-    println!("{}: {paused}, {limit}{weight}", settings.queue);
+/// How the queues stand, and what is set for them.
+struct Seen {
+    states: Vec<Queue>,
+    settings: Vec<(TenantId, Settings)>,
+    whom: Whom,
 }
 
 impl See {
     async fn run(&self, app: &App) -> anyhow::Result<()> {
-        loop {
-            let whom = Whom::named(app, self.tenant.as_deref()).await?;
-            let tenants = whom.ids();
-            let tx = app.db.dispatch().await.map_err(explain)?;
-            let states = queues::overview(&tx, &tenants, self.minutes).await.map_err(explain)?;
-            let settings = queues::settings(&tx, &tenants).await.map_err(explain)?;
-            tx.commit().await.map_err(explain)?;
-            if self.json {
-                print_json(&Value::from_iter(states.iter().map(|state| as_json(state, &settings, &whom))));
-                return Ok(());
-            }
-            let drawn = self.draw(&states, &settings, &whom);
-            if !self.watch {
-                println!("{drawn}");
-                return Ok(());
-            }
-            // To the upper left corner, and what was there before away.
-            println!("\x1b[H\x1b[2J{drawn}");
-            tokio::time::sleep(REDRAW).await;
+        if self.watch {
+            return watch(async || Ok(self.draw(&self.look(app).await?))).await;
         }
+        let seen = self.look(app).await?;
+        if self.json {
+            print_json(&Value::from_iter(seen.states.iter().map(|state| as_json(state, &seen))));
+        } else {
+            println!("{}", self.draw(&seen));
+        }
+        Ok(())
     }
 
-    fn draw(&self, states: &[Queue], settings: &[(TenantId, Settings)], whom: &Whom) -> String {
+    async fn look(&self, app: &App) -> anyhow::Result<Seen> {
+        let whom = Whom::named(app, self.tenant.as_deref()).await?;
+        let tenants = whom.ids();
+        let tx = app.db.dispatch().await.map_err(explain)?;
+        let states = queues::overview(&tx, &tenants, self.minutes).await.map_err(explain)?;
+        let settings = queues::settings(&tx, &tenants).await.map_err(explain)?;
+        tx.commit().await.map_err(explain)?;
+        Ok(Seen { states, settings, whom })
+    }
+
+    fn draw(&self, seen: &Seen) -> String {
         let mut table = table(&["queue", "due", "later", "run", "dead", "oldest", "ok", "died", "wait", "takes", "workers", ""]);
-        for state in states {
+        for state in &seen.states {
             table.add_row([
                 state.name.clone(),
                 count(state.due + state.dispatched),
@@ -157,7 +175,7 @@ impl See {
                 seconds(state.wait_p95),
                 seconds(state.run_p95),
                 if state.workers == 0 { "none".to_owned() } else { state.workers.to_string() },
-                notes(&state.name, settings, whom).join(", "),
+                notes(&state.name, seen).join(", "),
             ]);
         }
         let minutes = self.minutes;
@@ -166,10 +184,10 @@ impl See {
 }
 
 /// What operators have set.
-fn notes(queue: &str, settings: &[(TenantId, Settings)], whom: &Whom) -> Vec<String> {
+fn notes(queue: &str, seen: &Seen) -> Vec<String> {
     let mut notes = Vec::new();
-    for (tenant, settings) in settings.iter().filter(|(_, settings)| settings.queue == queue) {
-        let of = if *tenant == SYSTEM { String::new() } else { format!(" ({})", whom.slug(*tenant)) };
+    for (tenant, settings) in seen.settings.iter().filter(|(_, settings)| settings.queue == queue) {
+        let of = if *tenant == SYSTEM { String::new() } else { format!(" ({})", seen.whom.slug(*tenant)) };
         if settings.paused_at.is_some() {
             notes.push(format!("paused{of}"));
         }
@@ -183,12 +201,16 @@ fn notes(queue: &str, settings: &[(TenantId, Settings)], whom: &Whom) -> Vec<Str
     notes
 }
 
-fn as_json(state: &Queue, settings: &[(TenantId, Settings)], whom: &Whom) -> Value {
-    let set = settings.iter().filter(|(_, settings)| settings.queue == state.name).map(|(tenant, settings)| {
-        let whose = if *tenant == SYSTEM { None } else { Some(whom.slug(*tenant)) };
-        json!({
-            "tenant": whose, "pausedAt": settings.paused_at, "concurrency": settings.concurrency, "weight": settings.weight,
-        })
+/// As GraphQL names it, with whose jobs it is set for: nobody's name for the whole queue.
+fn settings_as_json(settings: &Settings, tenant: Option<&str>) -> Value {
+    json!({
+        "tenant": tenant, "pausedAt": settings.paused_at, "concurrency": settings.concurrency, "weight": settings.weight,
+    })
+}
+
+fn as_json(state: &Queue, seen: &Seen) -> Value {
+    let set = seen.settings.iter().filter(|(_, settings)| settings.queue == state.name).map(|(tenant, settings)| {
+        settings_as_json(settings, if *tenant == SYSTEM { None } else { Some(seen.whom.slug(*tenant)) })
     });
     json!({
         "name": state.name, "held": state.held, "scheduled": state.scheduled, "due": state.due, "dispatched": state.dispatched,

@@ -24,20 +24,20 @@ pub struct SchedulesCommand {
 #[derive(Debug, Subcommand)]
 enum Change {
     /// Enqueue its job now, besides its times
-    Run {
-        /// Name of the schedule
-        name: String,
-    },
+    Run(Which),
     /// Let its times pass without a job
-    Pause {
-        /// Name of the schedule
-        name: String,
-    },
+    Pause(Which),
     /// Let its times count again; those that passed are not made up for
-    Resume {
-        /// Name of the schedule
-        name: String,
-    },
+    Resume(Which),
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// Name of the schedule
+    name: String,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl SchedulesCommand {
@@ -45,20 +45,28 @@ impl SchedulesCommand {
         let actor = Actor::system(SYSTEM);
         match self.change {
             None => list(app, self.json).await?,
-            Some(Change::Run { name }) => {
+            Some(Change::Run(Which { name, json })) => {
                 let slot = schedules::run_now(app, &actor, &name).await.map_err(explain)?;
-                println!("Enqueued the job {}", slot.job_id.map(|id| id.to_string()).unwrap_or_default());
+                if json {
+                    print_json(&json!({ "name": name, "time": slot.slot, "job": slot.job_id }));
+                } else {
+                    println!("Enqueued the job {}", slot.job_id.map(|id| id.to_string()).unwrap_or_default());
+                }
             }
-            Some(Change::Pause { name }) => {
-                schedules::pause(app, &actor, &name).await.map_err(explain)?;
-                println!("{name} is paused");
-            }
-            Some(Change::Resume { name }) => {
-                schedules::resume(app, &actor, &name).await.map_err(explain)?;
-                println!("{name} is not paused");
-            }
+            Some(Change::Pause(which)) => which.tell(&schedules::pause(app, &actor, &which.name).await.map_err(explain)?),
+            Some(Change::Resume(which)) => which.tell(&schedules::resume(app, &actor, &which.name).await.map_err(explain)?),
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Which {
+    fn tell(&self, schedule: &Schedule) {
+        if self.json {
+            print_json(&json!({ "name": schedule.name, "pausedAt": schedule.paused_at }));
+        } else {
+            println!("{} is {}", schedule.name, if schedule.paused_at.is_some() { "paused" } else { "not paused" });
+        }
     }
 }
 
