@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mdl::actor::Role;
+use mdl_tests::clients::{self, Script};
 use mdl_tests::servers::{ApiProcess, PrivateRedis, WorkerProcess};
 use mdl_tests::socket::Socket;
-use mdl_tests::{Client, TestApp};
+use mdl_tests::{Client, TestApp, root};
 use rand::Rng;
 use serde_json::{Value, json};
+
+use crate::subscriptions::told;
 
 const CHANGES: &str =
     "subscription($after: String) { catalogChanged(filter: { kinds: [\"metric\"] }, after: $after) { cursor sequence } }";
@@ -106,4 +109,80 @@ async fn without_redis_events_arrive_within_seconds() {
     hears(&mut socket, "AGAIN").await;
     redis.flush().await;
     hears(&mut socket, "FLUSHED").await;
+}
+
+#[test]
+fn the_documentation_shows_the_scripts() {
+    let page = std::fs::read_to_string(root().join("docs/api/subscriptions.md")).unwrap();
+    for name in ["follow.js", "follow-ws.js", "follow-sse.js"] {
+        let script = std::fs::read_to_string(root().join("tests/clients").join(name)).unwrap();
+        assert!(page.contains(&format!("```js\n{script}```\n")), "docs/api/subscriptions.md is to show {name} as it is");
+    }
+}
+
+/// A script of the documentation gets every change once and in order, however often its API is killed and others change the
+/// catalog meanwhile; it reads everything anew when it was away for too long, and ends when its credential does.
+async fn follows_whatever_breaks(script: &str, scheme: &str, ends_with: &str) {
+    if clients::folder().is_none() {
+        return;
+    }
+    let app = TestApp::start().await;
+    app.start_worker();
+    let editor = app.client(Role::Editor).await;
+    let create = async |key: &str| {
+        editor.write("createMetric", json!({ "key": key, "name": key })).await;
+        format!("metric.created {key}")
+    };
+    let mut published = 1;
+    create("BEFORE").await;
+    told(&app, published).await;
+    let key = key(&editor).await;
+    let mut api = ApiProcess::start(&app, &[]).await;
+    let url = format!("{}/graphql", api.base().replacen("http", scheme, 1));
+    let mut follower = Script::start(script, &[("MDL_URL", &url), ("MDL_API_KEY", &key)]);
+    let mut expected = vec!["1 metrics".to_owned()];
+    assert_eq!(follower.until(1).await, expected);
+
+    for round in 1..=3 {
+        expected.push(create(&format!("LISTENING-{round}")).await);
+        assert_eq!(follower.until(expected.len()).await, expected);
+        api.kill();
+        for which in ["FIRST", "SECOND"] {
+            expected.push(create(&format!("AWAY-{round}-{which}")).await);
+        }
+        published += 3;
+        told(&app, published).await;
+        api = api.restart().await;
+    }
+    assert_eq!(follower.until(expected.len()).await, expected);
+
+    api.kill();
+    create("NOT-TOLD").await;
+    create("KEPT").await;
+    published += 2;
+    told(&app, published).await;
+    let forget = "UPDATE event_streams SET kept_from = last_sequence; \
+                  DELETE FROM outbox WHERE sequence < (SELECT max(last_sequence) FROM event_streams)";
+    app.database.execute(forget).await;
+    let _api = api.restart().await;
+    expected.push(format!("{published} metrics"));
+    assert_eq!(follower.until(expected.len()).await, expected);
+    expected.push(create("AFTER").await);
+    assert_eq!(follower.until(expected.len()).await, expected);
+
+    let keys = editor.ask("{ apiKeys(first: 1) { nodes { id } } }", json!({})).await;
+    editor.mutate("revokeApiKey", json!({ "id": keys["apiKeys"]["nodes"][0]["id"] }), "apiKey { id }").await.data();
+    let (printed, error) = follower.failed().await;
+    assert_eq!(printed, expected);
+    assert!(error.contains(&format!("Cannot follow the catalog: {ends_with}")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_with_graphql_ws_loses_and_repeats_nothing() {
+    follows_whatever_breaks("follow-ws.js", "ws", "4403").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_with_graphql_sse_loses_and_repeats_nothing() {
+    follows_whatever_breaks("follow-sse.js", "http", "401").await;
 }

@@ -24,7 +24,7 @@ pub async fn started(settings: &[(&str, &str)]) -> (TestApp, Client) {
 }
 
 /// Waits until this many events are published.
-async fn told(app: &TestApp, count: i64) {
+pub async fn told(app: &TestApp, count: i64) {
     let numbered = "SELECT coalesce(max(last_sequence), 0)::bigint FROM event_streams";
     eventually("the events are published", async || (app.database.number(numbered).await >= count).then_some(())).await;
 }

@@ -1,13 +1,15 @@
 //! Clients of other makers, from npm: the scripts of `tests/clients`.
 
 use std::fs::File;
-use std::io::Write;
+use std::future::ready;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::Value;
 
-use crate::root;
+use crate::{eventually, root};
 
 /// The folder of the clients with its packages installed, as [`packages`] does.
 pub fn folder() -> Option<PathBuf> {
@@ -81,4 +83,62 @@ pub async fn run(script: &'static str, arguments: &[&str], input: &str) -> Value
     let output = tokio::task::spawn_blocking(run).await.expect("node does not panic us");
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{script}: {error}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// A script that runs until it is dropped.
+pub struct Script {
+    process: Child,
+    /// What it prints, until it has ended.
+    output: Receiver<String>,
+    lines: Vec<String>,
+}
+
+impl Script {
+    pub fn start(script: &str, environment: &[(&str, &str)]) -> Self {
+        let mut node = Command::new("node");
+        node.arg(script).envs(environment.iter().copied()).current_dir(root().join("tests/clients"));
+        let mut process = node.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("node");
+        let lines = BufReader::new(process.stdout.take().expect("its output")).lines();
+        let (sender, output) = channel();
+        std::thread::spawn(move || {
+            for line in lines {
+                // The test may be over.
+                let _heard = sender.send(line.expect("text"));
+            }
+        });
+        Self { process, output, lines: Vec::new() }
+    }
+
+    /// All that it has printed, as soon as that is so many lines.
+    pub async fn until(&mut self, count: usize) -> &[String] {
+        eventually(&format!("a script prints {count} lines"), || {
+            let ended = self.process.try_wait().expect("its state").is_some();
+            self.lines.extend(self.output.try_iter());
+            ready((ended || self.lines.len() >= count).then_some(()))
+        })
+        .await;
+        if self.lines.len() < count {
+            panic!("it ended: {:?}", self.failed().await);
+        }
+        &self.lines
+    }
+
+    /// Waits until it has failed. All that it printed, and what it says of the failure.
+    pub async fn failed(&mut self) -> (&[String], String) {
+        let status = eventually("a script ends", || ready(self.process.try_wait().expect("its state"))).await;
+        self.lines.extend(self.output.iter());
+        let mut error = String::new();
+        self.process.stderr.take().expect("its errors").read_to_string(&mut error).expect("text");
+        assert!(!status.success(), "it ended well after {:?}", self.lines);
+        (&self.lines, error)
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        if self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.process.kill().expect("the script ends");
+            self.process.wait().expect("the script has ended");
+        }
+    }
 }

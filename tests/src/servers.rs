@@ -214,6 +214,11 @@ impl ApiProcess {
     /// SIGKILL, and another in its place.
     pub async fn kill_and_restart(mut self) -> Self {
         self.kill();
+        self.restart().await
+    }
+
+    /// Another in the place of one that was killed.
+    pub async fn restart(mut self) -> Self {
         let environment = std::mem::take(&mut self.environment);
         Self::on(self.port, environment).await
     }
@@ -230,7 +235,8 @@ impl ApiProcess {
         waited.await.expect("waiting does not panic").success()
     }
 
-    fn kill(&mut self) {
+    /// SIGKILL: nobody answers on its port.
+    pub fn kill(&mut self) {
         self.process.kill().expect("the api ends");
         self.process.wait().expect("the api has ended");
     }
