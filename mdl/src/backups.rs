@@ -44,7 +44,7 @@ use crate::error::{Code, Error};
 use crate::ids::{BackupId, DrillId};
 use crate::schema::{backups, restore_drills};
 
-pub use make::{back_up, back_up_files};
+pub use make::{back_up, back_up_files, is_busy};
 pub use manifest::Manifest;
 pub use operations::{
     BackUp, BackUpFiles, Listed, PruneBackups, RestoreDrillJob, WatchBackups, are_set_up, back_up_and_verify, drill, list,

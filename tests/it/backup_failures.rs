@@ -4,7 +4,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
+use mdl::actor::Actor;
+use mdl::backups::{BackUp, BackUpFiles, PruneBackups};
+use mdl::jobs::{self, Enqueue, Job};
+use mdl::tenants::SYSTEM;
 use mdl_tests::backups::{Backups, generate_key, told};
+use mdl_tests::servers::WorkerProcess;
 use mdl_tests::{TestApp, eventually};
 use sha2::{Digest, Sha256};
 
@@ -163,6 +168,66 @@ async fn a_killed_backup_publishes_nothing_and_the_next_one_tidies_up() {
     assert!(left(&backups).iter().all(|file| !file.contains('#')), "{:?}", left(&backups));
     let abandoned = "SELECT count(*) FROM backups WHERE state = 'failed' AND error LIKE 'The program that made it%'";
     assert_eq!(app.database.number(abandoned).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_cannot_begin_is_told_of_and_tried_again() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    // Where nobody can make a directory.
+    backups.set(&[("MDL_BACKUP_URL", "file:///proc/backups")]);
+    mdl::backups::request(&app.app, &Actor::system(SYSTEM)).await.unwrap();
+    enqueue(&app, BackUp::default()).await;
+    enqueue(&app, BackUpFiles::default()).await;
+    let _worker = WorkerProcess::start_with(backups.environment());
+    let again = "SELECT count(*) FROM jobs WHERE queue = 'backups' AND state = 'waiting' AND attempt = 1
+                 AND run_at > now() + interval '4 minutes'";
+    eventually("they wait for their second attempts", async || (app.database.number(again).await == 3).then_some(())).await;
+    let failed = "SELECT count(*) FROM backups WHERE state = 'failed' AND error LIKE '%Cannot keep backups in /proc/backups%'";
+    assert_eq!(app.database.number(failed).await, 2, "the one that somebody waits for, and that of the schedule");
+    assert_eq!(app.database.number("SELECT count(*) FROM backups").await, 2);
+    assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE kind = 'backup.failed'").await, 3);
+}
+
+/// Also what comes before the place: the role that reads the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_without_its_role_is_told_of() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    backups.set(&[("MDL_BACKUP_DATABASE_URL", &app.database.url("mdl_nobody"))]);
+    let told = backups.run(&["now"]).await;
+    assert!(!told.succeeded && told.stderr.contains("PostgreSQL is not available"), "{told:?}");
+    assert_eq!(app.database.text("SELECT state FROM backups").await.as_deref(), Some("failed"));
+    assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE kind = 'backup.failed'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_backups_wait_for_each_other() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    let somebody = app.database.superuser().await;
+    somebody.execute("SELECT pg_advisory_lock(1835297890)", &[]).await.unwrap();
+    mdl::backups::request(&app.app, &Actor::system(SYSTEM)).await.unwrap();
+    enqueue(&app, PruneBackups::default()).await;
+    let worker = WorkerProcess::start_with(backups.environment());
+    let waiting = "SELECT count(*) FROM jobs WHERE queue = 'backups' AND state = 'waiting' AND attempt = 0
+                   AND run_at > now() + interval '9 minutes'";
+    eventually("both come again later", async || (app.database.number(waiting).await == 2).then_some(())).await;
+    assert_eq!(app.database.text("SELECT state FROM backups").await.as_deref(), Some("queued"));
+    assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE kind = 'backup.failed'").await, 0, "nothing has failed");
+
+    // Nobody makes the one any more that was asked for.
+    drop((worker, somebody));
+    app.database.execute("UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE kind = 'back_up'").await;
+    eventually("the lock is free", async || backups.run(&["now", "--no-verify"]).await.succeeded.then_some(())).await;
+    let ended = "SELECT count(*) FROM backups WHERE state = 'failed' AND error = 'Its job ended before it was begun'";
+    assert_eq!(app.database.number(ended).await, 1);
+}
+
+async fn enqueue(app: &TestApp, job: impl Job) {
+    let tx = app.app.db.begin(SYSTEM).await.unwrap();
+    jobs::enqueue(&tx, &Actor::system(SYSTEM), &job, &Enqueue::default()).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 /// The files of the place.

@@ -236,10 +236,12 @@ async fn without_memory_nothing_is_kept() {
 async fn a_published_document_is_kept_by_its_own_time() {
     let app = started(&[("MDL_CACHE_TTL_SECONDS", "100")]).await;
     let admin = app.client(Role::Admin).await;
+    let domain = admin.write("createBusinessDomain", json!({ "key": "D", "name": "D" })).await["id"].clone();
+    let personal = format!("query Mine {{ node(id: {domain}) {{ id }} }}");
     let documents = [
         ("short", "query Short { catalogStats { metricCount } }", json!({ "cacheSeconds": 60, "public": true })),
         ("long", "query Long { catalogStats { metricCount } }", json!({ "public": true })),
-        ("personal", "query Mine { node(id: \"x\") { id } }", json!({ "public": true })),
+        ("personal", &personal, json!({ "public": true })),
     ];
     for (id, text, caching) in &documents {
         let input = json!({ "manifest": json!({ *id: text }).to_string(), "caching": caching });

@@ -125,6 +125,18 @@ struct Kind {
     run: Box<dyn Fn(Value, JobContext) -> Running + Send + Sync>,
 }
 
+impl Kind {
+    /// How long its attempts wait for the next, as people say it. Those that begin with seconds are left to chance.
+    fn waits(&self) -> String {
+        let waits: Vec<u64> = (1..self.max_attempts).map(|attempt| (self.backoff)(attempt).as_secs() / 60).collect();
+        match waits.first() {
+            None => "never".to_owned(),
+            Some(0) => "seconds".to_owned(),
+            Some(_) => format!("{} minutes", waits.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")),
+        }
+    }
+}
+
 /// A handler at work, or a payload that it cannot read.
 type Running = BoxFuture<'static, Result<mdl::Result<Done>, serde_json::Error>>;
 
@@ -152,12 +164,13 @@ impl Registry {
         self
     }
 
-    /// The kinds as rows of a table in Markdown, as docs/operations/jobs.md has them: queue, kind, attempts, time limit.
+    /// The kinds as rows of a table in Markdown, as docs/operations/jobs.md has them: queue, kind, attempts, how long after a failed
+    /// one the next comes, time limit.
     pub fn reference(&self) -> String {
         let row = |(name, kind): (&&str, &Kind)| {
             let minutes = kind.timeout.as_secs() / 60;
             let unit = if minutes == 1 { "minute" } else { "minutes" };
-            format!("| `{}` | `{name}` | {} | {minutes} {unit} |\n", kind.queue, kind.max_attempts)
+            format!("| `{}` | `{name}` | {} | {} | {minutes} {unit} |\n", kind.queue, kind.max_attempts, kind.waits())
         };
         self.kinds.iter().map(row).collect()
     }

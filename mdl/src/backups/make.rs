@@ -22,7 +22,7 @@ use super::{files, refused, store, watch};
 use crate::app::App;
 use crate::config::BackupConfig;
 use crate::db;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::ids::BackupId;
 use crate::instruments;
 
@@ -35,29 +35,27 @@ const PIECE: usize = 256 * 1024;
 /// Makes a backup of the database and of the uploaded files, and publishes it; copies it to the second place, if there is one. It is not
 /// known to be good before it is [verified](super::verify()).
 ///
-/// Nothing is published when it fails. When this future is dropped, or the program dies, what is left is removed by the next one.
+/// Nothing is published when it fails, and operators are told, however early it failed; but not that it [has to wait](is_busy) for another.
+/// When this future is dropped, or the program dies, what is left is removed by the next one.
 pub async fn back_up(app: &App, id: BackupId, requested_by: Option<Uuid>, progress: &Progress) -> Result<Manifest> {
+    let made = alone(app, id, requested_by, progress).await;
+    match &made {
+        Ok(_) => progress.begin(Phase::Finished, None),
+        Err(error) if is_busy(error) => {}
+        Err(error) => watch::backup_failed(app, Some(id), error).await,
+    }
+    made
+}
+
+/// Makes it while nobody else makes one.
+async fn alone(app: &App, id: BackupId, requested_by: Option<Uuid>, progress: &Progress) -> Result<Manifest> {
     let config = &app.config.backup;
     let source = settings(config)?;
     let vaults = Vault::all(config)?;
     let client = lock(&source).await?;
     let expected = store::start(app, id, requested_by, !config.recipients.is_empty()).await?;
-    let telling = store::tell(app, store::Of::Backup(id), progress);
-    let made = make(app, id, &vaults, &source, &client, expected, progress).await;
-    drop(telling);
-    match made {
-        Ok(manifest) => {
-            progress.begin(Phase::Finished, None);
-            Ok(manifest)
-        }
-        Err(error) => {
-            metrics::counter!(instruments::BACKUPS, "outcome" => "failed").increment(1);
-            if let Err(unrecorded) = watch::backup_failed(app, id, &error).await {
-                warn!(error = %unrecorded, "Could not record that a backup failed");
-            }
-            Err(error)
-        }
-    }
+    let _telling = store::tell(app, store::Of::Backup(id), progress);
+    make(app, id, &vaults, &source, &client, expected, progress).await
 }
 
 /// What the settings must say before there are backups.
@@ -80,31 +78,47 @@ pub fn parse_url(setting: &str, url: &str) -> Result<Config> {
     url.parse().map_err(|error: tokio_postgres::Error| refused(format!("{setting} is not an address of PostgreSQL: {error}")))
 }
 
-/// A connection that keeps others from backing up, and from removing backups, until it is dropped.
+/// A connection that keeps others from backing up, and from removing backups, until it is dropped. An error that [is one of being
+/// busy](is_busy) while somebody else has the lock.
 pub async fn lock(source: &Config) -> Result<Client> {
-    let client = try_lock(source).await?;
-    client.ok_or_else(|| refused("Another backup is being made, or old ones are being removed; try again when that is done"))
-}
-
-/// The same; nothing while somebody else has it. The session of a process that has just ended may have it for a moment longer.
-async fn try_lock(source: &Config) -> Result<Option<Client>> {
     let client = db::connect_as(source.clone()).await?;
+    // The session of a process that has just ended may have it for a moment longer.
     client.batch_execute("SET lock_timeout = '2s'").await?;
     match client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await {
         Ok(_) => {
             client.batch_execute("RESET lock_timeout").await?;
-            Ok(Some(client))
+            Ok(client)
         }
-        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Err(Error::invalid(
+            "",
+            Code::Taken,
+            "Another backup is being made, or old ones are being removed; try again when that is done",
+        )),
         Err(error) => Err(error.into()),
     }
 }
 
+/// Whether an error says that another backup is being made, or old ones are being removed: nothing is wrong, and it is to be tried again
+/// when that is done.
+pub fn is_busy(error: &Error) -> bool {
+    matches!(error, Error::Invalid(problems) if problems.iter().any(|problem| problem.code == Code::Taken))
+}
+
 /// Stores the uploaded files that no backup has yet, in all places: the next backup lists them, and a restore brings them back before
-/// that. Whether it was done; not while a backup is made.
-pub async fn back_up_files(app: &App, progress: &Progress) -> Result<bool> {
+/// that. Operators are told of failures as [`back_up`] tells of them.
+pub async fn back_up_files(app: &App, progress: &Progress) -> Result<()> {
+    let stored = store_files(app, progress).await;
+    match &stored {
+        Ok(()) => progress.begin(Phase::Finished, None),
+        Err(error) if is_busy(error) => {}
+        Err(error) => watch::backup_failed(app, None, error).await,
+    }
+    stored
+}
+
+async fn store_files(app: &App, progress: &Progress) -> Result<()> {
     let config = &app.config.backup;
-    let Some(_alone) = try_lock(&settings(config)?).await? else { return Ok(false) };
+    let _alone = lock(&settings(config)?).await?;
     let vaults = Vault::all(config)?;
     let (vault, others) = vaults.split_first().ok_or_else(|| Error::internal("there is no place for backups"))?;
     let files = files::store(app, files::LATEST.to_owned(), vault, &config.recipients, progress).await?;
@@ -113,8 +127,7 @@ pub async fn back_up_files(app: &App, progress: &Progress) -> Result<bool> {
         copy_objects(&entries, &[&files.list], vault, other, progress).await?;
     }
     info!("Stored the uploaded files: there are {}, with {} bytes", files.count, files.bytes);
-    progress.begin(Phase::Finished, None);
-    Ok(true)
+    Ok(())
 }
 
 async fn make(

@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::seal::Identities;
 use super::vault::Vault;
 use super::watch::sentence;
-use super::{Backup, back_up, files, refused, store, verify};
+use super::{Backup, back_up, files, refused, store, verify, watch};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::audit;
@@ -24,6 +24,13 @@ use crate::tenants::{SYSTEM, require_system};
 
 /// The queue of these jobs: a backup that takes hours must not keep shorter work waiting.
 const QUEUE: &str = "backups";
+
+/// How long these jobs wait after a failed attempt: 5 minutes, then 20, then an hour. A server or a place that is away comes back in minutes
+/// rather than seconds, and all attempts in one outage would be none.
+fn wait_after(attempt: i32) -> Duration {
+    let times = 4u64.saturating_pow(u32::try_from(attempt - 1).unwrap_or(0));
+    Duration::from_secs(60 * times.saturating_mul(5).min(60))
+}
 
 /// Makes a backup and restores it on trial.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -38,6 +45,10 @@ impl Job for BackUp {
     const QUEUE: &'static str = QUEUE;
     const MAX_ATTEMPTS: i32 = 3;
     const TIMEOUT: Duration = Duration::from_secs(12 * 3_600);
+
+    fn backoff(attempt: i32) -> Duration {
+        wait_after(attempt)
+    }
 }
 
 /// Stores the uploaded files that no backup has yet.
@@ -49,6 +60,10 @@ impl Job for BackUpFiles {
     const QUEUE: &'static str = QUEUE;
     const MAX_ATTEMPTS: i32 = 3;
     const TIMEOUT: Duration = Duration::from_secs(12 * 3_600);
+
+    fn backoff(attempt: i32) -> Duration {
+        wait_after(attempt)
+    }
 }
 
 /// Restores the newest backup of each place on trial, with all its files.
@@ -60,6 +75,10 @@ impl Job for RestoreDrillJob {
     const QUEUE: &'static str = QUEUE;
     const MAX_ATTEMPTS: i32 = 2;
     const TIMEOUT: Duration = Duration::from_secs(12 * 3_600);
+
+    fn backoff(attempt: i32) -> Duration {
+        wait_after(attempt)
+    }
 }
 
 /// Removes old backups.
@@ -71,6 +90,10 @@ impl Job for PruneBackups {
     const QUEUE: &'static str = QUEUE;
     const MAX_ATTEMPTS: i32 = 3;
     const TIMEOUT: Duration = Duration::from_secs(3_600);
+
+    fn backoff(attempt: i32) -> Duration {
+        wait_after(attempt)
+    }
 }
 
 /// Looks how old the newest verified backup is.
@@ -95,15 +118,27 @@ pub fn are_set_up(app: &App) -> bool {
 
 /// The work of [`BackUp`].
 pub async fn back_up_and_verify(app: &App, job: &BackUp, progress: &Progress) -> Result<()> {
-    if job.id.is_none() && !are_set_up(app) {
-        return Ok(());
-    }
+    let made = match job.id {
+        Some(id) => is_made(app, id).await?,
+        None if are_set_up(app) => false,
+        None => return Ok(()),
+    };
     let id = job.id.unwrap_or_else(BackupId::new);
-    // An attempt before this one may have come as far as this.
-    if !list(app).await?.0.contains_key(&id) {
+    if !made {
         back_up(app, id, job.requested_by, progress).await?;
     }
     verify(app, id, None, false, job.requested_by, progress).await.map(drop)
+}
+
+/// Whether an attempt before this one has come as far as making the backup. Operators are told if no place says.
+async fn is_made(app: &App, id: BackupId) -> Result<bool> {
+    match list(app).await {
+        Ok((listed, _)) => Ok(listed.contains_key(&id)),
+        Err(error) => {
+            watch::backup_failed(app, Some(id), &error).await;
+            Err(error)
+        }
+    }
 }
 
 /// The work of [`RestoreDrillJob`].
@@ -153,17 +188,23 @@ pub struct Listed {
     pub damage: Option<String>,
 }
 
-/// The backups of all places that answer, oldest first, and what is wrong with those that do not. Needs no database. It is an error if no
-/// place answers.
+/// The backups of all places that answer, oldest first, and what is wrong with those that do not. Needs no database. If no place answers, it
+/// is the error of the first.
 pub async fn list(app: &App) -> Result<(BTreeMap<BackupId, Listed>, Vec<String>)> {
-    let (mut listed, mut silent, mut answered) = (BTreeMap::new(), Vec::new(), false);
+    let (mut listed, mut silent, mut answered, mut first) = (BTreeMap::new(), Vec::new(), false, None);
     for vault in Vault::all(&app.config.backup)? {
         match add(&vault, &mut listed).await {
             Ok(()) => answered = true,
-            Err(error) => silent.push(format!("{}: {}", vault.name(), sentence(&error))),
+            Err(error) => {
+                silent.push(format!("{}: {}", vault.name(), sentence(&error)));
+                first.get_or_insert(error);
+            }
         }
     }
-    if answered { Ok((listed, silent)) } else { Err(refused(silent.join("; "))) }
+    match first {
+        Some(error) if !answered => Err(error),
+        _ => Ok((listed, silent)),
+    }
 }
 
 async fn add(vault: &Vault, listed: &mut BTreeMap<BackupId, Listed>) -> Result<()> {

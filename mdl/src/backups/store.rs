@@ -86,7 +86,7 @@ pub async fn requested(
         .await?)
 }
 
-/// Marks the backups failed whose makers died: called by the one that holds the lock.
+/// Marks the backups failed whose makers died, or that nobody will make any more: called by the one that holds the lock.
 pub async fn abandon_others(app: &App, id: BackupId) -> Result<()> {
     let tx = app.db.begin(SYSTEM).await?;
     let mut conn: &AsyncPgConnection = &tx;
@@ -97,6 +97,20 @@ pub async fn abandon_others(app: &App, id: BackupId) -> Result<()> {
         backups::state.eq(BackupState::Failed),
         backups::finished_at.eq(diesel::dsl::now),
         backups::error.eq("The program that made it ended before it was done"),
+    ))
+    .execute(&mut conn)
+    .await?;
+    let will_be_made = "EXISTS (SELECT FROM jobs WHERE jobs.tenant_id = backups.tenant_id AND jobs.kind = 'back_up'
+        AND jobs.payload ->> 'id' = backups.id::text AND jobs.state IN ('held', 'waiting', 'dispatched', 'running'))";
+    diesel::update(
+        backups::table
+            .filter(backups::tenant_id.eq(SYSTEM).and(backups::state.eq(BackupState::Queued)).and(backups::id.ne(id)))
+            .filter(diesel::dsl::not(diesel::dsl::sql::<diesel::sql_types::Bool>(will_be_made))),
+    )
+    .set((
+        backups::state.eq(BackupState::Failed),
+        backups::finished_at.eq(diesel::dsl::now),
+        backups::error.eq("Its job ended before it was begun"),
     ))
     .execute(&mut conn)
     .await?;
@@ -147,9 +161,20 @@ pub async fn published(
     Ok(())
 }
 
-pub async fn failed(mut conn: &AsyncPgConnection, id: BackupId, error: &str) -> Result<()> {
-    diesel::update(backups::table.find((SYSTEM, id)))
-        .set((backups::state.eq(BackupState::Failed), backups::finished_at.eq(diesel::dsl::now), backups::error.eq(error)))
+/// Notes that a backup failed, also one that failed before it was noted that it begins.
+pub async fn failed(mut conn: &AsyncPgConnection, id: BackupId, encrypted: bool, error: &str) -> Result<()> {
+    let end = (backups::state.eq(BackupState::Failed), backups::finished_at.eq(diesel::dsl::now), backups::error.eq(error));
+    diesel::insert_into(backups::table)
+        .values((
+            backups::tenant_id.eq(SYSTEM),
+            backups::id.eq(id),
+            backups::encrypted.eq(encrypted),
+            backups::program_version.eq(env!("CARGO_PKG_VERSION")),
+            end,
+        ))
+        .on_conflict((backups::tenant_id, backups::id))
+        .do_update()
+        .set(end)
         .execute(&mut conn)
         .await?;
     Ok(())

@@ -59,8 +59,10 @@ impl Vault {
     fn open(url: &Url, config: &BackupConfig) -> Result<Self> {
         let name: Arc<str> = url.as_str().trim_end_matches('/').into();
         if let Ok(directory) = url.to_file_path() {
-            let cannot =
-                |error: &dyn std::fmt::Display| refused(format!("Cannot keep backups in {}: {error}", directory.display()));
+            // It may be on a server that is away.
+            let cannot = |error: &dyn std::fmt::Display| {
+                Error::unavailable("the place of the backups", format!("Cannot keep backups in {}: {error}", directory.display()))
+            };
             make_private(&directory).map_err(|error| cannot(&error))?;
             // Published means that a power failure does not take it back.
             let store = LocalFileSystem::new_with_prefix(&directory).map_err(|error| cannot(&error))?.with_fsync(true);

@@ -48,7 +48,15 @@ pub async fn verify(
     requested_by: Option<Uuid>,
     progress: &Progress,
 ) -> Result<Verified> {
-    let (vault, manifest) = find(app, id, place).await?;
+    let (vault, manifest) = match find(app, id, place).await {
+        Ok(found) => found,
+        // Whoever names what is not there hears of it.
+        Err(error @ Error::NotFound { .. }) => return Err(error),
+        Err(error) => {
+            watch::not_verified(app, Some(id), place, &error).await;
+            return Err(error);
+        }
+    };
     let drill = DrillId::new();
     let recorded = store::start_drill(app, drill, &manifest, &vault, requested_by).await;
     if let Err(error) = &recorded {

@@ -48,13 +48,24 @@ fn deviation(size: u64, before: &[i64]) -> Option<f64> {
     (average > 0.0).then(|| size as f64 / average - 1.0)
 }
 
-pub async fn backup_failed(app: &App, id: BackupId, why: &Error) -> Result<()> {
+/// No backup was made. Without an id it is the uploaded files that were not stored.
+///
+/// Whatever went wrong may have taken the database with it: what cannot be recorded there is in the log and in the instrument.
+pub async fn backup_failed(app: &App, id: Option<BackupId>, why: &Error) {
     let why = sentence(why);
-    error!(backup.id = %id, error = why, "A backup failed");
-    let tx = app.db.begin(SYSTEM).await?;
-    store::failed(&tx, id, &why).await?;
-    push(&tx, kinds::BACKUP_FAILED, &failure(id, why)).await?;
-    tx.commit().await
+    error!(backup.id = id.map(tracing::field::display), error = why, "A backup failed");
+    metrics::counter!(instruments::BACKUPS, "outcome" => "failed").increment(1);
+    let recorded = async {
+        let tx = app.db.begin(SYSTEM).await?;
+        if let Some(id) = id {
+            store::failed(&tx, id, !app.config.backup.recipients.is_empty(), &why).await?;
+        }
+        push(&tx, kinds::BACKUP_FAILED, &failure(id, why)).await?;
+        tx.commit().await
+    };
+    if let Err(unrecorded) = recorded.await {
+        warn!(error = %unrecorded, "Could not record that a backup failed");
+    }
 }
 
 pub async fn copy_failed(app: &App, id: BackupId, place: &Vault, why: &Error) -> Result<()> {
@@ -62,7 +73,8 @@ pub async fn copy_failed(app: &App, id: BackupId, place: &Vault, why: &Error) ->
     error!(backup.id = %id, place = place.name(), error = why, "A backup could not be copied to the second place");
     metrics::counter!(instruments::BACKUPS, "outcome" => "copy_failed").increment(1);
     let tx = app.db.begin(SYSTEM).await?;
-    push(&tx, kinds::BACKUP_COPY_FAILED, &BackupPayload { place: Some(place.name().to_owned()), ..failure(id, why) }).await?;
+    push(&tx, kinds::BACKUP_COPY_FAILED, &BackupPayload { place: Some(place.name().to_owned()), ..failure(Some(id), why) })
+        .await?;
     tx.commit().await
 }
 
@@ -82,8 +94,24 @@ pub async fn verify_failed(app: &App, drill: DrillId, id: BackupId, why: &Error,
     error!(backup.id = %id, error = why, "A backup did not pass its trial restore");
     let tx = app.db.begin(SYSTEM).await?;
     store::drill_failed(&tx, drill, id, &why, &differences, is_bad).await?;
-    push(&tx, kinds::BACKUP_VERIFICATION_FAILED, &failure(id, why)).await?;
+    push(&tx, kinds::BACKUP_VERIFICATION_FAILED, &failure(Some(id), why)).await?;
     tx.commit().await
+}
+
+/// A trial restore could not even begin: there is no row for it.
+pub async fn not_verified(app: &App, id: Option<BackupId>, place: Option<&str>, why: &Error) {
+    let why = sentence(why);
+    error!(backup.id = id.map(tracing::field::display), place, error = why, "A backup could not be restored on trial");
+    metrics::counter!(instruments::BACKUPS, "outcome" => "verify_failed").increment(1);
+    let payload = BackupPayload { place: place.map(str::to_owned), ..failure(id, why) };
+    let recorded = async {
+        let tx = app.db.begin(SYSTEM).await?;
+        push(&tx, kinds::BACKUP_VERIFICATION_FAILED, &payload).await?;
+        tx.commit().await
+    };
+    if let Err(unrecorded) = recorded.await {
+        warn!(error = %unrecorded, "Could not record that a backup was not restored on trial");
+    }
 }
 
 /// Looks how old the newest verified backup is. Says so by instruments, and once by an event when it is too old.
@@ -125,8 +153,8 @@ fn about(manifest: &Manifest) -> BackupPayload {
     }
 }
 
-fn failure(id: BackupId, why: String) -> BackupPayload {
-    BackupPayload { id: Some(id.0), error: Some(why), ..BackupPayload::default() }
+fn failure(id: Option<BackupId>, why: String) -> BackupPayload {
+    BackupPayload { id: id.map(|id| id.0), error: Some(why), ..BackupPayload::default() }
 }
 
 /// An error with what it keeps from callers: operators look at backups.

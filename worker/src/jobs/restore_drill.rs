@@ -3,9 +3,9 @@
 use mdl::Result;
 use mdl::backups::{self, Progress, RestoreDrillJob};
 
-use super::back_up::unless_cancelled;
+use super::back_up::unless_stopped;
 use super::{Done, JobContext};
 
 pub async fn run(_: RestoreDrillJob, ctx: JobContext) -> Result<Done> {
-    unless_cancelled(&ctx, backups::drill(&ctx.app, &Progress::default())).await
+    unless_stopped(&ctx, backups::drill(&ctx.app, &Progress::default())).await
 }
