@@ -16,7 +16,7 @@
 //! | [`store`] | what the database knows of backups: for people to look at. The vaults are the truth |
 //!
 //! In a vault a backup is a folder, `backups/<id>`, that counts once it has a `manifest.json`, which is written last. It is good once
-//! it has a `verified.json`, which is written after a trial restore. Whatever else is found there was left by a run that died, and the
+//! it has a `verified.json`, which is written after a trial restore, or after a copy was read and found to be the same as what was restored. Whatever else is found there was left by a run that died, and the
 //! next one removes it. Uploaded files are kept beside it by the SHA-256 of their content, so that each is sent once.
 
 mod files;

@@ -1,11 +1,11 @@
 //! What goes wrong with backups is noticed, said in a sentence, and leaves nothing behind.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use mdl::actor::Actor;
-use mdl::backups::{BackUp, BackUpFiles, PruneBackups};
+use mdl::backups::{BackUp, BackUpFiles, Progress, PruneBackups};
 use mdl::jobs::{self, Enqueue, Job};
 use mdl::tenants::SYSTEM;
 use mdl_tests::backups::{Backups, generate_key, told};
@@ -228,6 +228,79 @@ async fn enqueue(app: &TestApp, job: impl Job) {
     let tx = app.app.db.begin(SYSTEM).await.unwrap();
     jobs::enqueue(&tx, &Actor::system(SYSTEM), &job, &Enqueue::default()).await.unwrap();
     tx.commit().await.unwrap();
+}
+
+/// Each place has to prove itself, by what is in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_counts_after_it_was_read() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    let remote = backups.folder().join("remote");
+    let remote_url = format!("file://{}", remote.display());
+    backups.set(&[("MDL_BACKUP_REMOTE_URL", &remote_url)]);
+    let id = backups.make(&["--no-verify"]).await;
+    let copy = remote.join("backups").join(&id);
+    let whole = std::fs::read(copy.join("database.dump.age")).unwrap();
+    std::fs::write(copy.join("database.dump.age"), flipped(&whole, 0.5)).unwrap();
+    let told = backups.run(&["verify", &id]).await;
+    assert!(!told.succeeded && told.stderr.contains("is damaged") && told.stderr.contains("/remote"), "{told:?}");
+    assert!(backups.files(&id).join("verified.json").exists(), "what is in the first place was restored");
+    assert!(!copy.join("verified.json").exists(), "what is in the second is not the same");
+    let alarms =
+        format!("SELECT count(*) FROM outbox WHERE kind = 'backup.verification.failed' AND payload ->> 'place' = '{remote_url}'");
+    assert_eq!(app.database.number(&alarms).await, 1);
+
+    // The drill looks at the second place, too, when the first has failed.
+    std::fs::write(copy.join("database.dump.age"), &whole).unwrap();
+    std::fs::write(backups.files(&id).join("database.dump.age"), flipped(&whole, 0.5)).unwrap();
+    let (drilling, _) = app.another_api(&backups.settings()).await;
+    let why = mdl::backups::drill(&drilling, &Progress::default()).await.unwrap_err();
+    assert!(why.to_string().contains("is damaged"), "{why}");
+    assert!(!backups.files(&id).join("verified.json").exists());
+    assert!(copy.join("verified.json").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_is_stored_anew() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    let remote = backups.folder().join("remote");
+    backups.set(&[("MDL_BACKUP_REMOTE_URL", &format!("file://{}", remote.display()))]);
+    let uploaded = app.app.config.storage.url.to_file_path().unwrap().join("metrics.csv");
+    std::fs::write(&uploaded, "metric_id,name\nM-1,One\n".repeat(1_000)).unwrap();
+    let old = backups.make(&[]).await;
+    for place in [backups.folder().join("place"), remote.clone()] {
+        let file = only_file(&place.join("files"));
+        let whole = std::fs::read(&file).unwrap();
+        std::fs::write(&file, flipped(&whole, 0.5)).unwrap();
+        let from = format!("file://{}", place.display());
+        let told = backups.run(&["verify", &old, "--from", &from]).await;
+        assert!(!told.succeeded && told.stderr.contains("is damaged"), "{told:?}");
+        assert!(!file.exists(), "it makes room");
+        let new = backups.make(&[]).await;
+        assert_eq!(only_file(&place.join("files")), file);
+        for id in [&old, &new] {
+            backups.must(&["verify", id, "--from", &from]).await;
+        }
+        // Of files that were stored anew, the lists agree: nothing is stored twice, and all can be copied.
+        let stored = std::fs::read(&file).unwrap();
+        backups.make(&[]).await;
+        assert_eq!(std::fs::read(&file).unwrap(), stored);
+    }
+
+    // Nobody has it any more: what is left of it stays.
+    std::fs::remove_file(&uploaded).unwrap();
+    let file = only_file(&backups.folder().join("place/files"));
+    std::fs::write(&file, flipped(&std::fs::read(&file).unwrap(), 0.5)).unwrap();
+    let told = backups.run(&["verify", &old]).await;
+    assert!(!told.succeeded && told.stderr.contains("is damaged"), "{told:?}");
+    assert!(file.exists());
+}
+
+fn only_file(folder: &Path) -> PathBuf {
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].clone()
 }
 
 /// The files of the place.

@@ -56,6 +56,11 @@ impl Backups {
         &self.environment
     }
 
+    /// The same for an app in this process.
+    pub fn settings(&self) -> Vec<(&str, &str)> {
+        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
     /// A folder for whatever the test wants to put beside the place.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -1,5 +1,6 @@
 //! The uploaded files: each content is sealed and stored once, under the SHA-256 of what it is, and listed by each backup that has it.
-//! Between backups they are stored by themselves, and listed in [`LATEST`].
+//! Between backups they are stored by themselves. Whoever stores them lists all in [`LATEST`], too, so that of two lists that say different
+//! things of an object, which was sealed anew in between, that one is right.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -7,18 +8,18 @@ use std::time::Instant;
 use futures::StreamExt;
 use tracing::{info, warn};
 
-use super::make::newest;
+use super::make::{lock, newest, parse_url};
 use super::manifest::{FileEntry, Files, Manifest};
 use super::progress::{Phase, Progress};
 use super::refused;
-use super::seal::{Digest, Identities, Opened, Sealed, Sealer, Tally};
+use super::seal::{Digest, Identities, Opened, Sealed, Sealer, Tally, is_damage};
 use super::vault::Vault;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::instruments;
 use crate::storage::StoredFile;
 
-/// The list of the files as the last run of [`super::back_up_files`] found them.
+/// The list of the files as the last backup, or the last run of [`super::back_up_files`], found them.
 pub const LATEST: &str = "files.json";
 
 /// Stores what the vault does not have yet, and the list of all under this name.
@@ -43,7 +44,10 @@ pub async fn store(app: &App, list: String, vault: &Vault, recipients: &[String]
     let mut tally = Tally::default();
     tally.add(&content);
     let list = Sealed { key: list, plain: tally.digest(), stored: tally.digest() };
-    vault.put(&list.key, content).await?;
+    vault.put(&list.key, content.clone()).await?;
+    if list.key != LATEST {
+        vault.put(LATEST, content).await?;
+    }
     metrics::histogram!(instruments::BACKUP_SECONDS, "part" => "files").record(start.elapsed().as_secs_f64());
     Ok(Files { count: entries.len() as u64, bytes: entries.iter().map(|entry| entry.object.plain.bytes).sum(), list })
 }
@@ -71,23 +75,28 @@ struct Known {
     entries: HashMap<String, FileEntry>,
     /// The objects that some backup lists or that were stored by this one, by their names in the vault.
     objects: HashMap<String, Sealed>,
-    /// The names of all objects that are there.
-    there: HashSet<String>,
 }
 
 impl Known {
     async fn load(vault: &Vault, recipients: &[String]) -> Result<Self> {
         let there: HashSet<String> = vault.list("files").await?.into_iter().map(|(key, _)| key).collect();
-        let mut before = match newest(vault).await? {
-            Some(manifest) => manifest.file_entries(vault).await?,
-            None => Vec::new(),
+        let newest = match newest(vault).await? {
+            Some(manifest) => manifest.file_entries(vault).await,
+            None => Ok(Vec::new()),
+        };
+        let mut before = match newest {
+            Err(error) if is_damage(&error) => {
+                warn!(%error, "The files of the last backup are not known, and are stored anew unless they are listed elsewhere");
+                Vec::new()
+            }
+            newest => newest?,
         };
         before.extend(latest_if_readable(vault).await?);
-        // Sealed for others, or gone from the vault: to be stored again.
+        // Sealed for others, or gone from the vault: to be stored again. Of what both list, the later has the last word.
         let before: Vec<_> =
             before.into_iter().filter(|entry| entry.recipients == recipients && there.contains(&entry.object.key)).collect();
         let objects = before.iter().map(|entry| (entry.object.key.clone(), entry.object.clone())).collect();
-        Ok(Self { entries: before.into_iter().map(|entry| (entry.key.clone(), entry)).collect(), objects, there })
+        Ok(Self { entries: before.into_iter().map(|entry| (entry.key.clone(), entry)).collect(), objects })
     }
 
     fn unchanged(&self, file: &StoredFile) -> Option<FileEntry> {
@@ -101,18 +110,11 @@ impl Known {
         let key = object_key(&plain, recipients);
         let object = match self.objects.get(&key) {
             Some(object) => object.clone(),
-            None => {
-                let stored = if self.there.contains(&key) {
-                    // Older backups name it as it is: it must not be written anew.
-                    stored_digest(vault, &key).await?
-                } else {
-                    match upload(app, vault, &file.key, &key, recipients, &plain).await? {
-                        Some(stored) => stored,
-                        None => return Ok(None),
-                    }
-                };
-                Sealed { key: key.clone(), plain, stored }
-            }
+            // Also where there is one of this name that no list knows: nobody has said that it is whole.
+            None => match upload(app, vault, &file.key, &key, recipients, &plain).await? {
+                Some(stored) => Sealed { key: key.clone(), plain, stored },
+                None => return Ok(None),
+            },
         };
         self.objects.insert(key, object.clone());
         Ok(Some(FileEntry { key: file.key.clone(), modified_at: file.modified_at, object, recipients: recipients.to_vec() }))
@@ -140,15 +142,6 @@ async fn hash(app: &App, key: &str) -> Result<Option<Digest>> {
         tally.add(&piece.map_err(|error| Error::unavailable("the file storage", error))?);
     }
     Ok(Some(tally.digest()))
-}
-
-async fn stored_digest(vault: &Vault, key: &str) -> Result<Digest> {
-    let mut content = vault.read(key).await?;
-    let mut tally = Tally::default();
-    while let Some(piece) = content.next().await {
-        tally.add(&piece.map_err(|error| Error::unavailable("the place of the backups", error))?);
-    }
-    Ok(tally.digest())
 }
 
 /// Nothing if the file is gone, or is no longer what was hashed.
@@ -182,14 +175,48 @@ async fn upload(app: &App, vault: &Vault, from: &str, to: &str, recipients: &[St
     }
 }
 
-/// Reads these files of a backup to their ends: whether all are there, and what they were.
-pub async fn check(vault: &Vault, entries: &[FileEntry], keys: &Identities, progress: &Progress) -> Result<()> {
+/// Reads these files of a backup to their ends: whether all are there, and what they were. Those that are not make room for the next backup
+/// to store them anew.
+pub async fn check(app: &App, vault: &Vault, entries: &[FileEntry], keys: &Identities, progress: &Progress) -> Result<()> {
     progress.begin(Phase::Checking, Some(entries.iter().map(|entry| entry.object.plain.bytes).sum()));
-    let mut seen = HashSet::new();
-    for entry in entries {
-        if seen.insert(&entry.object.key) {
-            let opened = Opened::new(vault, &entry.object, &entry.recipients, keys).await?;
-            opened.check(|bytes| progress.advance(bytes as u64)).await?;
+    let (mut seen, mut damaged, mut first) = (HashSet::new(), HashSet::new(), None);
+    for entry in entries.iter().filter(|entry| seen.insert(&entry.object.key)) {
+        match read(vault, entry, keys, progress).await {
+            Ok(()) => {}
+            Err(error) if is_damage(&error) => {
+                damaged.insert(&entry.object.key);
+                first.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let Some(first) = first else { return Ok(()) };
+    let damaged_entries = entries.iter().filter(|entry| damaged.contains(&entry.object.key));
+    if let Err(error) = make_room(app, vault, damaged_entries).await {
+        warn!(%error, place = vault.name(), "Damaged files of backups stay where they are, until they are looked at again");
+    }
+    Err(match damaged.len() - 1 {
+        0 => first,
+        more => refused(format!("{first}; and so are {more} more files")),
+    })
+}
+
+async fn read(vault: &Vault, entry: &FileEntry, keys: &Identities, progress: &Progress) -> Result<()> {
+    let opened = Opened::new(vault, &entry.object, &entry.recipients, keys).await?;
+    opened.check(|bytes| progress.advance(bytes as u64)).await
+}
+
+/// Removes damaged objects whose contents the file storage still has: the next backup finds them missing, and stores them anew. The others
+/// stay, since some of what is in them may be read by hand.
+async fn make_room(app: &App, vault: &Vault, damaged: impl Iterator<Item = &FileEntry>) -> Result<()> {
+    // Backups are made elsewhere.
+    let Some(url) = &app.config.backup.database_url else { return Ok(()) };
+    // One that is being made may count on them.
+    let _alone = lock(&parse_url("MDL_BACKUP_DATABASE_URL", url)?).await?;
+    for entry in damaged {
+        if hash(app, &entry.key).await?.is_some_and(|plain| plain == entry.object.plain) {
+            vault.delete(&entry.object.key).await?;
+            warn!(file = entry.key, place = vault.name(), "Removed what was damaged of a file: the next backup stores it anew");
         }
     }
     Ok(())

@@ -19,7 +19,7 @@ use tokio_util::io::StreamReader;
 
 use super::refused;
 use super::vault::Vault;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// Bytes read at once.
 const PIECE: usize = 64 * 1024;
@@ -56,6 +56,14 @@ pub struct Sealed {
     pub key: String,
     pub plain: Digest,
     pub stored: Digest,
+}
+
+impl Sealed {
+    /// Whether it is named by what it is before it is sealed. Then it may have been sealed anew since, because it was damaged, and what is
+    /// stored has other bytes than older backups say.
+    fn is_by_content(&self) -> bool {
+        self.key.starts_with("files/")
+    }
 }
 
 /// Seals bytes for these recipients as they come; lets them through if there are none.
@@ -192,11 +200,15 @@ impl Opened {
                 Ok(reader) => Box::pin(reader),
                 Err(age::DecryptError::NoMatchingKeys) => {
                     // Or the part that says for whom it is encrypted is damaged.
-                    check_stored(vault, object).await?;
-                    return Err(refused(format!(
-                        "The backup is encrypted for {}, and MDL_BACKUP_IDENTITY_FILE has no key for it",
-                        recipients.join(", ")
-                    )));
+                    check_stored(vault, object, |_| ()).await?;
+                    return Err(Error::invalid(
+                        "",
+                        Code::WrongCredentials,
+                        format!(
+                            "The backup is encrypted for {}, and MDL_BACKUP_IDENTITY_FILE has no key for it",
+                            recipients.join(", ")
+                        ),
+                    ));
                 }
                 Err(error) => return Err(failed(&name, &source, &error)),
             }
@@ -210,7 +222,7 @@ impl Opened {
         match self.reader.read(&mut piece).await {
             Ok(0) => {
                 let (plain, stored) = (self.plain.digest(), self.source.stored());
-                if plain != self.expected.plain || stored != self.expected.stored {
+                if plain != self.expected.plain || (stored != self.expected.stored && !self.expected.is_by_content()) {
                     return Err(other(&self.name, &self.expected, &stored));
                 }
                 Ok(None)
@@ -234,14 +246,21 @@ impl Opened {
 }
 
 /// Whether an object of a vault has the bytes that were stored.
-async fn check_stored(vault: &Vault, object: &Sealed) -> Result<()> {
+pub async fn check_stored(vault: &Vault, object: &Sealed, mut passed: impl FnMut(usize)) -> Result<()> {
     let mut pieces = vault.read(&object.key).await?;
     let mut tally = Tally::default();
     while let Some(piece) = pieces.next().await {
-        tally.add(&piece.map_err(|error| Error::unavailable("the place of the backups", error))?);
+        let piece = piece.map_err(|error| Error::unavailable("the place of the backups", error))?;
+        tally.add(&piece);
+        passed(piece.len());
     }
     let stored = tally.digest();
     if stored == object.stored { Ok(()) } else { Err(other(&format!("{} in {}", object.key, vault.name()), object, &stored)) }
+}
+
+/// Whether an error says that something is missing in a vault or is not what was stored, and not only that it could not be read.
+pub fn is_damage(error: &Error) -> bool {
+    matches!(error, Error::Invalid(problems) if problems.iter().all(|problem| problem.code == Code::Invalid))
 }
 
 fn other(name: &str, expected: &Sealed, stored: &Digest) -> Error {

@@ -1,4 +1,4 @@
-//! Restoring a backup on trial: it is believed because it was restored, and for no other reason.
+//! Restoring a backup on trial: it is believed because it was restored, or is byte for byte what was, and for no other reason.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -10,11 +10,11 @@ use uuid::Uuid;
 use super::manifest::{Manifest, Proof};
 use super::progress::{Phase, Progress};
 use super::scratch::Scratch;
-use super::seal::Identities;
+use super::seal::{Identities, check_stored, is_damage};
 use super::vault::{self, Vault};
-use super::{files, inventory, refused, store, watch};
+use super::{files, inventory, store, watch};
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::ids::{BackupId, DrillId};
 use crate::instruments;
 
@@ -35,11 +35,15 @@ struct Different {
     differences: Vec<String>,
 }
 
+/// Nights in which each uploaded file is read again, if there is a backup each night.
+const ROUND: u64 = 7;
+
 /// Restores a backup into a scratch database as the role mdl_scratch, compares what is there with the manifest, and drops it. Reads the
-/// uploaded files that no verified backup has had before; all of them if it is `thorough`.
+/// uploaded files that no verified backup has had before, and a part of the others, another each night; all of them if it is `thorough`.
 ///
-/// It reads the backup from the vault of this name, or from the first that has it. The result is recorded in the vault, and, if the
-/// database in use answers, there as well.
+/// It reads the backup from the vault of this name. Without a name it is restored from the first vault that has it, and what the others have
+/// of it is read and held against the hashes of the manifest. The result is recorded in each of these vaults, and, if the database in use
+/// answers, there as well. It is an error if one of them is damaged; those that are good are known to be.
 pub async fn verify(
     app: &App,
     id: BackupId,
@@ -50,10 +54,11 @@ pub async fn verify(
 ) -> Result<Verified> {
     let (vault, manifest) = match find(app, id, place).await {
         Ok(found) => found,
-        // Whoever names what is not there hears of it.
-        Err(error @ Error::NotFound { .. }) => return Err(error),
         Err(error) => {
-            watch::not_verified(app, Some(id), place, &error).await;
+            // Whoever names what is not there is the one to hear of it.
+            if is_damage(&error) || matches!(error, Error::Unavailable { .. }) {
+                watch::not_verified(app, Some(id), place, &error).await;
+            }
             return Err(error);
         }
     };
@@ -64,15 +69,15 @@ pub async fn verify(
     }
     let telling = recorded.is_ok().then(|| store::tell(app, store::Of::Drill(drill), progress));
     let start = Instant::now();
-    let result = restore_and_compare(app, &vault, &manifest, thorough, progress).await;
+    let result = prove(app, &vault, &manifest, thorough, progress, start).await;
+    let copies = match &result {
+        Ok(proof) if place.is_none() => prove_copies(app, &vault, &manifest, proof, thorough, progress).await,
+        _ => Ok(()),
+    };
     drop(telling);
-    let restore_seconds = start.elapsed().as_secs_f64();
     match result {
-        Ok(server_version) => {
-            let proof = Proof { verified_at: Utc::now(), server_version, restore_seconds };
-            for vault in with_the_same(app, &manifest).await? {
-                proof.write(&vault, id).await?;
-            }
+        Ok(proof) => {
+            let restore_seconds = proof.restore_seconds;
             metrics::counter!(instruments::BACKUPS, "outcome" => "verified").increment(1);
             metrics::histogram!(instruments::BACKUP_SECONDS, "part" => "verify").record(restore_seconds);
             if recorded.is_ok() {
@@ -80,14 +85,14 @@ pub async fn verify(
             }
             info!(backup.id = %id, place = vault.name(), "A backup restores, after {restore_seconds:.1} s");
             progress.begin(Phase::Finished, None);
-            Ok(Verified { manifest, place: vault.name().to_owned(), proof })
+            copies.map(|()| Verified { manifest, place: vault.name().to_owned(), proof })
         }
         Err(error) => {
             metrics::counter!(instruments::BACKUPS, "outcome" => "verify_failed").increment(1);
             let differences = differences(&error);
             // Damaged or different: whatever was said before, it is not good.
             if matches!(error, Error::Invalid(_)) || !differences.is_empty() {
-                vault.delete(&vault::key(id, vault::VERIFIED)).await?;
+                doubt(&vault, id).await;
             }
             if recorded.is_ok()
                 && let Err(unrecorded) = watch::verify_failed(app, drill, id, &error, differences).await
@@ -107,7 +112,8 @@ pub async fn find(app: &App, id: BackupId, place: Option<&str>) -> Result<(Vault
         && !vaults.iter().any(|vault| vault.name() == place)
     {
         let names: Vec<_> = vaults.iter().map(Vault::name).collect();
-        return Err(refused(format!("There is no place {place} for backups; there is {}", names.join(", "))));
+        let message = format!("There is no place {place} for backups; there is {}", names.join(", "));
+        return Err(Error::invalid("", Code::NotFound, message));
     }
     let mut missing = Error::not_found("backup", id);
     for vault in vaults.into_iter().filter(|vault| place.is_none_or(|place| vault.name() == place)) {
@@ -119,6 +125,76 @@ pub async fn find(app: &App, id: BackupId, place: Option<&str>) -> Result<(Vault
         }
     }
     Err(missing)
+}
+
+/// Restores it and writes the proof.
+async fn prove(
+    app: &App,
+    vault: &Vault,
+    manifest: &Manifest,
+    thorough: bool,
+    progress: &Progress,
+    start: Instant,
+) -> Result<Proof> {
+    let server_version = restore_and_compare(app, vault, manifest, thorough, progress).await?;
+    let proof = Proof { verified_at: Utc::now(), server_version, restore_seconds: start.elapsed().as_secs_f64() };
+    proof.write(vault, manifest.id).await?;
+    Ok(proof)
+}
+
+/// Reads what the other vaults have of a backup that restores, and writes the proof where it is the same. An error if it is not somewhere.
+/// A vault that does not answer is for the next trial restore.
+async fn prove_copies(
+    app: &App,
+    restored: &Vault,
+    manifest: &Manifest,
+    proof: &Proof,
+    thorough: bool,
+    progress: &Progress,
+) -> Result<()> {
+    let mut damage = None;
+    for vault in Vault::all(&app.config.backup)?.into_iter().filter(|vault| vault.name() != restored.name()) {
+        match prove_copy(app, &vault, manifest, proof, thorough, progress).await {
+            Ok(()) => {}
+            Err(error @ Error::Unavailable { .. }) => {
+                warn!(%error, place = vault.name(), "Could not look at the copy of a backup in another place");
+            }
+            Err(error) => {
+                watch::not_verified(app, Some(manifest.id), Some(vault.name()), &error).await;
+                doubt(&vault, manifest.id).await;
+                damage.get_or_insert(error);
+            }
+        }
+    }
+    damage.map_or(Ok(()), Err)
+}
+
+async fn prove_copy(
+    app: &App,
+    vault: &Vault,
+    manifest: &Manifest,
+    proof: &Proof,
+    thorough: bool,
+    progress: &Progress,
+) -> Result<()> {
+    match Manifest::read(vault, manifest.id).await {
+        Ok(there) if there == *manifest => {}
+        // Another backup than this, or none: its copy failed, or it was removed.
+        Ok(_) | Err(Error::NotFound { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    progress.begin(Phase::Checking, Some(manifest.database.stored.bytes));
+    check_stored(vault, &manifest.database, |bytes| progress.advance(bytes as u64)).await?;
+    let keys = Identities::load(app.config.backup.identity_file.as_deref())?;
+    check_files(app, vault, manifest, thorough, &keys, progress).await?;
+    proof.write(vault, manifest.id).await
+}
+
+/// Takes back that a backup is good.
+async fn doubt(vault: &Vault, id: BackupId) {
+    if let Err(error) = vault.delete(&vault::key(id, vault::VERIFIED)).await {
+        warn!(%error, backup.id = %id, place = vault.name(), "Could not take back that a backup is good");
+    }
 }
 
 /// The server's version, if the backup restores to what it says.
@@ -145,41 +221,63 @@ async fn restore_and_compare(
         return Err(Error::internal(Different { id: manifest.id, differences }));
     }
 
+    check_files(app, vault, manifest, thorough, &keys, progress).await?;
+    Ok(version)
+}
+
+/// Reads the uploaded files that are new since the newest other backup that is known to be good in this vault, and those of the others whose
+/// night it is: the last proof was of what was there then.
+async fn check_files(
+    app: &App,
+    vault: &Vault,
+    manifest: &Manifest,
+    thorough: bool,
+    keys: &Identities,
+    progress: &Progress,
+) -> Result<()> {
     let mut entries = manifest.file_entries(vault).await?;
     if !thorough {
         let proven = proven_files(vault, manifest.id).await?;
-        entries.retain(|entry| !proven.contains(&entry.object.key));
+        let night = u64::try_from(Utc::now().timestamp() / 86_400).unwrap_or(0);
+        entries.retain(|entry| !proven.contains(&entry.object.key) || is_its_night(&entry.object.key, night));
     }
-    files::check(vault, &entries, &keys, progress).await?;
-    Ok(version)
+    files::check(app, vault, &entries, keys, progress).await
+}
+
+/// Whether an object is read again in this night, counted from 1970: in one of each [`ROUND`].
+fn is_its_night(key: &str, night: u64) -> bool {
+    let number = key.bytes().fold(0u64, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
+    number % ROUND == night % ROUND
 }
 
 /// The objects that the newest other verified backup has.
 async fn proven_files(vault: &Vault, but: BackupId) -> Result<HashSet<String>> {
     let newest = vault.folders().await?.into_iter().rev().find(|folder| folder.verified && folder.published && folder.id != but);
     let Some(folder) = newest else { return Ok(HashSet::new()) };
-    match Manifest::read(vault, folder.id).await {
-        Ok(manifest) => Ok(manifest.file_entries(vault).await?.into_iter().map(|entry| entry.object.key).collect()),
+    let entries = async { Manifest::read(vault, folder.id).await?.file_entries(vault).await };
+    match entries.await {
+        Ok(entries) => Ok(entries.into_iter().map(|entry| entry.object.key).collect()),
         // It proves nothing any more.
         Err(Error::Invalid(_)) => Ok(HashSet::new()),
         Err(error) => Err(error),
     }
 }
 
-/// The vaults that have the same bytes. One that does not answer learns of it by the next trial restore.
-async fn with_the_same(app: &App, manifest: &Manifest) -> Result<Vec<Vault>> {
-    let mut same = Vec::new();
-    for vault in Vault::all(&app.config.backup)? {
-        match Manifest::read(&vault, manifest.id).await {
-            Ok(there) if there.database == manifest.database => same.push(vault),
-            Ok(_) | Err(Error::NotFound { .. }) => {}
-            Err(error) => warn!(%error, place = vault.name(), "Could not note in another place that a backup is good"),
-        }
-    }
-    Ok(same)
-}
-
 fn differences(error: &Error) -> Vec<String> {
     let Error::Internal(source) = error else { return Vec::new() };
     source.downcast_ref::<Different>().map(|different| different.differences.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_file_has_its_night() {
+        for key in ["files/01ba4719c80b6fe9", "files/e3b0c44298fc1c14-9f86d081.age"] {
+            let nights: Vec<_> = (20_000..20_014).filter(|night| is_its_night(key, *night)).collect();
+            assert_eq!(nights.len(), 2, "{key}");
+            assert_eq!(nights[1] - nights[0], ROUND);
+        }
+    }
 }

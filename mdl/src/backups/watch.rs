@@ -98,10 +98,10 @@ pub async fn verify_failed(app: &App, drill: DrillId, id: BackupId, why: &Error,
     tx.commit().await
 }
 
-/// A trial restore could not even begin: there is no row for it.
+/// What is in a place could not be restored on trial, or is damaged, and there is no row of a trial restore that would say so.
 pub async fn not_verified(app: &App, id: Option<BackupId>, place: Option<&str>, why: &Error) {
     let why = sentence(why);
-    error!(backup.id = id.map(tracing::field::display), place, error = why, "A backup could not be restored on trial");
+    error!(backup.id = id.map(tracing::field::display), place, error = why, "A backup did not pass, or could not be looked at");
     metrics::counter!(instruments::BACKUPS, "outcome" => "verify_failed").increment(1);
     let payload = BackupPayload { place: place.map(str::to_owned), ..failure(id, why) };
     let recorded = async {
@@ -110,7 +110,7 @@ pub async fn not_verified(app: &App, id: Option<BackupId>, place: Option<&str>, 
         tx.commit().await
     };
     if let Err(unrecorded) = recorded.await {
-        warn!(error = %unrecorded, "Could not record that a backup was not restored on trial");
+        warn!(error = %unrecorded, "Could not record that a backup did not pass");
     }
 }
 
