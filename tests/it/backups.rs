@@ -1,6 +1,7 @@
 //! A backup brings everything back, into its own place or beside it, and one tenant alone.
 
 use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
 
 use mdl::actor::{Actor, Role};
 use mdl::backups::BackUpFiles;
@@ -89,6 +90,58 @@ async fn a_restore_beside_touches_nothing_until_the_switch() {
         "streams go on far beyond"
     );
     app.database.drop_other(&away).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_switch_shuts_nobody_out() {
+    let app = TestApp::start().await;
+    fill(&app, &app.client(Role::Editor).await).await;
+    let backups = Backups::of(&app);
+    let id = backups.make(&["--no-verify"]).await;
+    let (name, beside) = (app.database.name(), format!("{}_beside", app.database.name()));
+    backups.must(&["restore", &id, "--into", &beside]).await;
+    // The switch may not end the session of a superuser, and waits for it.
+    let somebody = app.database.superuser().await;
+    let mut switch = backups.command(&["switch", &beside, "--yes"]).stdout(Stdio::null()).spawn().unwrap();
+    let renaming = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'ALTER DATABASE \"{name}\" RENAME%'"
+    );
+    eventually("it waits", async || {
+        let waiting: i64 = somebody.query_one(&renaming, &[]).await.unwrap().get(0);
+        (waiting == 1).then_some(())
+    })
+    .await;
+    let interrupted = Command::new("kill").args(["-TERM", &switch.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    assert!(!switch.wait().unwrap().success());
+    assert_eq!(app.database.number("SELECT count(*) FROM metrics").await, 3, "whoever connects has waited a moment");
+    assert_eq!(app.database.others(&beside).await, [beside.as_str()], "nothing was renamed");
+
+    drop(somebody);
+    let told = backups.must(&["switch", &beside, "--yes"]).await;
+    assert!(told.contains("is in use now"), "{told}");
+    assert_eq!(app.database.number("SELECT count(*) FROM metrics").await, 3);
+    let kept = told.split("is kept as ").nth(1).and_then(|rest| rest.split(':').next()).expect("the name of the old one");
+    // Interrupted later, it would have left it so.
+    let again = backups.run(&["switch", &beside, "--yes"]).await;
+    assert!(!again.succeeded && again.stderr.contains(&format!("mdl-worker backup switch {name}")), "{again:?}");
+    app.database.drop_other(kept).await;
+}
+
+/// As a switch of an older version left it that was interrupted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_opens_what_is_closed() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    app.database.allow_connections(false).await;
+    let told = backups.must(&["switch", app.database.name(), "--yes"]).await;
+    assert!(told.contains("is in use already"), "{told}");
+    assert!(app.database.number("SELECT count(*) FROM tenants").await > 0);
+
+    app.database.allow_connections(false).await;
+    let gone = backups.run(&["switch", "mdl_gone", "--yes"]).await;
+    assert!(!gone.succeeded && gone.stderr.contains("There is no database mdl_gone"), "{gone:?}");
+    assert!(app.database.number("SELECT count(*) FROM tenants").await > 0, "also when there is nothing to switch to");
 }
 
 #[tokio::test(flavor = "multi_thread")]

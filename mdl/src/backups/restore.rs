@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use diesel::migration::{Migration, MigrationSource};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
 use tracing::info;
 
@@ -113,18 +114,21 @@ pub async fn restore(
 /// Puts a restored database in the place of the one that DATABASE_URL names, which stays under another name. Ends the connections to both;
 /// the programs connect again by themselves. If DATABASE_URL names the restored one already, nothing is renamed.
 /// Then every kept answer of every tenant is forgotten.
+///
+/// When it is interrupted, both are renamed or neither is, and it can be run again.
 pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
     let config = &app.config.backup;
     let target = restore_url(config)?;
     let in_use = parse_url("DATABASE_URL", &app.config.database.url)?;
     let in_use = in_use.get_dbname().ok_or_else(|| refused("DATABASE_URL names no database"))?.to_owned();
     let admin = db::connect_as(target.clone()).await?;
+    open(&admin, &[in_use.as_str(), restored]).await?;
     let kept = if in_use == restored {
         Switched::Before
     } else {
         let time = format!("_before_{}", Utc::now().format("%Y%m%d%H%M%S%3f"));
         let kept: String = in_use.chars().take(LONGEST_NAME - time.len()).chain(time.chars()).collect();
-        let was_there = swap(&admin, &in_use, restored, &kept).await?;
+        let was_there = swap(&admin, &target, &in_use, restored, &kept).await?;
         Switched::Now { kept: was_there.then_some(kept) }
     };
     let mut now = target;
@@ -167,7 +171,7 @@ async fn create(admin: &Client, database: &str) -> Result<()> {
     }
     let name = quote(database);
     match admin.batch_execute(&format!("CREATE DATABASE {name} {LIKE_OURS}")).await {
-        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::DUPLICATE_DATABASE) => {
+        Err(error) if error.code() == Some(&SqlState::DUPLICATE_DATABASE) => {
             Err(refused(format!("There is a database {database} already; name another with --into")))
         }
         created => Ok(created?),
@@ -244,54 +248,75 @@ async fn adopt(app: &App) -> Result<()> {
     tx.commit().await
 }
 
-/// Renames both databases at once. Connections to either are ended first, and new ones refused until it is done. Returns whether the one in
-/// use was there.
-async fn swap(admin: &Client, in_use: &str, restored: &str, kept: &str) -> Result<bool> {
-    let there = "SELECT datname::text FROM pg_database WHERE datname = ANY ($1)";
-    let there: Vec<String> = admin.query(there, &[&vec![in_use, restored]]).await?.iter().map(|row| row.get(0)).collect();
-    if !there.iter().any(|name| name == restored) {
-        return Err(refused(format!("There is no database {restored}")));
-    }
-    let in_use_is_there = there.iter().any(|name| name == in_use);
-    allow_connections(admin, &there, false).await?;
-    let renamed = async {
-        end_connections(admin, &there).await?;
-        let away =
-            if in_use_is_there { format!("ALTER DATABASE {} RENAME TO {};", quote(in_use), quote(kept)) } else { String::new() };
-        let statements = format!("BEGIN; {away} ALTER DATABASE {} RENAME TO {}; COMMIT", quote(restored), quote(in_use));
-        if let Err(error) = admin.batch_execute(&statements).await {
-            admin.batch_execute("ROLLBACK").await?;
-            return Err(Error::from(error));
-        }
-        Ok(())
-    };
-    let renamed = renamed.await;
-    let mut names = if renamed.is_ok() { vec![in_use.to_owned()] } else { there };
-    if renamed.is_ok() && in_use_is_there {
-        names.push(kept.to_owned());
-    }
-    allow_connections(admin, &names, true).await?;
-    renamed.map(|()| in_use_is_there)
-}
-
-async fn allow_connections(admin: &Client, databases: &[String], allow: bool) -> Result<()> {
-    for name in databases {
-        admin.batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allow}", quote(name))).await?;
+/// Opens those of these databases that let nobody connect: an operator closed them, or a switch of an older version, which was interrupted.
+async fn open(admin: &Client, databases: &[&str]) -> Result<()> {
+    let closed = "SELECT datname::text FROM pg_database WHERE datname = ANY ($1) AND NOT datallowconn";
+    for row in admin.query(closed, &[&databases]).await? {
+        let name: String = row.get(0);
+        admin.batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", quote(&name))).await?;
+        info!(database = name, "Opened a database that let nobody connect");
     }
     Ok(())
 }
 
-/// Ends the connections to these databases, and waits until they are gone.
-async fn end_connections(admin: &Client, databases: &[String]) -> Result<()> {
-    // Of a superuser's, only that they are there: they have to end by themselves.
-    let end = "SELECT count(*) FILTER (WHERE rolsuper OR pg_terminate_backend(pid) IS NOT NULL)
-               FROM pg_stat_activity JOIN pg_roles ON pg_roles.oid = usesysid WHERE datname = ANY ($1) AND pid <> pg_backend_pid()";
-    for _ in 0..100 {
-        let left: i64 = admin.query_one(end, &[&databases]).await?.get(0);
-        if left == 0 {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+/// Renames both databases at once, after it has ended the connections to them. Returns whether the one in use was there.
+///
+/// Whoever connects while a database is renamed waits for a lock, which PostgreSQL lets go of by itself when the transaction ends, or its
+/// connection: however this ends, nobody is shut out.
+async fn swap(admin: &Client, server: &Config, in_use: &str, restored: &str, kept: &str) -> Result<bool> {
+    let there = "SELECT datname::text FROM pg_database WHERE datname = ANY ($1)";
+    let there: Vec<String> = admin.query(there, &[&vec![in_use, restored]]).await?.iter().map(|row| row.get(0)).collect();
+    let in_use_is_there = there.iter().any(|name| name == in_use);
+    if !there.iter().any(|name| name == restored) {
+        let hint =
+            format!("; if a switch put it into use and was interrupted then, go on with mdl-worker backup switch {in_use}");
+        return Err(refused(format!("There is no database {restored}{}", if in_use_is_there { hint.as_str() } else { "" })));
     }
-    Err(refused("The connections to the database do not end: stop the programs that use it, and try again"))
+    let mut renames = vec![(restored, in_use)];
+    if in_use_is_there {
+        renames.insert(0, (in_use, kept));
+    }
+    let beside = db::connect_as(server.clone()).await?;
+    end_connections(&beside, &there).await?;
+    tokio::select! {
+        renamed = rename(admin, &renames) => renamed?,
+        // Those that had come back when the lock was taken.
+        error = keep_ending(&beside, &there) => return Err(error),
+    }
+    Ok(in_use_is_there)
+}
+
+/// In one transaction. The connection is to be dropped if it fails.
+async fn rename(admin: &Client, renames: &[(&str, &str)]) -> Result<()> {
+    // One statement after the other: what is sent at once is done to its end, also when this program has been interrupted.
+    admin.batch_execute("BEGIN").await?;
+    for (from, to) in renames {
+        let renamed = admin.batch_execute(&format!("ALTER DATABASE {} RENAME TO {}", quote(from), quote(to))).await;
+        renamed.map_err(|error| match error.code() {
+            // PostgreSQL has waited for 5 seconds.
+            Some(&SqlState::OBJECT_IN_USE) => {
+                refused("The connections to the database do not end: stop the programs that use it, and try again")
+            }
+            _ => Error::from(error),
+        })?;
+    }
+    Ok(admin.batch_execute("COMMIT").await?)
+}
+
+/// Ends the connections to these databases; those of a superuser have to end by themselves.
+async fn end_connections(beside: &Client, databases: &[String]) -> Result<()> {
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN pg_roles ON pg_roles.oid = usesysid
+               WHERE datname = ANY ($1) AND NOT rolsuper AND pid <> pg_backend_pid()";
+    beside.execute(end, &[&databases]).await?;
+    Ok(())
+}
+
+/// Ends all that come, until that fails.
+async fn keep_ending(beside: &Client, databases: &[String]) -> Error {
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if let Err(error) = end_connections(beside, databases).await {
+            return error;
+        }
+    }
 }
