@@ -232,7 +232,7 @@ impl KeyResultProgress {
         cursor(self.0.sequence)
     }
 
-    /// What happened: a kind that begins with `keyResult.`.
+    /// What happened: a kind that begins with `keyResult.`, or `tenant.restored`.
     async fn kind(&self) -> &str {
         &self.0.kind
     }

@@ -83,7 +83,7 @@ impl WebhookEndpoint {
         self.0.disabled_reason.map(Into::into)
     }
 
-    /// The first failed attempt since the last that succeeded; null if the last one did.
+    /// The first failed attempt since the last that succeeded or since a long silence, tests aside; null if the last one succeeded.
     fn failing_since(&self) -> Option<DateTime<Utc>> {
         self.0.failing_since
     }
