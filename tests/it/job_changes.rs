@@ -13,7 +13,7 @@ use mdl_tests::socket::Socket;
 use mdl_tests::{TestApp, eventually};
 use serde_json::{Value, json};
 
-use crate::jobs_bench::{Obedient, Probe, registry};
+use crate::jobs_bench::{Failing, Obedient, Probe, registry};
 
 const CHANGES: &str = "subscription($filter: JobFilter) { jobChanged(filter: $filter) { change job {
     id kind state attempt error progress { done total } attempts { outcome } enqueuedBy { name } } } }";
@@ -106,15 +106,22 @@ async fn operators_hear_what_becomes_of_their_jobs() {
     enqueue(&app, own, &Probe::FailUntil { attempt: 0 }).await;
     until(&mut socket, "probe", "SUCCEEDED").await;
 
-    // It waits for half a minute after its first attempt.
-    let unknown = RawJob { queue: "probes", kind: "nobody_knows", payload: Value::Null, max_attempts: 3 };
-    let tx = app.app.db.begin(own).await.unwrap();
-    jobs::enqueue_raw(&tx, &app.system(), unknown, &Enqueue::default()).await.unwrap();
-    tx.commit().await.unwrap();
-    let (told, failed) = until(&mut socket, "nobody_knows", "FAILED").await;
+    enqueue(&app, own, &Failing).await;
+    let (told, failed) = until(&mut socket, "failing", "FAILED").await;
     in_order(&told, &["ENQUEUED", "DISPATCHED", "STARTED", "FAILED"]);
     assert_eq!((&failed["state"], &failed["attempt"]), (&json!("WAITING"), &json!(1)));
     steer("cancelJobs", "JobSelectionInput", json!({ "ids": [failed["id"]] })).await;
+    until(&mut socket, "failing", "CANCELLED").await;
+
+    // It waits for a worker that knows its kind.
+    let unknown = RawJob { queue: "probes", kind: "nobody_knows", payload: Value::Null, max_attempts: 1 };
+    let tx = app.app.db.begin(own).await.unwrap();
+    jobs::enqueue_raw(&tx, &app.system(), unknown, &Enqueue::default()).await.unwrap();
+    tx.commit().await.unwrap();
+    let (told, waiting) = until(&mut socket, "nobody_knows", "PUT_BACK").await;
+    in_order(&told, &["ENQUEUED", "DISPATCHED", "STARTED", "PUT_BACK"]);
+    assert_eq!((&waiting["state"], &waiting["attempt"]), (&json!("WAITING"), &json!(0)));
+    steer("cancelJobs", "JobSelectionInput", json!({ "ids": [waiting["id"]] })).await;
     until(&mut socket, "nobody_knows", "CANCELLED").await;
 
     // What no worker does is told as well.

@@ -270,8 +270,27 @@ impl Job for Obedient {
     const TIMEOUT: Duration = Duration::from_secs(120);
 }
 
+/// A job whose first attempt fails; the time of its second does not come while a test runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Failing;
+
+impl Job for Failing {
+    const KIND: &'static str = "failing";
+    const QUEUE: &'static str = "probes";
+    const MAX_ATTEMPTS: i32 = 3;
+    const TIMEOUT: Duration = Duration::from_secs(2);
+
+    fn backoff(_: i32) -> Duration {
+        Duration::from_secs(3600)
+    }
+}
+
 pub fn registry() -> Registry {
-    Registry::default().with(probe).with(obedient)
+    Registry::default().with(probe).with(obedient).with(failing)
+}
+
+async fn failing(_: Failing, _: JobContext) -> mdl::Result<Done> {
+    Err(Error::internal("not yet"))
 }
 
 async fn obedient(_: Obedient, ctx: JobContext) -> mdl::Result<Done> {
