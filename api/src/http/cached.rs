@@ -35,13 +35,13 @@ pub enum Sharing {
 }
 
 impl Sharing {
-    /// As whoever published the document says; of what is another person's or another day's answer tomorrow, no more than that.
+    /// As whoever published the document says; but never what differs from person to person, and nothing past the day that it
+    /// depends on.
     pub fn of(caching: Caching, policy: &Policy) -> Self {
-        match policy {
-            Policy { personal: false, daily: false, .. } if caching.public => Self::Public(policy.ttl),
-            Policy { personal: false, daily: true, .. } if caching.public => Self::Public(policy.ttl.min(left_of_the_day())),
-            _ => Self::Private,
+        if !caching.public || policy.personal {
+            return Self::Private;
         }
+        Self::Public(if policy.daily { policy.ttl.min(left_of_the_day()) } else { policy.ttl })
     }
 
     fn cache_control(self) -> HeaderValue {

@@ -34,13 +34,13 @@ pub fn accepted(headers: &HeaderMap) -> Option<Media> {
     }
     // For each of the two, the quality of the most specific range that covers it.
     let (mut graphql, mut json) = ((0, 0), (0, 0));
-    for (name, quality) in ranges(headers) {
-        match name.as_str() {
-            "application/graphql-response+json" => graphql = graphql.max((3, quality)),
-            "application/json" => json = json.max((3, quality)),
-            "application/*" => (graphql, json) = (graphql.max((2, quality)), json.max((2, quality))),
-            "*/*" => (graphql, json) = (graphql.max((1, quality)), json.max((1, quality))),
-            _ => {}
+    for (range, quality) in ranges(headers) {
+        match range {
+            Range::Graphql => graphql = graphql.max((3, quality)),
+            Range::Json => json = json.max((3, quality)),
+            Range::Application => (graphql, json) = (graphql.max((2, quality)), json.max((2, quality))),
+            Range::Everything => (graphql, json) = (graphql.max((1, quality)), json.max((1, quality))),
+            Range::EventStream => {}
         }
     }
     match (graphql, json) {
@@ -55,28 +55,44 @@ pub fn accepted(headers: &HeaderMap) -> Option<Media> {
 /// Whether the answer is to be an event stream: it is accepted by name, and JSON is not, or less. Clients that can read both
 /// (urql) send one list for all their queries and mutations.
 pub fn prefers_event_stream(headers: &HeaderMap) -> bool {
-    if !headers.contains_key(header::ACCEPT) {
-        return false;
-    }
     let (mut stream, mut json) = (0, 0);
-    for (name, quality) in ranges(headers) {
-        match name.as_str() {
-            "text/event-stream" => stream = stream.max(quality),
-            "application/graphql-response+json" | "application/json" => json = json.max(quality),
-            _ => {}
+    for (range, quality) in ranges(headers) {
+        match range {
+            Range::EventStream => stream = stream.max(quality),
+            Range::Graphql | Range::Json => json = json.max(quality),
+            Range::Application | Range::Everything => {}
         }
     }
     stream > json
 }
 
-/// The media ranges that are accepted, each with its quality in thousandths.
-fn ranges(headers: &HeaderMap) -> impl Iterator<Item = (String, u32)> {
+/// A media range that says something about how we can answer.
+#[derive(Clone, Copy)]
+enum Range {
+    Graphql,
+    Json,
+    EventStream,
+    Application,
+    Everything,
+}
+
+const RANGES: [(&str, Range); 5] = [
+    ("application/graphql-response+json", Range::Graphql),
+    ("application/json", Range::Json),
+    ("text/event-stream", Range::EventStream),
+    ("application/*", Range::Application),
+    ("*/*", Range::Everything),
+];
+
+/// Those of the accepted ranges that we know, each with its quality in thousandths.
+fn ranges(headers: &HeaderMap) -> impl Iterator<Item = (Range, u32)> {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(|range| {
+    values.flat_map(|value| value.split(',')).filter_map(|range| {
         let mut parts = range.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let name = parts.next().unwrap_or_default();
+        let (_, range) = RANGES.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
         let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q="))).map_or(1000, thousandths);
-        (name, quality)
+        Some((range, quality))
     })
 }
 

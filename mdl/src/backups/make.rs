@@ -39,12 +39,17 @@ const PIECE: usize = 256 * 1024;
 /// When this future is dropped, or the program dies, what is left is removed by the next one.
 pub async fn back_up(app: &App, id: BackupId, requested_by: Option<Uuid>, progress: &Progress) -> Result<Manifest> {
     let made = alone(app, id, requested_by, progress).await;
-    match &made {
+    end(app, Some(id), &made, progress).await;
+    made
+}
+
+/// Says that it is finished, or tells operators that it failed.
+async fn end<T>(app: &App, id: Option<BackupId>, made: &Result<T>, progress: &Progress) {
+    match made {
         Ok(_) => progress.begin(Phase::Finished, None),
         Err(error) if is_busy(error) => {}
-        Err(error) => watch::backup_failed(app, Some(id), error).await,
+        Err(error) => watch::backup_failed(app, id, error).await,
     }
-    made
 }
 
 /// Makes it while nobody else makes one.
@@ -108,11 +113,7 @@ pub fn is_busy(error: &Error) -> bool {
 /// that. Operators are told of failures as [`back_up`] tells of them.
 pub async fn back_up_files(app: &App, progress: &Progress) -> Result<()> {
     let stored = store_files(app, progress).await;
-    match &stored {
-        Ok(()) => progress.begin(Phase::Finished, None),
-        Err(error) if is_busy(error) => {}
-        Err(error) => watch::backup_failed(app, None, error).await,
-    }
+    end(app, None, &stored, progress).await;
     stored
 }
 

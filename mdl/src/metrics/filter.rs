@@ -175,6 +175,7 @@ where
     condition.clone().is_not_null().and(condition.assume_not_null())
 }
 
-fn names<T: Copy>(values: &[T], name: impl Fn(T) -> &'static str) -> Vec<&'static str> {
+/// The names of values, as the database has them.
+pub(super) fn names<T: Copy>(values: &[T], name: impl Fn(T) -> &'static str) -> Vec<&'static str> {
     values.iter().map(|value| name(*value)).collect()
 }

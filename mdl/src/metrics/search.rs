@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{Float, Text};
 
 use self::sql::find_metrics;
-use super::filter::{Condition, Filter};
+use super::filter::{Condition, Filter, names};
 use crate::schema::metrics;
 use crate::schema::sql_types::Tsvector;
 
@@ -48,8 +48,8 @@ pub(super) fn found(search: Option<&str>, filter: &mut Filter) -> Option<Conditi
         return None;
     }
     let (all_tags, any_tags, categories) = (filter.all_tags.take(), filter.any_tags.take(), filter.categories.take());
-    let tiers = filter.tiers.take().map(|tiers| tiers.iter().map(|tier| tier.as_str()).collect::<Vec<_>>());
-    let statuses = filter.statuses.take().map(|statuses| statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>());
+    let tiers = filter.tiers.take().map(|tiers| names(&tiers, |tier| tier.as_str()));
+    let statuses = filter.statuses.take().map(|statuses| names(&statuses, |status| status.as_str()));
     let (owner_teams, archived) = (filter.owner_teams.take(), filter.archived.take());
     // Nothing may be cut off before the rest of the filter has looked at it.
     let most = (search.is_some() && *filter == Filter::default()).then_some(MOST_RANKED);
