@@ -104,14 +104,14 @@ impl ResponseCache {
     /// What is asked, if its answer may be kept. `None` otherwise.
     pub fn question(&self, actor: &Actor, prepared: &Prepared) -> Option<Question> {
         let policy = policy_of(prepared)?;
-        let policy = Policy { ttl: policy.ttl.min(self.max_ttl), ..policy };
+        let policy = Policy { ttl: policy.ttl.min(self.max_ttl), ..policy.clone() };
         let (document, name) = (prepared.document_hash(), prepared.operation().name.as_deref());
         Some(Question::new(policy::schema_fingerprint(), actor, document, name, prepared.variables(), policy))
     }
 
     /// The answer that is in this process's memory, or what it takes to make one.
     pub async fn find(&self, question: &Question) -> Result<Arc<Entry>, Missing> {
-        let stamp = self.versions.stamp(question.tenant, question.policy.reads, &question.document).await;
+        let stamp = self.versions.stamp(question.tenant, &question.made_of).await;
         let missing = Missing { key: question.key(&stamp), shared: stamp.shared, ttl: question.policy.ttl };
         self.kept.get(&missing.key).await.ok_or(missing)
     }
@@ -148,12 +148,12 @@ impl ResponseCache {
 }
 
 /// How the answer to an operation is kept. `None` when it is not.
-pub fn policy_of(prepared: &Prepared) -> Option<Policy> {
+pub fn policy_of(prepared: &Prepared) -> Option<&Policy> {
     let operation = prepared.operation();
     if operation.kind != OperationType::Query {
         return None;
     }
-    *operation.policy.get_or_init(|| policy::of(&prepared.document.document, prepared.definition()?))
+    operation.policy.get_or_init(|| policy::of(&prepared.document.document, prepared.definition()?)).as_ref()
 }
 
 impl Source {

@@ -15,7 +15,7 @@ use crate::db::Transaction;
 use crate::error::Result;
 use crate::ids::{AuditId, TenantId};
 use crate::schema::audit_log;
-use crate::versions::Entities;
+use crate::versions::{Entities, Touched};
 
 /// Who gives the command that this process does, if it does one. Of the process, since what a command calls acts as the system in
 /// many places, and all of it is that person's doing.
@@ -42,8 +42,20 @@ struct NewEntry<'a> {
 }
 
 /// Records that the actor did `action` (`metric.created`, `user.suspended`, …) to the entity. `details` is an object, and must
-/// hold no secret.
+/// hold no secret. Touches whatever can change with a thing of this kind.
 pub async fn record(tx: &Transaction, actor: &Actor, action: &str, entity: (&str, Uuid), details: &Value) -> Result<()> {
+    record_touching(tx, actor, action, entity, details, Entities::of_kind(entity.0)).await
+}
+
+/// The same, by somebody who knows what it touches.
+pub async fn record_touching(
+    tx: &Transaction,
+    actor: &Actor,
+    action: &str,
+    entity: (&str, Uuid),
+    details: &Value,
+    touched: impl Into<Touched>,
+) -> Result<()> {
     let named = OPERATOR.get().filter(|_| actor.subject == Subject::System).map(|operator| {
         let mut details = details.clone();
         details["operator"] = operator.clone();
@@ -60,7 +72,7 @@ pub async fn record(tx: &Transaction, actor: &Actor, action: &str, entity: (&str
         details: named.as_ref().unwrap_or(details),
         request_id: actor.request_id.as_deref(),
     };
-    tx.touch(Entities::of_kind(entity.0));
+    tx.touch(touched);
     diesel::insert_into(audit_log::table).values(entry).execute(&mut &**tx).await?;
     Ok(())
 }

@@ -19,12 +19,13 @@ pub mod stamping;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::actor::Actor;
+use crate::db::Transaction;
 use crate::error::Result;
 use crate::ids::{EventId, TenantId};
 use crate::schema::outbox;
@@ -49,13 +50,7 @@ struct NewEvent<'a> {
 }
 
 /// Owes an event to the tenant's subscribers, in the caller's transaction. `subject` is what it happened to.
-pub async fn push<P: Payload>(
-    mut conn: &AsyncPgConnection,
-    actor: &Actor,
-    kind: Kind<P>,
-    subject: Uuid,
-    payload: &P,
-) -> Result<()> {
+pub async fn push<P: Payload>(tx: &Transaction, actor: &Actor, kind: Kind<P>, subject: Uuid, payload: &P) -> Result<()> {
     let row = NewEvent {
         tenant_id: actor.tenant,
         id: EventId::new(),
@@ -66,7 +61,8 @@ pub async fn push<P: Payload>(
         actor_id: Some(actor.id()).filter(|id| !id.is_nil()),
         trace_context: telemetry::trace_context(),
     };
-    diesel::insert_into(outbox::table).values(row).execute(&mut conn).await?;
+    tx.tells(row.id);
+    diesel::insert_into(outbox::table).values(row).execute(&mut &**tx).await?;
     Ok(())
 }
 

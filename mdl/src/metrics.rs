@@ -25,6 +25,11 @@ use uuid::Uuid;
 use crate::ids::{MetricId, TenantId};
 use crate::schema::metrics;
 
+/// What a metric is known by where others mention it, and what it is counted by: fields as [`changes`] names them. Most changes
+/// are of others, and leave everything as it was that shows no more than these.
+pub const LABELS: &[&str] =
+    &["name", "short_name", "category", "tier", "status", "metric_type", "indicator_kind", "tags", "domain"];
+
 /// A metric as it is now.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable, Identifiable)]
 #[diesel(table_name = metrics, primary_key(tenant_id, id), check_for_backend(diesel::pg::Pg))]

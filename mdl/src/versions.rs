@@ -1,12 +1,14 @@
 //! Versions of what answers are made of, by which a cache knows that what it holds is out of date.
 //!
-//! For each tenant and [`Entity`] there is a version: a random token that every write replaces. An answer is kept under the
+//! For each tenant and [`Entity`] there is a version: a random token that every write replaces. A [`Thing`] gets one of its own
+//! when it is first written. An answer is kept under the
 //! tokens of all that it was made of; after a write nobody asks for it again. A token is never counted up, since a counter
 //! that is lost begins again and comes back to values under which old answers are still held.
 //!
 //! | who | does |
 //! |---|---|
 //! | [`Transaction::commit`](crate::db::Transaction::commit) | bumps what the transaction touched: [`Versions::bump`] |
+//! | [`entities`] | what has a version |
 //! | [`local`] | this process's copy of the tokens, and of its own writes that Redis has not told back yet |
 //! | [`feed`] | one subscription per process: the changes of all processes, and a beat of its own that proves it is alive |
 //! | [`wire`] | how tokens stand in Redis and in messages |
@@ -15,6 +17,7 @@
 //! While no beat has come back for [`TRUST`], and for [`GRACE`] after, the tokens are not believed: [`Versions::stamp`] then gives the current slice of
 //! time instead, so that nothing older than [`SLICE`] is served. ADR 7 tells why this is never wrong.
 
+mod entities;
 mod feed;
 mod local;
 mod purge;
@@ -31,12 +34,12 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use crate::config::RedisConfig;
-use crate::documents::DocumentHash;
-use crate::ids::TenantId;
+use crate::ids::{EventId, TenantId};
 use crate::instruments;
 use crate::lazy_redis::LazyRedis;
 use local::Local;
 
+pub use entities::{Entities, Entity, Part, Thing, Touched};
 pub use purge::{Purge, purge};
 pub use wire::Change;
 
@@ -56,88 +59,6 @@ const LOAD_PATIENCE: Duration = Duration::from_millis(100);
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two attempts to tell Redis of a write.
 const RETRY: Duration = Duration::from_millis(250);
-
-/// What has a version. Few and coarse: one write makes all answers of its kind old.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Entity {
-    Metrics,
-    Domains,
-    /// With their key results.
-    Objectives,
-    Imports,
-    /// Users and their memberships.
-    People,
-}
-
-impl Entity {
-    pub const ALL: [Entity; 5] = [Self::Metrics, Self::Domains, Self::Objectives, Self::Imports, Self::People];
-
-    /// The name in Redis and in messages.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Metrics => "metrics",
-            Self::Domains => "domains",
-            Self::Objectives => "objectives",
-            Self::Imports => "imports",
-            Self::People => "people",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|entity| entity.as_str() == name)
-    }
-}
-
-/// A set of entities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Entities(u8);
-
-impl Entities {
-    pub const NONE: Self = Self(0);
-    pub const ALL: Self = Self::of(&Entity::ALL);
-
-    pub const fn of(entities: &[Entity]) -> Self {
-        let (mut bits, mut at) = (0, 0);
-        while at < entities.len() {
-            bits |= 1 << entities[at] as u8;
-            at += 1;
-        }
-        Self(bits)
-    }
-
-    pub const fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    pub fn contains(self, entity: Entity) -> bool {
-        self.0 & (1 << entity as u8) != 0
-    }
-
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub fn iter(self) -> impl Iterator<Item = Entity> {
-        Entity::ALL.into_iter().filter(move |entity| self.contains(*entity))
-    }
-
-    /// What changes with a thing of this kind, as the audit log and events name it: `metric`, `user`, …. A kind that is not
-    /// known here may be anything.
-    pub fn of_kind(kind: &str) -> Self {
-        match kind {
-            "metric" => Self::of(&[Entity::Metrics]),
-            "business_domain" | "domain" => Self::of(&[Entity::Domains]),
-            "objective" | "key_result" | "keyResult" => Self::of(&[Entity::Objectives]),
-            // An import that is stopped may have committed more than whoever stops it can know.
-            "import" => Self::of(&[Entity::Imports, Entity::Metrics, Entity::Domains, Entity::Objectives]),
-            "user" => Self::of(&[Entity::People]),
-            // No answer that is kept holds any of these.
-            "session" | "api_key" | "apiKey" | "tenant" | "cache" | "document" | "job" | "backup" | "queue" | "schedule"
-            | "webhook" => Self::NONE,
-            _ => Self::ALL,
-        }
-    }
-}
 
 /// What an answer is kept under, besides what was asked: changes whenever something that the answer is made of does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,18 +127,18 @@ impl Versions {
         self.0.is_live().then_some(changes)
     }
 
-    /// The versions of these entities and of this document, now. Ask for it before the data is read.
-    pub async fn stamp(&self, tenant: TenantId, entities: Entities, document: &DocumentHash) -> Stamp {
+    /// The versions of all that an answer is made of, now. Ask for it before the data is read.
+    pub async fn stamp(&self, tenant: TenantId, made_of: &Touched) -> Stamp {
         let inner = &self.0;
         if inner.is_live() {
-            if let Some(stamp) = inner.read().stamp(tenant, entities, document) {
+            if let Some(stamp) = inner.read().stamp(tenant, made_of) {
                 return stamp;
             }
             // On failure, the slice of time serves.
             let loaded = tokio::time::timeout(LOAD_PATIENCE, inner.load(tenant)).await;
             if matches!(loaded, Ok(Ok(())))
                 && inner.is_live()
-                && let Some(stamp) = inner.read().stamp(tenant, entities, document)
+                && let Some(stamp) = inner.read().stamp(tenant, made_of)
             {
                 return stamp;
             }
@@ -239,6 +160,11 @@ impl Versions {
         if tokio::time::timeout(BUMP_PATIENCE, sending).await.is_err() {
             counter!(instruments::CACHE_BUMPS, "outcome" => "late").increment(1);
         }
+    }
+
+    /// Those of these events whose writers have not told what they changed: they may have died before, or it was long ago.
+    pub async fn untold(&self, events: Vec<EventId>) -> RedisResult<Vec<EventId>> {
+        wire::untold(&mut self.0.commands.get()?, &self.0.prefix, events).await
     }
 
     /// Waits until Redis has been told of all writes; a program that ends calls it last.

@@ -13,6 +13,7 @@ mod browsers;
 mod cache;
 mod cache_hammer;
 mod cache_outages;
+mod cache_parts;
 mod cache_repeats;
 mod cache_truth;
 mod catalog_changes;

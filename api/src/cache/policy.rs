@@ -3,28 +3,35 @@
 //! [`TYPES`] says of each type what its fields are made of, [`FIELDS`] of single fields what else they are, and every field of
 //! `Query` has a line there. Whatever has no line makes an operation one that is not kept, so forgetting a line costs time and
 //! never truth; a test asks for the lines all the same.
+//!
+//! Two things are finer than their kind. What is asked of [`One`] metric or objective is made of just that one. And where
+//! metrics are no more than mentioned, changes of anything else about them leave the answer as it was.
 
+mod one;
 mod rules;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_graphql::parser::parse_schema;
 use async_graphql::parser::types::{
-    BaseType, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet, Type, TypeKind,
+    BaseType, ExecutableDocument, Field, OperationDefinition, OperationType, Selection, SelectionSet, Type, TypeKind,
     TypeSystemDefinition,
 };
 use mdl::versions::Entities;
 use sha2::{Digest, Sha256};
 
-pub use rules::{FIELDS, Rule, TYPES};
+pub use one::{One, OneKind};
+use rules::{CHOOSING, FIELDS, LABEL, METRIC, OBJECTIVE, PAGING, Rule, THING, TYPES, is_label};
 
 /// How the answer to an operation is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// What it is made of.
     pub reads: Entities,
+    /// Single things that it is made of.
+    pub ones: Arc<[One]>,
     /// How long it is kept at most.
     pub ttl: Duration,
     /// Whether it differs from person to person, beyond what they may.
@@ -76,11 +83,11 @@ impl Schema {
         if operation.ty != OperationType::Query {
             return None;
         }
-        let mut walk = Walk { schema: self, document, seen: HashSet::new(), sum: Rule::NOTHING };
-        walk.set("Query", &operation.selection_set.node)?;
+        let mut walk = Walk { schema: self, document, seen: HashSet::new(), ones: Vec::new(), sum: Rule::NOTHING };
+        walk.set("Query", None, &operation.selection_set.node)?;
         let Rule { reads, seconds, personal, daily, .. } = walk.sum;
         // What is made of nothing costs nothing to make.
-        let policy = Policy { reads, ttl: Duration::from_secs(seconds), personal, daily };
+        let policy = Policy { reads, ones: walk.ones.into(), ttl: Duration::from_secs(seconds), personal, daily };
         (!reads.is_empty()).then_some(policy)
     }
 }
@@ -89,29 +96,31 @@ impl Schema {
 struct Walk<'a> {
     schema: &'a Schema,
     document: &'a ExecutableDocument,
-    /// Fragments need one look each: what they say does not depend on where they stand.
-    seen: HashSet<&'a str>,
+    /// Fragments need one look each, and another where they belong to one thing: what they say does not depend on more.
+    seen: HashSet<(&'a str, Option<OneKind>)>,
+    ones: Vec<One>,
     sum: Rule,
 }
 
 impl<'a> Walk<'a> {
-    fn set(&mut self, parent: &str, set: &'a SelectionSet) -> Option<()> {
+    /// `within`: the kind of the one thing that this belongs to.
+    fn set(&mut self, parent: &str, within: Option<OneKind>, set: &'a SelectionSet) -> Option<()> {
         for selection in &set.items {
             match &selection.node {
-                Selection::Field(field) => self.field(parent, &field.node.name.node, &field.node.selection_set.node)?,
+                Selection::Field(field) => self.field(parent, within, &field.node)?,
                 Selection::InlineFragment(inline) => {
                     let condition = inline.node.type_condition.as_ref();
                     let on = condition.map_or(parent, |condition| condition.node.on.node.as_str());
-                    self.kind(on)?;
-                    self.set(on, &inline.node.selection_set.node)?;
+                    self.kind(on, within)?;
+                    self.set(on, within, &inline.node.selection_set.node)?;
                 }
                 Selection::FragmentSpread(spread) => {
                     let name = spread.node.fragment_name.node.as_str();
                     let fragment = &self.document.fragments.get(name)?.node;
-                    if self.seen.insert(name) {
+                    if self.seen.insert((name, within)) {
                         let on = fragment.type_condition.node.on.node.as_str();
-                        self.kind(on)?;
-                        self.set(on, &fragment.selection_set.node)?;
+                        self.kind(on, within)?;
+                        self.set(on, within, &fragment.selection_set.node)?;
                     }
                 }
             }
@@ -119,31 +128,64 @@ impl<'a> Walk<'a> {
         Some(())
     }
 
-    fn field(&mut self, parent: &str, name: &str, set: &'a SelectionSet) -> Option<()> {
+    fn field(&mut self, parent: &str, within: Option<OneKind>, field: &'a Field) -> Option<()> {
+        let name = field.name.node.as_str();
         if name == "__typename" {
             return Some(());
         }
         let of = self.schema.fields.get(parent)?.get(name)?;
-        let rule = FIELDS.iter().find(|(kind, field, _)| *kind == parent && *field == name).map(|(.., rule)| rule);
-        match rule {
+        match line(FIELDS, parent, name) {
             Some(rule) => self.add(rule)?,
             None if parent == "Query" => return None,
             None => {}
         }
+        if parent == "Metric" && within.is_none() {
+            self.add(if is_label(name) { &LABEL } else { &METRIC })?;
+        }
+        let chooses = || field.arguments.iter().any(|(name, _)| !PAGING.contains(&name.node.as_str()));
+        if let Some(rule) = line(CHOOSING, parent, name).filter(|_| chooses()) {
+            self.add(rule)?;
+        }
+        let one = (parent == "Query").then(|| One::asked_by(field)).flatten();
+        let within = one.as_ref().map(|one| one.kind).or(within).filter(|within| belonging_to(of) == Some(*within));
+        self.ones.extend(one);
         if self.schema.fields.contains_key(of) {
-            self.kind(of)?;
-            self.set(of, set)?;
+            self.kind(of, within)?;
+            self.set(of, within, &field.selection_set.node)?;
         }
         Some(())
     }
 
-    fn kind(&mut self, name: &str) -> Option<()> {
-        self.add(&TYPES.iter().find(|(kind, _)| *kind == name)?.1)
+    fn kind(&mut self, name: &str, within: Option<OneKind>) -> Option<()> {
+        let rule = rule_of(name)?;
+        match within {
+            Some(within) if belonging_to(name) == Some(within) => self.add(&THING),
+            // Its fields say it one by one.
+            None if name == "Metric" => Some(()),
+            _ => self.add(rule),
+        }
     }
 
     fn add(&mut self, rule: &Rule) -> Option<()> {
         self.sum = self.sum.and(rule);
         (!self.sum.never).then_some(())
+    }
+}
+
+fn rule_of(kind: &str) -> Option<&'static Rule> {
+    TYPES.iter().find(|(name, _)| *name == kind).map(|(_, rule)| rule)
+}
+
+fn line(table: &'static [(&str, &str, Rule)], kind: &str, field: &str) -> Option<&'static Rule> {
+    table.iter().find(|(of, name, _)| *of == kind && *name == field).map(|(.., rule)| rule)
+}
+
+/// What a type is part of, itself included, if nothing that is part of another one can have it.
+fn belonging_to(kind: &str) -> Option<OneKind> {
+    match *rule_of(kind)? {
+        METRIC => Some(OneKind::Metric),
+        OBJECTIVE => Some(OneKind::Objective),
+        _ => None,
     }
 }
 
@@ -174,20 +216,60 @@ mod tests {
 
     #[test]
     fn operations_are_made_of_what_their_fields_are_made_of() {
-        assert_eq!(reads("{ metric(key: \"M\") { name } }"), ["metrics"]);
-        assert_eq!(reads("{ metric(key: \"M\") { domain { name } keyResults { name } } }"), ["metrics", "domains", "objectives"]);
-        assert_eq!(reads("{ businessDomain { metricCount } }"), ["metrics", "domains"]);
+        assert_eq!(reads("{ metrics { nodes { description } } }"), ["metrics", "metric_set", "metric_labels"]);
+        assert_eq!(reads("{ businessDomain { metricCount } }"), ["metric_set", "metric_labels", "domains"]);
         assert_eq!(
             reads(
                 "query Q($d: Boolean!) { objective { name ...F @include(if: $d) } } fragment F on Objective { createdBy { name } }"
             ),
-            ["objectives", "people"]
+            ["people", "things"]
         );
         assert_eq!(reads("{ catalogStats { objectiveCount } }"), ["objectives"]);
         assert!(policy("{ node(id: 1) { id } }").unwrap().personal);
         assert!(policy("{ objectives { nodes { keyResults { status } } } }").unwrap().daily);
         assert!(!policy("{ objectives { nodes { keyResults { progress } } } }").unwrap().daily);
         assert!(policy("{ users { nodes { name } } metric { name } }").unwrap().ttl < policy("{ metric { name } }").unwrap().ttl);
+    }
+
+    #[test]
+    fn one_thing_is_made_of_itself() {
+        let whole = "query($key: String) { metric(key: $key) { name domain { name } definition { formula }
+            versions { nodes { version metric { description } } } keyResults { name } } }";
+        assert_eq!(reads(whole), ["domains", "objectives", "things"]);
+        assert_eq!(policy(whole).unwrap().ones.len(), 1);
+        let lineage = "{ metric(key: \"M\") { description upstream { nodes { key name } } } }";
+        assert_eq!(reads(lineage), ["metric_labels", "lineage", "things"]);
+        let more = "{ metric(key: \"M\") { upstream { nodes { ...F } } ...F } } fragment F on Metric { description }";
+        assert_eq!(reads(more), ["metrics", "lineage", "things"]);
+        let objective = "{ objective(key: \"O\") { progress keyResults { objective { name } metrics { name } } } }";
+        assert_eq!(reads(objective), ["metric_set", "metric_labels", "things"]);
+        assert!(reads("{ metric(key: \"M\") { alignment { objectives { name } } } }").contains(&"objectives"));
+        assert_eq!(policy("{ a: metric(key: \"A\") { name } b: metric(id: \"B\") { name } }").unwrap().ones.len(), 2);
+    }
+
+    #[test]
+    fn where_metrics_are_mentioned_their_labels_count() {
+        assert_eq!(
+            reads("{ metrics(first: 5) { nodes { key shortName domain { name } } } }"),
+            ["metric_set", "metric_labels", "domains"]
+        );
+        for chosen in ["search: \"a\"", "filter: { archived: true }", "orderBy: { field: NAME }"] {
+            assert!(reads(&format!("{{ metrics({chosen}) {{ nodes {{ key }} }} }}")).contains(&"metrics"), "{chosen}");
+        }
+        assert_eq!(
+            reads("{ objectives { nodes { metrics { name } } } }"),
+            ["metric_set", "metric_labels", "domains", "objectives"]
+        );
+        assert_eq!(reads("{ catalogStats { metricCount } }"), ["metric_set"]);
+        assert_eq!(reads("{ catalogStats { byTier { count } } }"), ["metric_set", "metric_labels"]);
+        for field in ["name", "shortName", "metricType", "indicatorKind", "domain", "archivedAt", "id"] {
+            assert!(is_label(field), "{field}");
+        }
+        for field in ["description", "version", "updatedAt", "revision", "targets", "synonyms"] {
+            assert!(!is_label(field), "{field}");
+        }
+        let fields = &SCHEMA.fields["Metric"];
+        assert_eq!(fields.keys().filter(|field| is_label(field)).count(), 5 + mdl::metrics::LABELS.len());
     }
 
     #[test]
@@ -231,6 +313,14 @@ mod tests {
             if reached.insert(kind.clone()) {
                 assert!(TYPES.iter().any(|(name, _)| *name == kind), "{kind} has no line in TYPES");
                 open.extend(schema.fields[&kind].values().filter(|of| schema.fields.contains_key(*of)).cloned());
+            }
+        }
+        for kind in &reached {
+            for (field, of) in &schema.fields[kind] {
+                let knows_which = ["MetricConnection", "MetricEdge", "MetricVersion"].contains(&kind.as_str());
+                if matches!(of.as_str(), "Metric" | "MetricConnection") && !knows_which {
+                    assert!(line(FIELDS, kind, field).is_some(), "{kind}.{field} has no line in FIELDS");
+                }
             }
         }
         for (kind, _) in TYPES {

@@ -7,7 +7,7 @@ use chrono::Utc;
 use mdl::Actor;
 use mdl::documents::{Caching, DocumentHash};
 use mdl::ids::TenantId;
-use mdl::versions::Stamp;
+use mdl::versions::{Part, Stamp, Touched};
 use mdl::warming::used::UseId;
 use sha2::{Digest, Sha256};
 
@@ -21,6 +21,8 @@ pub struct Question {
     pub tenant: TenantId,
     pub document: DocumentHash,
     pub policy: Policy,
+    /// What its answer is made of.
+    pub made_of: Touched,
     /// All of the key but the versions.
     asked: Sha256,
 }
@@ -55,7 +57,14 @@ impl Question {
         asked.update(document);
         part(&mut asked, operation.unwrap_or_default().as_bytes());
         canonical_map(&mut asked, variables.iter().map(|(name, value)| (name.as_str(), value)).collect());
-        Self { tenant: actor.tenant, document, policy, asked }
+        let mut made_of = Touched { entities: policy.reads, ..Touched::document(document) };
+        for one in policy.ones.iter() {
+            match one.things(variables) {
+                none if none.is_empty() => made_of.entities = made_of.entities.and(one.kind.entities()),
+                things => made_of.parts.extend(things.into_iter().map(Part::Thing)),
+            }
+        }
+        Self { tenant: actor.tenant, document, policy, made_of, asked }
     }
 
     /// The same, kept as whoever published the document says. `None` when nothing is to be kept.
@@ -148,7 +157,7 @@ mod tests {
     }
 
     fn key(actor: &Actor, personal: bool, operation: Option<&str>, variables: serde_json::Value, stamp: u8) -> Key {
-        let policy = Policy { reads: Entities::ALL, ttl: Duration::from_secs(1), personal, daily: false };
+        let policy = Policy { reads: Entities::ALL, ones: [].into(), ttl: Duration::from_secs(1), personal, daily: false };
         let variables = Variables::from_json(variables);
         let question = Question::new(&[0; 32], actor, [1; 32], operation, &variables, policy);
         question.key(&Stamp { bytes: [stamp; 32], shared: true })

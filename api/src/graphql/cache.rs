@@ -5,7 +5,7 @@ use mdl::Error;
 use mdl::actor::Permission;
 use mdl::documents;
 use mdl::error::Code;
-use mdl::versions::{self, Entity, Purge};
+use mdl::versions::{self, Purge};
 
 use super::context::ContextExt;
 use super::guard::Needs;
@@ -26,14 +26,14 @@ pub enum CachedType {
     User,
 }
 
-impl From<CachedType> for Entity {
-    fn from(kind: CachedType) -> Self {
-        match kind {
-            CachedType::BusinessDomain => Entity::Domains,
-            CachedType::Import => Entity::Imports,
-            CachedType::Metric => Entity::Metrics,
-            CachedType::Objective => Entity::Objectives,
-            CachedType::User => Entity::People,
+impl CachedType {
+    fn kind(self) -> &'static str {
+        match self {
+            CachedType::BusinessDomain => "business_domain",
+            CachedType::Import => "import",
+            CachedType::Metric => "metric",
+            CachedType::Objective => "objective",
+            CachedType::User => "user",
         }
     }
 }
@@ -68,7 +68,7 @@ impl CacheMutations {
 fn which(input: PurgeCacheInput) -> mdl::Result<Purge> {
     match (input.kind, input.document_hash) {
         (None, None) => Ok(Purge::Everything),
-        (Some(kind), None) => Ok(Purge::Type(kind.into())),
+        (Some(kind), None) => Ok(Purge::Type(kind.kind())),
         (None, Some(hash)) => {
             let hash = documents::from_hex(&hash);
             let wrong = || Error::invalid("document_hash", Code::Invalid, "Must be a SHA-256 in hexadecimal: 64 digits");

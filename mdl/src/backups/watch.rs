@@ -12,6 +12,7 @@ use super::store;
 use super::vault::Vault;
 use crate::actor::Actor;
 use crate::app::App;
+use crate::db::Transaction;
 use crate::error::{Error, Result};
 use crate::events::payloads::BackupPayload;
 use crate::events::{self, Kind, kinds};
@@ -139,8 +140,8 @@ pub async fn overdue(app: &App) -> Result<()> {
     tx.commit().await
 }
 
-async fn push(conn: &AsyncPgConnection, kind: Kind<BackupPayload>, payload: &BackupPayload) -> Result<()> {
-    events::push(conn, &Actor::system(SYSTEM), kind, payload.id.unwrap_or_default(), payload).await
+async fn push(tx: &Transaction, kind: Kind<BackupPayload>, payload: &BackupPayload) -> Result<()> {
+    events::push(tx, &Actor::system(SYSTEM), kind, payload.id.unwrap_or_default(), payload).await
 }
 
 fn about(manifest: &Manifest) -> BackupPayload {

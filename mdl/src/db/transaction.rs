@@ -1,18 +1,17 @@
 //! A transaction that writes: what it changes becomes known when it commits.
 
 use std::ops::Deref;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use tracing::Instrument;
 
 use super::PooledConnection;
-use crate::documents::DocumentHash;
 use crate::error::{Error, Result};
-use crate::ids::TenantId;
+use crate::ids::{EventId, TenantId};
 use crate::instruments;
-use crate::versions::{Change, Entities, Versions};
+use crate::versions::{Change, Touched, Versions};
 
 /// An open transaction. Dropping it rolls back.
 #[must_use = "a transaction that is not committed is rolled back"]
@@ -21,38 +20,41 @@ pub struct Transaction {
     began: Instant,
     tenant: Option<TenantId>,
     versions: Versions,
-    /// Whose versions the commit bumps.
-    touched: Mutex<Touched>,
+    /// What the commit makes known.
+    news: Mutex<News>,
 }
 
 #[derive(Default)]
-struct Touched {
-    entities: Entities,
-    documents: Vec<DocumentHash>,
+struct News {
+    touched: Touched,
+    events: Vec<EventId>,
 }
 
 impl Transaction {
     /// One that has begun on this connection.
     pub(super) fn new(conn: PooledConnection, tenant: Option<TenantId>, versions: Versions) -> Self {
-        Self { conn: Some(conn), began: Instant::now(), tenant, versions, touched: Mutex::default() }
+        Self { conn: Some(conn), began: Instant::now(), tenant, versions, news: Mutex::default() }
     }
 
     /// Notes that answers made of these are out of date once this commits. [`audit::record`](crate::audit::record) calls it.
-    pub fn touch(&self, entities: Entities) {
-        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        touched.entities = touched.entities.and(entities);
+    pub fn touch(&self, touched: impl Into<Touched>) {
+        self.news().touched.merge(touched.into());
     }
 
-    /// Notes that the answers to one document are out of date once this commits.
-    pub fn touch_document(&self, document: DocumentHash) {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner).documents.push(document);
+    /// Notes an event that tells of this. [`events::push`](crate::events::push) calls it.
+    pub fn tells(&self, event: EventId) {
+        self.news().events.push(event);
+    }
+
+    fn news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Commits, and makes known what has changed. When this returns, this process serves nothing older, and the others know,
     /// unless Redis is slow.
     pub async fn commit(mut self) -> Result<()> {
-        let touched = std::mem::take(self.touched.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let change = touched.documents.into_iter().fold(Change::of(touched.entities), Change::with_document);
+        let News { touched, events } = std::mem::take(&mut *self.news());
+        let change = Change::of(touched).with_events(events);
         match self.tenant {
             // As a task of its own: the caller may go away between the commit and the news of it.
             Some(tenant) if !change.is_empty() => {

@@ -14,7 +14,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{STAMPED, Stamped};
 use crate::error::Result;
-use crate::ids::TenantId;
+use crate::ids::{EventId, TenantId};
 
 /// The advisory lock whose holder stamps.
 const LEADER: &str = "mdl:events";
@@ -126,28 +126,34 @@ pub async fn backlog(mut conn: &AsyncPgConnection) -> Result<Backlog> {
     .await?)
 }
 
-/// What kinds of things (`metric`, `objective`, …) events tell of, tenant by tenant, that were stamped after these sequences or
-/// wait for theirs. Needs a transaction of [`dispatch`](crate::db::Db::dispatch).
-pub async fn told_since(mut conn: &AsyncPgConnection, since: &HashMap<TenantId, i64>) -> Result<Vec<(TenantId, String)>> {
-    #[derive(QueryableByName)]
-    struct Told {
-        #[diesel(sql_type = SqlUuid)]
-        tenant_id: TenantId,
-        #[diesel(sql_type = Text)]
-        thing: String,
-    }
+/// That a transaction wrote to a kind of things (`metric`, `objective`, …).
+#[derive(Debug, Clone, PartialEq, QueryableByName)]
+pub struct Told {
+    #[diesel(sql_type = SqlUuid)]
+    pub tenant: TenantId,
+    #[diesel(sql_type = Text)]
+    pub thing: String,
+    /// One of the events that tell of it.
+    #[diesel(sql_type = SqlUuid)]
+    pub event: EventId,
+}
+
+/// What events tell of, transaction by transaction, that were stamped after these sequences or wait for theirs. Needs a
+/// transaction of [`dispatch`](crate::db::Db::dispatch).
+pub async fn told_since(mut conn: &AsyncPgConnection, since: &HashMap<TenantId, i64>) -> Result<Vec<Told>> {
     let (tenants, sequences): (Vec<TenantId>, Vec<i64>) = since.iter().map(|(tenant, sequence)| (*tenant, *sequence)).unzip();
-    let told: Vec<Told> = sql_query(
-        "SELECT DISTINCT outbox.tenant_id, split_part(kind, '.', 1) AS thing
-         FROM unnest($1, $2) AS seen (tenant_id, sequence)
-         JOIN outbox ON outbox.tenant_id = seen.tenant_id AND outbox.sequence > seen.sequence
-         UNION
-         SELECT outbox.tenant_id, split_part(kind, '.', 1) FROM outbox_commits JOIN outbox USING (tenant_id, transaction_id)
-         WHERE sequence IS NULL",
+    Ok(sql_query(
+        "SELECT DISTINCT ON (tenant_id, transaction_id, thing) tenant_id AS tenant, thing, id AS event
+         FROM (SELECT outbox.tenant_id, transaction_id, split_part(kind, '.', 1) AS thing, outbox.id
+               FROM unnest($1, $2) AS seen (tenant_id, sequence)
+               JOIN outbox ON outbox.tenant_id = seen.tenant_id AND outbox.sequence > seen.sequence
+               UNION ALL
+               SELECT outbox.tenant_id, transaction_id, split_part(kind, '.', 1), outbox.id
+               FROM outbox_commits JOIN outbox USING (tenant_id, transaction_id)
+               WHERE sequence IS NULL) AS told",
     )
     .bind::<Array<SqlUuid>, _>(tenants)
     .bind::<Array<BigInt>, _>(sequences)
     .load(&mut conn)
-    .await?;
-    Ok(told.into_iter().map(|told| (told.tenant_id, told.thing)).collect())
+    .await?)
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::changes::{self, ChangeTier, FieldChange};
 use super::definition::{Definition, Details, Status, check_key};
 use super::versions::{self, Semver};
-use super::{Metric, lineage, news, store};
+use super::{LABELS, Metric, lineage, news, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::db::Transaction;
@@ -20,6 +20,7 @@ use crate::events::payloads::MetricPayload;
 use crate::ids::{MetricId, TenantId};
 use crate::schema::metrics;
 use crate::text::Problems;
+use crate::versions::{Entities, Entity, Thing, Touched};
 use crate::{audit, domains, events};
 
 /// A metric to be.
@@ -76,7 +77,10 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewMetric) -> Result<(Met
         changes::between(&Definition::default(), &new.definition).into_iter().map(|change| change.field).collect();
     versions::insert(&tx, &metric, &new.definition, ChangeTier::Initial, &fields, new.message.as_deref()).await?;
     lineage::declare(&tx, actor.tenant, metric.id, &metric.key, &new.definition.details.relationships).await?;
-    record(&tx, actor, "metric.created", METRIC_CREATED, &metric, ChangeTier::Initial, &fields).await?;
+    // Others may have named it before it was there.
+    let is_neighbour = lineage::is_declared(&tx, actor.tenant, &metric.key).await?;
+    let touched = Entities::of(&[Entity::Metrics, Entity::MetricSet]).and_if(is_neighbour, Entity::Lineage);
+    record(&tx, actor, "metric.created", METRIC_CREATED, &metric, ChangeTier::Initial, &fields, touched).await?;
     tx.commit().await?;
     Ok((metric, new.definition.details))
 }
@@ -193,7 +197,12 @@ async fn write(
         .get_result(&mut &**tx)
         .await?;
     versions::insert(tx, &metric, after, tier, &fields, message).await?;
-    record(tx, actor, action, kind, &metric, tier, &fields).await?;
+    let is_archived = written == Written::Archived;
+    let touched = Entities::of(&[Entity::Metrics])
+        .and_if(is_archived, Entity::MetricSet)
+        .and_if(is_archived || fields.iter().any(|field| LABELS.contains(&field.as_str())), Entity::MetricLabels)
+        .and_if(fields.iter().any(|field| field.starts_with("relationships.")), Entity::Lineage);
+    record(tx, actor, action, kind, &metric, tier, &fields, touched).await?;
     Ok(metric)
 }
 
@@ -221,9 +230,11 @@ async fn record(
     metric: &Metric,
     tier: ChangeTier,
     fields: &[String],
+    touched: Entities,
 ) -> Result<()> {
     let details = json!({ "key": metric.key, "version": metric.version.to_string(), "changedFields": fields });
-    audit::record(tx, actor, action, ("metric", metric.id.0), &details).await?;
+    let touched = Touched::things(touched, [Thing::metric(&metric.key), Thing::metric_by_id(metric.id.0)]);
+    audit::record_touching(tx, actor, action, ("metric", metric.id.0), &details, touched).await?;
     let domain = domains::reference(tx, actor.tenant, metric.summary.domain_id).await?;
     let payload = news::payload((metric.id, &metric.key), &metric.summary, metric.version, domain, tier, fields);
     events::push(tx, actor, kind, metric.id.0, &payload).await

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::operations::touched;
 use super::{progress, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
@@ -266,9 +267,10 @@ fn distinct(keys: Vec<String>) -> Vec<String> {
 
 async fn record(tx: &Transaction, actor: &Actor, kind: Kind<KeyResultPayload>, key_result: &KeyResult) -> Result<()> {
     let details = json!({ "key": key_result.key, "currentValue": key_result.content.current_value });
-    audit::record(tx, actor, kind.name, ("key_result", key_result.id.0), &details).await?;
     let objective = store::by_ids(tx, actor.tenant, &[key_result.objective_id]).await?.pop();
     let objective = objective.ok_or_else(|| Error::internal("a key result has no objective"))?;
+    let touched = touched(&objective);
+    audit::record_touching(tx, actor, kind.name, ("key_result", key_result.id.0), &details, touched).await?;
     let objective = Reference { id: objective.id.0, key: objective.key, name: objective.content.name };
     let payload = payload(key_result.id, &key_result.key, &key_result.content, objective);
     events::push(tx, actor, kind, key_result.id.0, &payload).await

@@ -18,6 +18,7 @@ use crate::ids::{ObjectiveId, TenantId};
 use crate::metrics::definition::check_key;
 use crate::schema::objectives;
 use crate::text::Problems;
+use crate::versions::{Entities, Entity, Thing, Touched};
 use crate::{audit, domains, events};
 
 /// An objective to be.
@@ -144,10 +145,17 @@ async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: ObjectiveId, expec
 
 async fn record(tx: &Transaction, actor: &Actor, kind: Kind<ObjectivePayload>, objective: &Objective) -> Result<()> {
     let details = json!({ "key": objective.key, "name": objective.content.name });
-    audit::record(tx, actor, kind.name, ("objective", objective.id.0), &details).await?;
+    let touched = touched(objective);
+    audit::record_touching(tx, actor, kind.name, ("objective", objective.id.0), &details, touched).await?;
     let domain = domains::reference(tx, actor.tenant, objective.content.domain_id).await?;
     let payload = payload(objective.id, &objective.key, &objective.content, domain);
     events::push(tx, actor, kind, objective.id.0, &payload).await
+}
+
+/// What a change of this objective, or of its key results, touches.
+pub(super) fn touched(objective: &Objective) -> Touched {
+    let things = [Thing::objective(&objective.key), Thing::objective_by_id(objective.id.0)];
+    Touched::things(Entities::of(&[Entity::Objectives]), things)
 }
 
 /// An objective as it is told of. `domain` is the one that the content names.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 use super::wire::{Change, Known, Token};
-use super::{DocumentHash, Entities, Entity, Stamp};
+use super::{Entity, Part, Stamp, Touched};
 use crate::ids::TenantId;
 
 #[derive(Default)]
@@ -18,19 +18,25 @@ pub struct Local {
 
 #[derive(Default)]
 struct Tenant {
-    /// As Redis told them last; all are known when `loaded`.
-    tokens: [Option<Token>; Entity::ALL.len()],
-    /// Documents that were purged by hand.
-    documents: HashMap<DocumentHash, Token>,
+    entities: [Version; Entity::ALL.len()],
+    /// A part that is not here was not changed by itself since everything was.
+    parts: HashMap<Part, Version>,
+    /// Whether the tokens of all entities are known.
     loaded: bool,
-    /// Who told them.
+    /// Who told the tokens.
     server: String,
-    /// Writes of this process that Redis has not told back.
-    own: [Option<Own>; Entity::ALL.len()],
     /// Counts how often the tokens were forgotten: what was asked before is not to be believed after.
     epoch: u64,
     /// Counts whatever may have changed what is known.
     changes: u64,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Version {
+    /// As Redis told it last.
+    told: Option<Token>,
+    /// A write of this process that Redis has not told back.
+    own: Option<Own>,
 }
 
 #[derive(Clone, Copy)]
@@ -40,16 +46,44 @@ struct Own {
     landed: bool,
 }
 
-impl Tenant {
+impl Version {
+    fn wrote(&mut self, token: Token) {
+        self.own = Some(Own { token, landed: false });
+    }
+
+    fn heard(&mut self, token: Token) {
+        self.told = Some(token);
+        self.own = self.own.filter(|own| own.token != token);
+    }
+
+    /// Whether that was the last own write.
+    fn landed(&mut self, token: Token) -> bool {
+        let own = self.own.as_mut().filter(|own| own.token == token);
+        own.map(|own| own.landed = true).is_some()
+    }
+
     fn forget(&mut self) {
-        self.tokens = Default::default();
-        self.documents.clear();
+        self.told = None;
+        self.own = self.own.filter(|own| !own.landed);
+    }
+}
+
+impl Tenant {
+    fn version(&mut self, entity: Entity) -> &mut Version {
+        &mut self.entities[entity as usize]
+    }
+
+    fn part(&mut self, part: Part) -> &mut Version {
+        self.parts.entry(part).or_default()
+    }
+
+    fn forget(&mut self) {
+        self.entities.iter_mut().for_each(Version::forget);
+        self.parts.values_mut().for_each(Version::forget);
+        self.parts.retain(|_, version| version.own.is_some());
         self.loaded = false;
         self.epoch += 1;
         self.changes += 1;
-        for own in &mut self.own {
-            *own = own.filter(|own| !own.landed);
-        }
     }
 }
 
@@ -58,10 +92,8 @@ impl Local {
     pub fn wrote(&mut self, tenant: TenantId, change: &Change) {
         let tenant = self.tenants.entry(tenant).or_default();
         tenant.changes += 1;
-        for (entity, token) in &change.tokens {
-            tenant.own[*entity as usize] = Some(Own { token: *token, landed: false });
-        }
-        tenant.documents.extend(change.documents.iter().copied());
+        change.entities.iter().for_each(|(entity, token)| tenant.version(*entity).wrote(*token));
+        change.parts.iter().for_each(|(part, token)| tenant.part(*part).wrote(*token));
     }
 
     /// Redis has told of a write, perhaps of our own.
@@ -69,28 +101,29 @@ impl Local {
         // What is not known here is read from Redis when it is first asked for, with this change in it.
         let Some(tenant) = self.tenants.get_mut(&tenant) else { return };
         tenant.changes += 1;
-        for (entity, token) in &change.tokens {
-            let at = *entity as usize;
-            tenant.tokens[at] = Some(*token);
-            tenant.own[at] = tenant.own[at].filter(|own| own.token != *token);
+        if change.is_everything() {
+            // Redis does not tell parts apart any more.
+            tenant.parts.retain(|_, version| {
+                version.told = None;
+                version.own.is_some()
+            });
         }
-        tenant.documents.extend(change.documents.iter().copied());
+        change.entities.iter().for_each(|(entity, token)| tenant.version(*entity).heard(*token));
+        change.parts.iter().for_each(|(part, token)| tenant.part(*part).heard(*token));
     }
 
     /// Redis has taken a change that was sent in this epoch.
     pub fn landed(&mut self, tenant: TenantId, change: &Change, sent_in: u64) {
         let Some(tenant) = self.tenants.get_mut(&tenant) else { return };
-        let mut missed = false;
-        for (entity, token) in &change.tokens {
-            if let Some(own) = &mut tenant.own[*entity as usize]
-                && own.token == *token
-            {
-                own.landed = true;
-                // Told while nobody listened.
-                missed |= tenant.epoch != sent_in;
-            }
+        let mut waiting = false;
+        for (entity, token) in &change.entities {
+            waiting |= tenant.version(*entity).landed(*token);
         }
-        if missed {
+        for (part, token) in &change.parts {
+            waiting |= tenant.parts.get_mut(part).is_some_and(|version| version.landed(*token));
+        }
+        // Told while nobody listened.
+        if waiting && tenant.epoch != sent_in {
             tenant.forget();
         }
     }
@@ -110,14 +143,14 @@ impl Local {
         tenant.server = known.server;
         // What was read may be of changes that were not heard of yet.
         tenant.changes += 1;
-        for (entity, token) in known.tokens.tokens {
-            // What was heard meanwhile may be newer.
-            tenant.tokens[entity as usize].get_or_insert(token);
+        // What was heard meanwhile may be newer.
+        for (entity, token) in known.tokens.entities {
+            tenant.version(entity).told.get_or_insert(token);
         }
-        for (document, token) in known.tokens.documents {
-            tenant.documents.entry(document).or_insert(token);
+        for (part, token) in known.tokens.parts {
+            tenant.part(part).told.get_or_insert(token);
         }
-        tenant.loaded = tenant.tokens.iter().all(Option::is_some);
+        tenant.loaded = tenant.entities.iter().all(|version| version.told.is_some());
         tenant.loaded
     }
 
@@ -137,22 +170,16 @@ impl Local {
     }
 
     /// `None` while the tokens of the tenant are not known.
-    pub fn stamp(&self, tenant: TenantId, entities: Entities, document: &DocumentHash) -> Option<Stamp> {
+    pub fn stamp(&self, tenant: TenantId, made_of: &Touched) -> Option<Stamp> {
         let tenant = self.tenants.get(&tenant).filter(|tenant| tenant.loaded)?;
         let mut hash = Sha256::new_with_prefix(&tenant.server);
         let mut shared = true;
-        for entity in entities.iter() {
-            let at = entity as usize;
-            hash.update(tenant.tokens[at].unwrap_or_default());
-            if let Some(own) = tenant.own[at] {
-                hash.update(own.token);
-                shared = false;
-            } else {
-                hash.update([0; 16]);
-            }
-        }
-        if let Some(token) = tenant.documents.get(document) {
-            hash.update(token);
+        let entities = made_of.entities.iter().map(|entity| tenant.entities[entity as usize]);
+        let parts = made_of.parts.iter().map(|part| tenant.parts.get(part).copied().unwrap_or_default());
+        for Version { told, own } in entities.chain(parts) {
+            hash.update(told.unwrap_or_default());
+            hash.update(own.map(|own| own.token).unwrap_or_default());
+            shared &= own.is_none();
         }
         Some(Stamp { bytes: hash.finalize().into(), shared })
     }
@@ -168,9 +195,14 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::versions::{Entities, Thing};
 
-    const DOCUMENT: DocumentHash = [1; 32];
+    const DOCUMENT: Part = Part::Document([1; 32]);
     const METRICS: Entities = Entities::of(&[Entity::Metrics]);
+
+    fn metric(key: &str) -> Change {
+        Change::of(Touched { entities: METRICS, parts: vec![Part::Thing(Thing::metric(key))] })
+    }
 
     struct Bench {
         local: Local,
@@ -193,7 +225,16 @@ mod tests {
         }
 
         fn stamp(&self) -> Stamp {
-            self.local.stamp(self.tenant, METRICS, &DOCUMENT).unwrap()
+            self.of(METRICS, &[DOCUMENT]).unwrap()
+        }
+
+        /// Of an answer about one metric.
+        fn stamp_of(&self, key: &str) -> Stamp {
+            self.of(Entities::of(&[Entity::Things]), &[Part::Thing(Thing::metric(key)), DOCUMENT]).unwrap()
+        }
+
+        fn of(&self, entities: Entities, parts: &[Part]) -> Option<Stamp> {
+            self.local.stamp(self.tenant, &Touched { entities, parts: parts.to_vec() })
         }
     }
 
@@ -219,10 +260,45 @@ mod tests {
     fn other_entities_and_documents_are_not_touched() {
         let mut bench = Bench::new();
         let before = bench.stamp();
-        bench.local.wrote(bench.tenant, &Change::of(Entities::of(&[Entity::People])).with_document([2; 32]));
+        bench.local.wrote(bench.tenant, &Change::of(Entities::of(&[Entity::People])));
+        bench.local.wrote(bench.tenant, &Change::of(Touched::document([2; 32])));
         assert_eq!(bench.stamp(), before);
-        bench.local.heard(bench.tenant, &Change::default().with_document(DOCUMENT));
+        bench.local.heard(bench.tenant, &Change::of(Touched::document([1; 32])));
         assert_ne!(bench.stamp(), before);
+    }
+
+    #[test]
+    fn one_thing_changes_without_another() {
+        let mut bench = Bench::new();
+        let (list, one, other) = (bench.stamp(), bench.stamp_of("ONE"), bench.stamp_of("OTHER"));
+        let mine = metric("ONE");
+        bench.local.wrote(bench.tenant, &mine);
+        let written = bench.stamp_of("ONE");
+        assert!(written.bytes != one.bytes && !written.shared);
+        assert!(bench.stamp_of("OTHER") == other && bench.stamp() != list);
+        // An older change of somebody else, told late, does not bring anything back.
+        bench.local.heard(bench.tenant, &metric("ONE"));
+        let overtaken = bench.stamp_of("ONE");
+        assert!(![one.bytes, written.bytes].contains(&overtaken.bytes) && !overtaken.shared);
+        bench.local.heard(bench.tenant, &mine);
+        assert!(bench.stamp_of("ONE").shared);
+        bench.local.heard(bench.tenant, &Change::of(Entities::METRICS));
+        assert_ne!(bench.stamp_of("OTHER"), other);
+    }
+
+    #[test]
+    fn when_everything_changes_no_part_is_told_apart() {
+        let mut bench = Bench::new();
+        bench.local.heard(bench.tenant, &metric("TOLD"));
+        let mine = metric("MINE");
+        bench.local.wrote(bench.tenant, &mine);
+        let before = [bench.stamp_of("TOLD"), bench.stamp_of("MINE")];
+        bench.local.heard(bench.tenant, &Change::of(Entities::ALL));
+        let after = [bench.stamp_of("TOLD"), bench.stamp_of("MINE")];
+        assert!(before[0] != after[0] && before[1] != after[1] && !after[1].shared, "Redis may not have it");
+        assert_eq!(bench.local.tenants[&bench.tenant].parts.len(), 1);
+        bench.local.heard(bench.tenant, &mine);
+        assert!(bench.stamp_of("MINE").shared);
     }
 
     #[test]
@@ -242,24 +318,24 @@ mod tests {
         let mut bench = Bench::new();
         let epoch = bench.local.begin_loading(bench.tenant);
         bench.local.forget_all();
-        assert!(bench.local.stamp(bench.tenant, METRICS, &DOCUMENT).is_none());
+        assert!(bench.of(METRICS, &[DOCUMENT]).is_none());
         assert!(!bench.local.loaded(bench.tenant, epoch, bench.redis.clone()));
     }
 
     #[test]
     fn a_write_outlives_a_break_until_redis_has_it() {
         let mut bench = Bench::new();
-        let mine = Change::of(METRICS);
+        let mine = metric("MINE");
         bench.local.wrote(bench.tenant, &mine);
         let sent_in = bench.local.epoch(bench.tenant);
         bench.local.forget_all();
         bench.load();
-        assert!(!bench.stamp().shared, "Redis may not have it");
+        assert!(!bench.stamp().shared && !bench.stamp_of("MINE").shared, "Redis may not have it");
         bench.redis.tokens.merge(mine.clone());
         bench.local.landed(bench.tenant, &mine, sent_in);
-        assert!(bench.local.stamp(bench.tenant, METRICS, &DOCUMENT).is_none(), "it was told while nobody listened");
+        assert!(bench.of(METRICS, &[DOCUMENT]).is_none(), "it was told while nobody listened");
         bench.load();
-        assert!(bench.stamp().shared);
+        assert!(bench.stamp().shared && bench.stamp_of("MINE").shared);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::json;
 use tracing::info;
 use uuid::Uuid;
 
-use super::{Entities, Entity};
+use super::{Entities, Touched};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::audit;
@@ -15,8 +15,8 @@ use crate::error::Result;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purge {
     Everything,
-    /// Those that something of this kind is part of.
-    Type(Entity),
+    /// Those that something of this kind is part of, as [`Entities::of_kind`] names it.
+    Type(&'static str),
     /// Those to this document, with whatever variables.
     Document(DocumentHash),
 }
@@ -30,12 +30,12 @@ pub async fn purge(app: &App, actor: &Actor, what: Purge) -> Result<()> {
             tx.touch(Entities::ALL);
             json!({})
         }
-        Purge::Type(entity) => {
-            tx.touch(Entities::of(&[entity]));
-            json!({ "type": entity.as_str() })
+        Purge::Type(kind) => {
+            tx.touch(Entities::of_kind(kind));
+            json!({ "type": kind })
         }
         Purge::Document(hash) => {
-            tx.touch_document(hash);
+            tx.touch(Touched::document(hash));
             json!({ "document": to_hex(&hash) })
         }
     };

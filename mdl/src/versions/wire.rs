@@ -1,8 +1,9 @@
 //! Tokens in Redis: a hash for each tenant, and a channel on which every change of them is told.
 //!
-//! The hash `PREFIX:versions:TENANT` has a field for each [`Entity`], and one for each document that was purged by hand. A
+//! The hash `PREFIX:versions:TENANT` has a field for each [`Entity`], and one for each [`Part`] that was changed by itself. A
 //! change sets its fields and is published in one transaction, so that whoever has heard of it can read it, and everybody
-//! hears changes in the order in which they were set.
+//! hears changes in the order in which they were set. `PREFIX:versions:told:EVENT` says for a while that the write which that
+//! event tells of was told.
 
 use std::collections::HashMap;
 
@@ -11,49 +12,68 @@ use redis::{RedisResult, pipe};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Entities, Entity};
-use crate::documents::{DocumentHash, to_hex};
-use crate::ids::TenantId;
+use super::{Entities, Entity, Part, Touched};
+use crate::ids::{EventId, TenantId};
 
 /// A version. Random, so that none ever comes back.
 pub type Token = Uuid;
 
-/// Documents of one tenant that can be purged apart. One more purges everything instead.
-const MAX_DOCUMENTS: usize = 1_000;
+/// Fields of a tenant. One more, and everything gets a new version instead of each part one of its own.
+const MAX_FIELDS: usize = 2_000;
+/// How long it is known that a change was told, in seconds: longer than whoever looks for untold ones needs.
+const TOLD_SECONDS: u64 = 120;
 
 /// New tokens for what a write touched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    pub(super) tokens: Vec<(Entity, Token)>,
-    pub(super) documents: Vec<(DocumentHash, Token)>,
+    pub(super) entities: Vec<(Entity, Token)>,
+    pub(super) parts: Vec<(Part, Token)>,
+    /// Events of the same write. Whoever finds one, and that it was told, need not tell it again.
+    pub(super) events: Vec<EventId>,
 }
 
 impl Change {
-    pub fn of(entities: Entities) -> Self {
-        Self { tokens: entities.iter().map(|entity| (entity, Uuid::new_v4())).collect(), documents: Vec::new() }
+    pub fn of(touched: impl Into<Touched>) -> Self {
+        let Touched { entities, parts } = touched.into();
+        Self {
+            entities: entities.iter().map(|entity| (entity, Uuid::new_v4())).collect(),
+            parts: parts.into_iter().map(|part| (part, Uuid::new_v4())).collect(),
+            events: Vec::new(),
+        }
     }
 
-    /// With a new token for one document, whatever it reads.
-    pub fn with_document(mut self, document: DocumentHash) -> Self {
-        self.documents.push((document, Uuid::new_v4()));
-        self
+    /// Of the write that these events tell of.
+    pub fn with_events(self, events: Vec<EventId>) -> Self {
+        Self { events, ..self }
+    }
+
+    /// Whether it leaves nothing as it was.
+    pub(super) fn is_everything(&self) -> bool {
+        self.entities.len() == Entity::ALL.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty() && self.documents.is_empty()
+        self.entities.is_empty() && self.parts.is_empty()
     }
 
     /// Both changes; the later wins.
     pub fn merge(&mut self, later: Change) {
-        self.tokens.retain(|(entity, _)| later.tokens.iter().all(|(other, _)| other != entity));
-        self.tokens.extend(later.tokens);
-        self.documents.retain(|(document, _)| later.documents.iter().all(|(other, _)| other != document));
-        self.documents.extend(later.documents);
+        fn replace<T: PartialEq>(tokens: &mut Vec<(T, Token)>, later: Vec<(T, Token)>) {
+            tokens.retain(|(what, _)| later.iter().all(|(other, _)| other != what));
+            tokens.extend(later);
+        }
+        replace(&mut self.entities, later.entities);
+        replace(&mut self.parts, later.parts);
+        self.events.extend(later.events);
+        if self.parts.len() > MAX_FIELDS {
+            // Nothing is lost that was not told to be known as told.
+            *self = Self::of(Entities::ALL);
+        }
     }
 
     fn fields(&self) -> Vec<(String, String)> {
-        let entities = self.tokens.iter().map(|(entity, token)| (entity.as_str().to_owned(), token.to_string()));
-        entities.chain(self.documents.iter().map(|(hash, token)| (document_field(hash), token.to_string()))).collect()
+        let entities = self.entities.iter().map(|(entity, token)| (entity.as_str().to_owned(), token.to_string()));
+        entities.chain(self.parts.iter().map(|(part, token)| (part.to_field(), token.to_string()))).collect()
     }
 
     fn from_fields(fields: impl IntoIterator<Item = (String, String)>) -> Self {
@@ -62,9 +82,9 @@ impl Change {
             // Fields of a later version of this program are none of ours.
             let Ok(token) = token.parse() else { continue };
             if let Some(entity) = Entity::parse(&field) {
-                change.tokens.push((entity, token));
-            } else if let Some(document) = parse_document_field(&field) {
-                change.documents.push((document, token));
+                change.entities.push((entity, token));
+            } else if let Some(part) = Part::parse(&field) {
+                change.parts.push((part, token));
             }
         }
         change
@@ -98,12 +118,8 @@ fn hash_key(prefix: &str, tenant: TenantId) -> String {
     format!("{prefix}:versions:{tenant}")
 }
 
-fn document_field(hash: &DocumentHash) -> String {
-    format!("document:{}", to_hex(hash))
-}
-
-fn parse_document_field(field: &str) -> Option<DocumentHash> {
-    data_encoding::HEXLOWER.decode(field.strip_prefix("document:")?.as_bytes()).ok()?.try_into().ok()
+fn told_key(prefix: &str, event: EventId) -> String {
+    format!("{prefix}:versions:told:{event}")
 }
 
 /// What Redis knows of a tenant.
@@ -125,51 +141,86 @@ pub async fn load(conn: &mut impl ConnectionLike, prefix: &str, tenant: TenantId
     }
     pipe.hgetall(&key).cmd("INFO").arg("server").cmd("INFO").arg("replication");
     let (fields, about, replication): (HashMap<String, String>, String, String) = pipe.query_async(conn).await?;
-    let mut tokens = Change::from_fields(fields);
-    if tokens.documents.len() > MAX_DOCUMENTS {
-        let documents: Vec<_> = tokens.documents.drain(..).map(|(hash, _)| document_field(&hash)).collect();
-        let everything = Change::of(Entities::ALL);
-        let mut pipe = redis::pipe();
-        let forget = pipe.atomic().hdel(&key, documents).ignore().hset_multiple(&key, &everything.fields()).ignore();
-        let () = forget.publish(channel(prefix), encode(tenant, &everything)).ignore().query_async(conn).await?;
-        tokens = everything;
-    }
     let line = |text: &str, name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned();
     let server = line(&about, "run_id:") + &line(&replication, "master_replid:");
     // A server that does not say who it is may be another each time.
     let server = if server.is_empty() { Uuid::new_v4().to_string() } else { server };
-    Ok(Known { tokens, server })
+    Ok(Known { tokens: Change::from_fields(fields), server })
 }
 
 /// Sets new tokens and tells everybody.
 pub async fn publish(conn: &mut impl ConnectionLike, prefix: &str, tenant: TenantId, change: &Change) -> RedisResult<()> {
-    let (key, message) = (hash_key(prefix, tenant), encode(tenant, change));
+    let key = hash_key(prefix, tenant);
     let mut pipe = pipe();
-    pipe.atomic().hset_multiple(key, &change.fields()).ignore().publish(channel(prefix), message).ignore();
+    pipe.atomic().hset_multiple(&key, &change.fields()).ignore();
+    for event in &change.events {
+        pipe.set_ex(told_key(prefix, *event), 1, TOLD_SECONDS).ignore();
+    }
+    pipe.publish(channel(prefix), encode(tenant, change)).ignore().hlen(&key);
+    let (fields,): (usize,) = pipe.query_async(conn).await?;
+    if fields > MAX_FIELDS { forget_parts(conn, prefix, tenant).await } else { Ok(()) }
+}
+
+/// Gives everything a new version. No part needs one of its own then.
+async fn forget_parts(conn: &mut impl ConnectionLike, prefix: &str, tenant: TenantId) -> RedisResult<()> {
+    let (key, everything) = (hash_key(prefix, tenant), Change::of(Entities::ALL));
+    let fields: Vec<String> = redis::cmd("HKEYS").arg(&key).query_async(conn).await?;
+    let parts: Vec<_> = fields.into_iter().filter(|field| Part::parse(field).is_some()).collect();
+    let mut pipe = pipe();
+    pipe.atomic();
+    if !parts.is_empty() {
+        pipe.hdel(&key, parts).ignore();
+    }
+    pipe.hset_multiple(&key, &everything.fields()).ignore().publish(channel(prefix), encode(tenant, &everything)).ignore();
     pipe.query_async(conn).await
+}
+
+/// Those of these events whose writers have not told what they changed, as far as is known.
+pub async fn untold(conn: &mut impl ConnectionLike, prefix: &str, mut events: Vec<EventId>) -> RedisResult<Vec<EventId>> {
+    if events.is_empty() {
+        return Ok(events);
+    }
+    let keys: Vec<_> = events.iter().map(|event| told_key(prefix, *event)).collect();
+    let told: Vec<Option<u8>> = redis::cmd("MGET").arg(keys).query_async(conn).await?;
+    let mut told = told.into_iter();
+    events.retain(|_| told.next().flatten().is_none());
+    Ok(events)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::versions::Thing;
 
     #[test]
     fn changes_survive_the_wire() {
         let tenant = TenantId::new();
-        let mut change = Change::of(Entities::of(&[Entity::Metrics, Entity::People])).with_document([7; 32]);
-        change.tokens.sort_by_key(|(entity, _)| *entity as u8);
+        let entities = Entities::of(&[Entity::Metrics, Entity::People]);
+        let change = Change::of(Touched::things(entities, [Thing::metric("M"), Thing::metric_by_id(Uuid::nil())]));
         let (heard_tenant, mut heard) = decode(&encode(tenant, &change)).unwrap();
-        heard.tokens.sort_by_key(|(entity, _)| *entity as u8);
+        heard.entities.sort_by_key(|(entity, _)| *entity as u8);
+        heard.parts.sort_by_key(|(part, _)| change.parts[0].0 != *part);
         assert_eq!((heard_tenant, heard), (tenant, change));
         assert!(decode(b"{}").is_err());
     }
 
     #[test]
     fn of_two_changes_the_later_wins() {
-        let mut first = Change::of(Entities::ALL).with_document([1; 32]);
-        let later = Change::of(Entities::of(&[Entity::Domains])).with_document([1; 32]);
+        let document = || Touched::document([1; 32]);
+        let mut first = Change::of(Touched { entities: Entities::ALL, ..document() });
+        let later = Change::of(Touched { entities: Entities::of(&[Entity::Domains]), ..document() });
         first.merge(later.clone());
-        assert_eq!((first.tokens.len(), first.documents.len()), (Entity::ALL.len(), 1));
-        assert!(first.tokens.contains(&later.tokens[0]) && first.documents == later.documents);
+        assert_eq!((first.entities.len(), first.parts.len()), (Entity::ALL.len(), 1));
+        assert!(first.entities.contains(&later.entities[0]) && first.parts == later.parts);
+    }
+
+    #[test]
+    fn what_is_owed_does_not_grow_for_ever() {
+        let mut owed = Change::default();
+        for number in 0..=MAX_FIELDS {
+            let thing = Thing::metric(&number.to_string());
+            owed.merge(Change::of(Touched { entities: Entities::NONE, parts: vec![Part::Thing(thing)] }));
+        }
+        assert!(owed.is_everything() && owed.parts.is_empty());
     }
 }

@@ -3,6 +3,7 @@
 //! A line of a type holds for all its fields. The type that a field gives has a line of its own, so `Metric.domain` needs none:
 //! `BusinessDomain` says the rest. A field has a line when it looks at something that neither its type nor what it gives says.
 
+use mdl::metrics::LABELS;
 use mdl::versions::{Entities, Entity};
 
 /// How long answers about the catalog are kept, in seconds: versions make them old before. It bounds what is left of a writer
@@ -50,9 +51,19 @@ const fn reads(reads: Entities) -> Rule {
     Rule { reads, ..Rule::NOTHING }
 }
 
-const METRIC: Rule = reads(METRICS);
+/// Anything about metrics.
+pub const METRIC: Rule = reads(METRICS);
+/// What they are known by.
+pub const LABEL: Rule = reads(Entities::of(&[Entity::MetricLabels]));
+/// Which there are: also for those who name them by their keys, whether these exist or not.
+const THERE: Rule = reads(Entities::of(&[Entity::MetricSet]));
+/// Which there are of what kind.
+const LISTED: Rule = reads(Entities::of(&[Entity::MetricSet, Entity::MetricLabels]));
+const NEIGHBOURS: Rule = reads(Entities::of(&[Entity::Lineage]));
 const DOMAIN: Rule = reads(DOMAINS);
-const OBJECTIVE: Rule = reads(OBJECTIVES);
+pub const OBJECTIVE: Rule = reads(OBJECTIVES);
+/// One metric or one objective, with all that belongs to it.
+pub const THING: Rule = reads(Entities::of(&[Entity::Things]));
 const PERSON: Rule = Rule { reads: PEOPLE, seconds: PEOPLE_SECONDS, ..Rule::NOTHING };
 const NEVER: Rule = Rule { never: true, ..Rule::NOTHING };
 /// Any thing, and oneself: everybody finds their own user, and not all find others.
@@ -63,8 +74,9 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("Node", Rule::NOTHING),
     ("PageInfo", Rule::NOTHING),
     ("Metric", METRIC),
-    ("MetricConnection", METRIC),
-    ("MetricEdge", METRIC),
+    // The fields that give them know which they are.
+    ("MetricConnection", Rule::NOTHING),
+    ("MetricEdge", Rule::NOTHING),
     ("MetricDefinition", METRIC),
     ("EventCount", METRIC),
     ("EventFilter", METRIC),
@@ -94,10 +106,10 @@ pub const TYPES: &[(&str, Rule)] = &[
     ("Timeframe", OBJECTIVE),
     ("KeyResult", OBJECTIVE),
     ("CatalogStats", Rule::NOTHING),
-    ("DomainCount", METRIC),
-    ("TierCount", METRIC),
-    ("CategoryCount", METRIC),
-    ("StatusCount", METRIC),
+    ("DomainCount", LISTED),
+    ("TierCount", LISTED),
+    ("CategoryCount", LISTED),
+    ("StatusCount", LISTED),
     ("User", PERSON),
     ("UserConnection", PERSON),
     ("UserEdge", PERSON),
@@ -162,12 +174,11 @@ pub const TYPES: &[(&str, Rule)] = &[
 ];
 
 pub const FIELDS: &[(&str, &str, Rule)] = &[
-    ("Query", "metric", METRIC),
-    // Their filters name domains.
-    ("Query", "metrics", reads(METRICS.and(DOMAINS))),
+    ("Query", "metric", THING),
+    ("Query", "metrics", LISTED),
     ("Query", "businessDomain", DOMAIN),
     ("Query", "businessDomains", DOMAIN),
-    ("Query", "objective", OBJECTIVE),
+    ("Query", "objective", THING),
     ("Query", "objectives", reads(OBJECTIVES.and(DOMAINS))),
     ("Query", "catalogStats", Rule::NOTHING),
     ("Query", "users", PERSON),
@@ -193,13 +204,40 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Query", "webhookEndpoints", NEVER),
     ("Query", "webhookDelivery", NEVER),
     ("Query", "webhookDeliveries", NEVER),
-    ("BusinessDomain", "metricCount", METRIC),
-    ("Objective", "unresolvedMetricKeys", METRIC),
+    ("Metric", "upstream", NEIGHBOURS),
+    ("Metric", "downstream", NEIGHBOURS),
+    ("Metric", "unresolvedReferences", NEIGHBOURS),
+    ("BusinessDomain", "metrics", LISTED),
+    ("BusinessDomain", "keyMetrics", THERE),
+    ("BusinessDomain", "metricCount", LISTED),
+    ("Objective", "metrics", THERE),
+    ("Objective", "unresolvedMetricKeys", THERE),
+    ("KeyResult", "metrics", THERE),
     // Against the share of the timeframe that has passed today.
-    ("KeyResult", "status", Rule { daily: true, ..OBJECTIVE }),
-    ("CatalogStats", "metricCount", METRIC),
+    ("KeyResult", "status", Rule { daily: true, ..Rule::NOTHING }),
+    ("CatalogStats", "metricCount", THERE),
     ("CatalogStats", "businessDomainCount", DOMAIN),
     ("CatalogStats", "objectiveCount", OBJECTIVE),
     // Changes with each sign-in.
     ("User", "lastSignedInAt", NEVER),
 ];
+
+/// What a list looks at besides when it is told which of its things to give, or in which order.
+pub const CHOOSING: &[(&str, &str, Rule)] = &[
+    // Its filters name domains.
+    ("Query", "metrics", reads(METRICS.and(DOMAINS))),
+];
+
+/// Arguments that choose no more than a page.
+pub const PAGING: &[&str] = &["first", "after", "last", "before"];
+
+/// Fields of `Metric` that never change. They and the [`LABELS`] of the model are what others show of a metric.
+const UNCHANGING: &[&str] = &["id", "key", "createdAt", "createdBy"];
+
+/// Whether a field of `Metric` is one by which others mention it.
+pub fn is_label(field: &str) -> bool {
+    // `shortName` is `short_name` in the model.
+    let named = |label: &&str| label.replace('_', "").eq_ignore_ascii_case(field);
+    // Archiving is told with the labels.
+    field == "archivedAt" || UNCHANGING.contains(&field) || LABELS.iter().any(named)
+}
