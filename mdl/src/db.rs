@@ -11,15 +11,15 @@
 mod replica;
 mod slow;
 mod snapshot;
+mod timing;
 mod transaction;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use diesel::ConnectionError;
-use diesel::connection::InstrumentationEvent;
 use diesel_async::pooled_connection::bb8::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
@@ -38,8 +38,9 @@ use slow::SlowReads;
 
 pub use slow::SlowRead;
 pub use snapshot::Snapshot;
+use timing::Timing;
 pub use transaction::Transaction;
-use transaction::roll_back;
+use transaction::{Rollback, roll_back};
 
 type PooledConnection = bb8::PooledConnection<'static, AsyncDieselConnectionManager<AsyncPgConnection>>;
 
@@ -71,20 +72,19 @@ pub struct Db {
     /// Where queries may read, if there is one.
     replica: Option<Arc<Replica>>,
     slow: Arc<SlowReads>,
-    statements: Arc<AtomicU64>,
+    timing: Timing,
     url: Arc<str>,
     statement_timeout: Duration,
     versions: Versions,
-    slow_read: Duration,
 }
 
 impl Db {
     /// Makes the pool without connecting: the first use connects, so a program starts while PostgreSQL is away. Commits bump
     /// `versions`.
     pub fn new(config: &DatabaseConfig, versions: Versions) -> Self {
-        let statements = Arc::new(AtomicU64::new(0));
+        let timing = Timing { statements: Arc::default(), slow: Duration::from_millis(config.slow_statement_milliseconds) };
         let statement_timeout = Duration::from_secs(config.statement_timeout_seconds);
-        let open = |url: &str, wait| pool(url, config.pool_size, wait, statement_timeout, &statements);
+        let open = |url: &str, wait| pool(url, config.pool_size, wait, statement_timeout, &timing);
         let replica = config.read_url.as_deref().map(|url| {
             // Who waits for the replica could ask the primary.
             Arc::new(Replica::new(open(url, replica::PATIENCE), config.pool_size))
@@ -94,11 +94,10 @@ impl Db {
             pool_size: config.pool_size,
             replica,
             slow: Arc::default(),
-            statements,
+            timing,
             url: config.url.as_str().into(),
             statement_timeout,
             versions,
-            slow_read: Duration::from_millis(config.slow_read_milliseconds),
         }
     }
 
@@ -170,7 +169,7 @@ impl Db {
 
     /// A connection outside the pool for the caller alone, for what is to end with it: the lock of a session.
     pub async fn alone(&self) -> Result<AsyncPgConnection> {
-        let connected = establish(&self.url, self.statement_timeout, self.statements.clone()).await;
+        let connected = establish(&self.url, self.statement_timeout, &self.timing).await;
         connected.map_err(|error| Error::unavailable("PostgreSQL", error))
     }
 
@@ -181,7 +180,7 @@ impl Db {
 
     /// How many statements this pool has sent. Tests count with it.
     pub fn statements_sent(&self) -> u64 {
-        self.statements.load(Ordering::Relaxed)
+        self.timing.statements.load(Ordering::Relaxed)
     }
 
     /// Connections open and idle.
@@ -218,9 +217,11 @@ impl Db {
     }
 
     async fn transaction(&self, tenant: Option<TenantId>, opening: &str) -> Result<Transaction> {
-        let mut conn = self.get().await?;
-        conn.batch_execute(opening).await?;
-        Ok(Transaction::new(conn, tenant, self.versions.clone()))
+        // Whoever goes away meanwhile leaves it half open.
+        let conn = Rollback::of(self.get().await?);
+        let mut opener = conn.conn();
+        opener.batch_execute(opening).await?;
+        Ok(Transaction::new(conn.keep(), tenant, self.versions.clone()))
     }
 }
 
@@ -248,41 +249,26 @@ pub struct DedicatedConnection {
 }
 
 /// A pool that connects when it is first used.
-fn pool(
-    url: &str,
-    size: u32,
-    wait: Duration,
-    statement_timeout: Duration,
-    statements: &Arc<AtomicU64>,
-) -> Pool<AsyncPgConnection> {
-    let counter = statements.clone();
+fn pool(url: &str, size: u32, wait: Duration, statement_timeout: Duration, timing: &Timing) -> Pool<AsyncPgConnection> {
+    let timing = timing.clone();
     let mut manager = ManagerConfig::<AsyncPgConnection>::default();
     // The default asks the server whether it is there at each checkout, which costs a round trip.
     manager.recycling_method = RecyclingMethod::Fast;
     manager.custom_setup = Box::new(move |url| {
-        let (url, counter) = (url.to_owned(), counter.clone());
-        async move { establish(&url, statement_timeout, counter).await }.boxed()
+        let (url, timing) = (url.to_owned(), timing.clone());
+        async move { establish(&url, statement_timeout, &timing).await }.boxed()
     });
     let manager = AsyncDieselConnectionManager::new_with_config(url, manager);
     Pool::builder().max_size(size).connection_timeout(wait).test_on_check_out(false).build_unchecked(manager)
 }
 
-async fn establish(
-    url: &str,
-    statement_timeout: Duration,
-    counter: Arc<AtomicU64>,
-) -> Result<AsyncPgConnection, ConnectionError> {
+async fn establish(url: &str, statement_timeout: Duration, timing: &Timing) -> Result<AsyncPgConnection, ConnectionError> {
     let bad = |e: &dyn std::error::Error| ConnectionError::BadConnection(e.to_string());
     let mut config: tokio_postgres::Config = url.parse().map_err(|e: tokio_postgres::Error| bad(&e))?;
     configure(&mut config, statement_timeout);
     let (client, connection) = config.connect(tls().map_err(|e| bad(&e))?).await.map_err(|e| bad(&e))?;
     let mut conn = AsyncPgConnection::try_from_client_and_connection(client, connection).await?;
-    conn.set_instrumentation(move |event: InstrumentationEvent<'_>| {
-        if let InstrumentationEvent::FinishQuery { error, .. } = event {
-            counter.fetch_add(1, Ordering::Relaxed);
-            metrics::counter!(instruments::DB_STATEMENTS, "outcome" => if error.is_some() { "error" } else { "ok" }).increment(1);
-        }
-    });
+    conn.set_instrumentation(timing.of_connection());
     Ok(conn)
 }
 

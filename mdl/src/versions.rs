@@ -1,9 +1,9 @@
 //! Versions of what answers are made of, by which a cache knows that what it holds is out of date.
 //!
-//! For each tenant and [`Entity`] there is a version: a random token that every write replaces. A [`Thing`] gets one of its own
-//! when it is first written. An answer is kept under the
-//! tokens of all that it was made of; after a write nobody asks for it again. A token is never counted up, since a counter
-//! that is lost begins again and comes back to values under which old answers are still held.
+//! For each tenant and [`Entity`] there is a version: a random token that every write replaces. A [`Thing`] has one of its own from
+//! the first time that it is written. An answer is kept under the tokens of all that it was made of; after a write nobody asks for
+//! it again. A token is never counted up, since a counter that is lost begins again and comes back to values under which old
+//! answers are still held.
 //!
 //! | who | does |
 //! |---|---|

@@ -26,7 +26,7 @@ fn operation<'a>(stats: &'a Value, name: &str) -> Option<&'a Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_see_their_tenants_operations() {
     // Every read is slow.
-    let app = started(&[("DATABASE_SLOW_READ_MILLISECONDS", "0")]).await;
+    let app = started(&[("DATABASE_SLOW_STATEMENT_MILLISECONDS", "0")]).await;
     app.other_tenant().await;
     let [admin, viewer] = [app.client(Role::Admin).await, app.client(Role::Viewer).await];
     for _ in 0..10 {

@@ -2,11 +2,14 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use mdl::actor::Role;
 use mdl::domains;
 use mdl_tests::TestApp;
-use serde_json::json;
+use serde_json::{Value, json};
+use tracing::Instrument;
 use tracing_subscriber::layer::SubscriberExt;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,9 +90,8 @@ async fn a_whole_request_costs_the_same_for_every_page_size() {
     assert_eq!(costs, [5, 5, 5]);
 }
 
-// On one thread: the subscriber of this test is that thread's.
-#[tokio::test]
-async fn slow_reads_are_logged_with_their_operation() {
+/// What is logged meanwhile, as JSON, a line each. On one thread: the subscriber is that thread's.
+async fn logged(work: impl Future<Output = ()>) -> Vec<Value> {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -103,24 +105,61 @@ async fn slow_reads_are_logged_with_their_operation() {
         }
     }
 
-    let read = async |limit: &str| {
-        let app = TestApp::start_with(&[("DATABASE_SLOW_READ_MILLISECONDS", limit)]).await;
-        let log = Log::default();
-        let writer = log.clone();
-        let format = tracing_subscriber::fmt::layer().json().with_current_span(true).with_writer(move || writer.clone());
-        {
-            let _mine = tracing::subscriber::set_default(tracing_subscriber::registry().with(format));
-            let _operation = tracing::info_span!("request", graphql.operation = "Domains").entered();
+    let log = Log::default();
+    let writer = log.clone();
+    let format = tracing_subscriber::fmt::layer().json().with_current_span(true).with_writer(move || writer.clone());
+    {
+        let _mine = tracing::subscriber::set_default(tracing_subscriber::registry().with(format));
+        work.instrument(tracing::info_span!("request", graphql.operation = "Domains")).await;
+    }
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn slow(lines: &[Value]) -> Vec<&Value> {
+    lines.iter().filter(|line| line["fields"]["message"] == "A statement was slow").collect()
+}
+
+#[tokio::test]
+async fn slow_statements_are_logged_with_their_operation() {
+    for (limit, is_slow) in [("0", true), ("60000", false)] {
+        let app = TestApp::start_with(&[("DATABASE_SLOW_STATEMENT_MILLISECONDS", limit)]).await;
+        let lines = logged(async {
             let snapshot = app.app.db.snapshot(app.tenant.id);
             let filter = domains::store::Filter::default();
             snapshot.read(async |conn| domains::store::count(conn, app.tenant.id, &filter).await).await.unwrap();
             snapshot.finish().await;
+        })
+        .await;
+        let slow = slow(&lines);
+        let of_domains = slow.iter().find(|line| line["fields"]["statement"].as_str().unwrap().contains("business_domains"));
+        assert_eq!(of_domains.is_some(), is_slow, "{lines:?}");
+        if let Some(line) = of_domains {
+            assert_eq!(line["span"]["graphql.operation"], "Domains", "{line}");
+            assert!(line["fields"]["duration_ms"].is_u64(), "{line}");
         }
-        let log = log.0.lock().unwrap().clone();
-        String::from_utf8(log).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_slowly_is_logged_and_what_was_given_up_is_forgotten() {
+    let app = TestApp::start_with(&[("DATABASE_SLOW_STATEMENT_MILLISECONDS", "150"), ("DATABASE_POOL_SIZE", "2")]).await;
+    // Leaves one connection for all that follows.
+    let _other = app.app.db.begin(app.tenant.id).await.unwrap();
+    let sleep = async |seconds: &str| {
+        let tx = app.app.db.begin(app.tenant.id).await.unwrap();
+        let mut conn: &AsyncPgConnection = &tx;
+        conn.batch_execute(&format!("SELECT pg_sleep({seconds})")).await.unwrap();
+        tx.commit().await.unwrap();
     };
-    let slow = read("0").await;
-    let line = slow.lines().find(|line| line.contains("slow")).unwrap_or_else(|| panic!("not told in {slow}"));
-    assert!(line.contains(r#""graphql.operation":"Domains""#) && line.contains("duration_ms"), "{line}");
-    assert!(!read("60000").await.contains("slow"));
+    let lines = logged(async {
+        tokio::time::timeout(Duration::from_millis(50), sleep("0.3")).await.unwrap_err();
+        sleep("0").await;
+        // Had the one that was given up been counted, these would be taken for slow.
+        sleep("0.01").await;
+        sleep("0.2").await;
+    })
+    .await;
+    let slow: Vec<_> = slow(&lines).iter().map(|line| line["fields"]["statement"].clone()).collect();
+    assert_eq!(slow, ["SELECT pg_sleep(0.2)"], "{lines:?}");
 }

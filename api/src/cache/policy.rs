@@ -19,11 +19,12 @@ use async_graphql::parser::types::{
     BaseType, ExecutableDocument, Field, OperationDefinition, OperationType, Selection, SelectionSet, Type, TypeKind,
     TypeSystemDefinition,
 };
+use mdl::actor::{Permission, Permissions};
 use mdl::versions::Entities;
 use sha2::{Digest, Sha256};
 
 pub use one::{One, OneKind};
-use rules::{CHOOSING, FIELDS, LABEL, METRIC, OBJECTIVE, PAGING, Rule, THING, TYPES, is_label};
+use rules::{CATALOG, CHOOSING, FIELDS, LABEL, METRIC, OBJECTIVE, PAGING, Rule, THING, TYPES, is_label};
 
 /// How the answer to an operation is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,15 @@ pub struct Policy {
     pub personal: bool,
     /// Whether it differs from day to day.
     pub daily: bool,
+    /// Whether it differs with other permissions than that to read the catalog.
+    pub guarded: bool,
+}
+
+impl Policy {
+    /// Those of the permissions on which the answer depends. It is made with no others, so that it is everybody's who has these.
+    pub fn permissions(&self, held: Permissions) -> Permissions {
+        if self.guarded { held } else { held.iter().filter(|permission| *permission == Permission::CatalogRead).collect() }
+    }
 }
 
 /// How answers to an operation of a document are kept; `None` when they are not. It need not fit the schema.
@@ -85,9 +95,9 @@ impl Schema {
         }
         let mut walk = Walk { schema: self, document, seen: HashSet::new(), ones: Vec::new(), sum: Rule::NOTHING };
         walk.set("Query", None, &operation.selection_set.node)?;
-        let Rule { reads, seconds, personal, daily, .. } = walk.sum;
+        let Rule { reads, seconds, personal, daily, guarded, .. } = walk.sum;
         // What is made of nothing costs nothing to make.
-        let policy = Policy { reads, ones: walk.ones.into(), ttl: Duration::from_secs(seconds), personal, daily };
+        let policy = Policy { reads, ones: walk.ones.into(), ttl: Duration::from_secs(seconds), personal, daily, guarded };
         (!reads.is_empty()).then_some(policy)
     }
 }
@@ -134,6 +144,9 @@ impl<'a> Walk<'a> {
             return Some(());
         }
         let of = self.schema.fields.get(parent)?.get(name)?;
+        if parent == "Query" && !CATALOG.contains(&name) {
+            self.add(&Rule { guarded: true, ..Rule::NOTHING })?;
+        }
         match line(FIELDS, parent, name) {
             Some(rule) => self.add(rule)?,
             None if parent == "Query" => return None,
@@ -226,6 +239,8 @@ mod tests {
         );
         assert_eq!(reads("{ catalogStats { objectiveCount } }"), ["objectives"]);
         assert!(policy("{ node(id: 1) { id } }").unwrap().personal);
+        assert!(policy("{ metric { name } users { nodes { name } } }").unwrap().guarded);
+        assert!(!policy("{ metric { createdBy { name } } }").unwrap().guarded);
         assert!(policy("{ objectives { nodes { keyResults { status } } } }").unwrap().daily);
         assert!(!policy("{ objectives { nodes { keyResults { progress } } } }").unwrap().daily);
         assert!(policy("{ users { nodes { name } } metric { name } }").unwrap().ttl < policy("{ metric { name } }").unwrap().ttl);

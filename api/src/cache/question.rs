@@ -40,10 +40,7 @@ impl Question {
         let mut asked = Sha256::new();
         asked.update(schema);
         asked.update(actor.tenant.0);
-        for permission in actor.permissions.iter() {
-            part(&mut asked, permission.as_str().as_bytes());
-        }
-        asked.update(b";");
+        permissions(&mut asked, actor, &policy);
         if policy.personal
             && let Some(user) = actor.user()
         {
@@ -86,17 +83,22 @@ impl Question {
 }
 
 /// Names what was asked within a tenant, whatever the day and the version of this program: by it is counted how often it is.
-pub fn use_id(actor: &Actor, document: &DocumentHash, operation: Option<&str>, variables: &Variables) -> UseId {
+pub fn use_id(actor: &Actor, question: &Question, operation: Option<&str>, variables: &Variables) -> UseId {
     let mut asked = Sha256::new();
-    for permission in actor.permissions.iter() {
-        part(&mut asked, permission.as_str().as_bytes());
-    }
-    asked.update(b";");
-    asked.update(document);
+    permissions(&mut asked, actor, &question.policy);
+    asked.update(question.document);
     part(&mut asked, operation.unwrap_or_default().as_bytes());
     canonical_map(&mut asked, variables.iter().map(|(name, value)| (name.as_str(), value)).collect());
     let hash: [u8; 32] = asked.finalize().into();
     std::array::from_fn(|at| hash[at])
+}
+
+/// Those of the caller that make a difference.
+fn permissions(hash: &mut Sha256, actor: &Actor, policy: &Policy) {
+    for permission in policy.permissions(actor.permissions).iter() {
+        part(hash, permission.as_str().as_bytes());
+    }
+    hash.update(b";");
 }
 
 /// A value so that equal ones are hashed alike: the order of an object's fields means nothing.
@@ -157,7 +159,19 @@ mod tests {
     }
 
     fn key(actor: &Actor, personal: bool, operation: Option<&str>, variables: serde_json::Value, stamp: u8) -> Key {
-        let policy = Policy { reads: Entities::ALL, ones: [].into(), ttl: Duration::from_secs(1), personal, daily: false };
+        key_guarded(true, actor, personal, operation, variables, stamp)
+    }
+
+    fn key_guarded(
+        guarded: bool,
+        actor: &Actor,
+        personal: bool,
+        operation: Option<&str>,
+        variables: serde_json::Value,
+        stamp: u8,
+    ) -> Key {
+        let ttl = Duration::from_secs(1);
+        let policy = Policy { reads: Entities::ALL, ones: [].into(), ttl, personal, daily: false, guarded };
         let variables = Variables::from_json(variables);
         let question = Question::new(&[0; 32], actor, [1; 32], operation, &variables, policy);
         question.key(&Stamp { bytes: [stamp; 32], shared: true })
@@ -171,6 +185,10 @@ mod tests {
         assert_eq!(asked, key(&viewer, false, None, json!({ "d": null, "a": { "c": [2, "3"], "b": 1 } }), 0));
         let colleague = actor(tenant, UserId::new(), &[Permission::CatalogRead]);
         assert_eq!(key(&viewer, false, None, json!({}), 0), key(&colleague, false, None, json!({}), 0));
+        let editor = actor(tenant, user, &[Permission::CatalogRead, Permission::CatalogWrite]);
+        let of_catalog = |actor: &Actor| key_guarded(false, actor, false, None, json!({}), 0);
+        assert_eq!(of_catalog(&viewer), of_catalog(&editor));
+        assert_ne!(of_catalog(&viewer), of_catalog(&actor(tenant, user, &[Permission::CatalogWrite])));
         let keys = [
             asked,
             key(&viewer, false, None, json!({ "a": { "b": 1, "c": [2, 3] }, "d": null }), 0),

@@ -72,7 +72,7 @@ impl Used {
         if question.policy.personal {
             return;
         }
-        let id = use_id(actor, &question.document, wanted.operation().name.as_deref(), wanted.variables);
+        let id = use_id(actor, question, wanted.operation().name.as_deref(), wanted.variables);
         let score = Score::of(weight, SystemTime::now());
         let mut counts = self.lock();
         if let Some(counted) = counts.uses.get_mut(&(actor.tenant, id)) {

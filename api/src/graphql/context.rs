@@ -43,10 +43,15 @@ impl Operation {
     }
 
     /// The one that is about to be executed. Where its answer would be kept, and so is made of what has versions, it reads from
-    /// the read replica, if there is one and it is up to date.
+    /// the read replica, if there is one and it is up to date; and may do no more than all who would be given the same answer.
     pub fn of(prepared: &Prepared, app: App, actor: Option<Actor>, user_agent: Option<String>) -> Arc<Self> {
         let name = prepared.operation().name.as_deref().map(Arc::from);
-        let elsewhere = app.db.has_replica() && policy_of(prepared).is_some();
+        let policy = policy_of(prepared);
+        let elsewhere = app.db.has_replica() && policy.is_some();
+        let actor = match (actor, policy) {
+            (Some(actor), Some(policy)) => Some(Actor { permissions: policy.permissions(actor.permissions), ..actor }),
+            (actor, _) => actor,
+        };
         Arc::new(Self { name, elsewhere, ..Self::reading_here(app, actor, user_agent) })
     }
 

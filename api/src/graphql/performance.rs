@@ -26,7 +26,7 @@ pub struct PerformanceStats {
     since: DateTime<Utc>,
     /// This tenant's operations, those first that took the most time altogether. At most 100.
     operations: Vec<OperationPerformance>,
-    /// This tenant's slowest reads of the database among those that took longer than DATABASE_SLOW_READ_MILLISECONDS in the last
+    /// This tenant's slowest reads of the database among those that took longer than DATABASE_SLOW_STATEMENT_MILLISECONDS in the last
     /// ten minutes, the slowest first. At most 20.
     slowest_reads: Vec<SlowRead>,
     /// Connections to PostgreSQL, for all tenants.

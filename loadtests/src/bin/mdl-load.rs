@@ -48,6 +48,10 @@ struct Arguments {
     /// Share of writes in all requests, at most 0.1. Only one user of ten writes.
     #[arg(long, default_value_t = 0.02)]
     writes: f64,
+    /// Begin with nothing in the API's cache. Without it, everything that can be asked is asked once before the clock starts, as in an
+    /// API that runs for long: what is missed then is what writes have made old.
+    #[arg(long)]
+    cold: bool,
     /// Write goose's report into this file: .html, .md or .json.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -65,7 +69,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let Arguments { profile, url, tenants, email, password, users, rate, seconds, writes, report } = arguments;
+    let Arguments { profile, url, tenants, email, password, users, rate, seconds, writes, cold, report } = arguments;
     let seconds = seconds.unwrap_or(profile.default_seconds());
     ensure!(users > 0 && rate > 0.0 && seconds > 0.0, "users, rate and seconds must be positive");
     ensure!((0.0..=0.1).contains(&writes), "the share of writes must be from 0 to 0.1");
@@ -79,8 +83,13 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     let (catalogs, accounts) = catalog::prepare(&target, users, &expires_at).await?;
     let timetable = Timetable::new(profile.stages(rate, seconds), users);
     let stages = timetable.stages().to_vec();
-    println!("{users} users for {:.0} s…", timetable.seconds());
+    let lasts = timetable.seconds();
     let run = Run::new(&target.url, timetable, profile.ends_when_overloaded(), accounts, Mix::new(catalogs, writes));
+    if !cold {
+        println!("Asking everything once…");
+        println!("Asked {} questions.", run.warm_up().await.context("cannot warm up")?);
+    }
+    println!("{users} users for {lasts:.0} s…");
     let tallies = run.execute(report).await.context("the run broke off")?;
 
     println!("\n{}", tallies.report(&stages));

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 /// Metrics of each tenant that are asked for by key; also how many are read to know tags and words.
 const METRICS: usize = 1000;
 const PAGE: usize = 100;
-/// API keys that are made at once.
-const AT_ONCE: usize = 8;
+/// Requests at once, before the run.
+pub const AT_ONCE: usize = 8;
 /// Of this many users one is an editor, who writes; the others only read.
 pub const USERS_PER_EDITOR: usize = 10;
 

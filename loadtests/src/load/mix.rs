@@ -20,52 +20,36 @@ pub struct Operation {
     pub body: Vec<u8>,
 }
 
-struct Document {
+struct Query {
+    name: &'static str,
+    text: &'static str,
+    /// The variables that it is asked with.
+    variables: fn(&Popular) -> &Ranked<Value>,
+}
+
+struct Write {
     name: &'static str,
     text: &'static str,
     variables: fn(&Popular, &mut StdRng) -> Value,
 }
 
 /// The most popular first.
-const QUERIES: [Document; 8] = [
-    Document {
-        name: "metric",
-        text: include_str!("../../shapes/q1.graphql"),
-        variables: |popular, rng| json!({ "key": popular.metric_keys.draw(rng) }),
-    },
-    Document { name: "metrics", text: include_str!("../../shapes/q2.graphql"), variables: |_, _| json!({}) },
-    Document {
-        name: "search",
-        text: include_str!("../../shapes/q4.graphql"),
-        variables: |popular, rng| {
-            let (word, tag) = popular.searches.draw(rng);
-            json!({ "search": word, "tag": tag })
-        },
-    },
-    Document { name: "objectives", text: include_str!("../../shapes/q3.graphql"), variables: |_, _| json!({}) },
-    Document {
-        name: "domain",
-        text: include_str!("../../mix/domain.graphql"),
-        variables: |popular, rng| json!({ "key": popular.domains.draw(rng) }),
-    },
-    Document {
-        name: "lineage",
-        text: include_str!("../../mix/lineage.graphql"),
-        variables: |popular, rng| json!({ "key": popular.metric_keys.draw(rng) }),
-    },
-    Document {
-        name: "history",
-        text: include_str!("../../mix/history.graphql"),
-        variables: |popular, rng| json!({ "key": popular.metric_keys.draw(rng) }),
-    },
-    Document { name: "stats", text: include_str!("../../mix/stats.graphql"), variables: |_, _| json!({}) },
+const QUERIES: [Query; 8] = [
+    Query { name: "metric", text: include_str!("../../shapes/q1.graphql"), variables: |popular| &popular.metrics },
+    Query { name: "metrics", text: include_str!("../../shapes/q2.graphql"), variables: |popular| &popular.nothing },
+    Query { name: "search", text: include_str!("../../shapes/q4.graphql"), variables: |popular| &popular.searches },
+    Query { name: "objectives", text: include_str!("../../shapes/q3.graphql"), variables: |popular| &popular.nothing },
+    Query { name: "domain", text: include_str!("../../mix/domain.graphql"), variables: |popular| &popular.domains },
+    Query { name: "lineage", text: include_str!("../../mix/lineage.graphql"), variables: |popular| &popular.metrics },
+    Query { name: "history", text: include_str!("../../mix/history.graphql"), variables: |popular| &popular.metrics },
+    Query { name: "stats", text: include_str!("../../mix/stats.graphql"), variables: |popular| &popular.nothing },
 ];
 
 /// With how many of ten writes each is: progress is reported far more often than metrics are defined.
-const WRITES: [(u32, Document); 3] = [
+const WRITES: [(u32, Write); 3] = [
     (
         7,
-        Document {
+        Write {
             name: "reportProgress",
             text: include_str!("../../mix/report-progress.graphql"),
             variables: |popular, rng| json!({ "input": { "id": popular.key_results.draw(rng), "currentValue": rng.random_range(0.0..100.0) } }),
@@ -73,7 +57,7 @@ const WRITES: [(u32, Document); 3] = [
     ),
     (
         2,
-        Document {
+        Write {
             name: "updateMetric",
             text: include_str!("../../mix/update-metric.graphql"),
             variables: |popular, rng| {
@@ -84,7 +68,7 @@ const WRITES: [(u32, Document); 3] = [
     ),
     (
         1,
-        Document {
+        Write {
             name: "createMetric",
             text: include_str!("../../shapes/q5.graphql"),
             variables: |_, _| {
@@ -116,32 +100,57 @@ impl Mix {
     }
 
     pub fn draw(&self, tenant: usize, is_editor: bool, rng: &mut StdRng) -> Operation {
-        let is_query = !(is_editor && rng.random_bool(self.editors_writes));
-        let document = if is_query { &QUERIES[self.queries.sample(rng)] } else { &WRITES[self.writes.sample(rng)].1 };
-        let variables = (document.variables)(&self.tenants[tenant], rng);
-        let body = json!({ "query": document.text, "variables": variables }).to_string().into_bytes();
-        Operation { document: document.name, is_query, body }
+        let popular = &self.tenants[tenant];
+        if is_editor && rng.random_bool(self.editors_writes) {
+            let Write { name, text, variables } = &WRITES[self.writes.sample(rng)].1;
+            return Operation { document: name, is_query: false, body: body(text, &variables(popular, rng)) };
+        }
+        let query = &QUERIES[self.queries.sample(rng)];
+        query.asked_with((query.variables)(popular).draw(rng))
+    }
+
+    /// Every query with all that it is asked with, each with its tenant.
+    pub fn queries(&self) -> impl Iterator<Item = (usize, Operation)> {
+        let of_tenant = |(tenant, popular)| {
+            QUERIES.iter().flat_map(move |query| {
+                (query.variables)(popular).things.iter().map(move |variables| (tenant, query.asked_with(variables)))
+            })
+        };
+        self.tenants.iter().enumerate().flat_map(of_tenant)
     }
 }
 
-/// A tenant's entries, each drawn as often as it is popular.
+impl Query {
+    fn asked_with(&self, variables: &Value) -> Operation {
+        Operation { document: self.name, is_query: true, body: body(self.text, variables) }
+    }
+}
+
+fn body(text: &str, variables: &Value) -> Vec<u8> {
+    json!({ "query": text, "variables": variables }).to_string().into_bytes()
+}
+
+/// A tenant's entries, each drawn as often as it is popular; those of queries as their variables.
 struct Popular {
-    metric_keys: Ranked,
-    metric_ids: Ranked,
+    nothing: Ranked<Value>,
+    metrics: Ranked<Value>,
     /// A word, and a tag that it is looked for with.
-    searches: Ranked<(String, String)>,
-    domains: Ranked,
+    searches: Ranked<Value>,
+    domains: Ranked<Value>,
+    metric_ids: Ranked,
     key_results: Ranked,
 }
 
 impl Popular {
     fn new(catalog: Catalog) -> Self {
-        let searches = catalog.words.into_iter().zip(catalog.tags.into_iter().cycle()).collect();
+        let by_key = |keys: Vec<String>| Ranked::new(keys.into_iter().map(|key| json!({ "key": key })).collect());
+        let searches = catalog.words.into_iter().zip(catalog.tags.into_iter().cycle());
         Self {
-            metric_keys: Ranked::new(catalog.metric_keys),
+            nothing: Ranked::new(vec![json!({})]),
+            metrics: by_key(catalog.metric_keys),
+            searches: Ranked::new(searches.map(|(word, tag)| json!({ "search": word, "tag": tag })).collect()),
+            domains: by_key(catalog.domain_keys),
             metric_ids: Ranked::new(catalog.metric_ids),
-            searches: Ranked::new(searches),
-            domains: Ranked::new(catalog.domain_keys),
             key_results: Ranked::new(catalog.key_result_ids),
         }
     }
@@ -205,5 +214,6 @@ mod tests {
         assert!((340..460).contains(&writes), "{writes}");
         let body: Value = serde_json::from_slice(&mix.draw(0, false, &mut rng).body).unwrap();
         assert!(body["query"].as_str().unwrap().contains("query "));
+        assert_eq!(mix.queries().count(), QUERIES.len(), "with one of each");
     }
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use futures::{StreamExt, TryStreamExt, stream};
 use goose::config::GooseConfiguration;
 use goose::goose::{GooseUser, Scenario, Transaction, TransactionResult};
 use goose::metrics::{GooseMetric, GooseRawRequest, GooseRequestMetric};
@@ -17,7 +18,7 @@ use rand::rngs::StdRng;
 use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep_until};
 
-use super::catalog::Account;
+use super::catalog::{AT_ONCE, Account};
 use super::mix::{Mix, Operation};
 use super::tally::{Cache, Outcome, Tallies};
 use super::timetable::{Slot, Timetable};
@@ -60,6 +61,21 @@ impl Run {
             next_user: AtomicUsize::new(0),
             start: OnceLock::new(),
         }
+    }
+
+    /// Sends every query of the mix once, so that the run begins as one that has lasted, and gives their number.
+    pub async fn warm_up(&self) -> Result<usize> {
+        let http = reqwest::Client::builder().no_proxy().no_gzip().timeout(TIMEOUT).build().context("no HTTP client")?;
+        let ask = |(tenant, operation): (usize, Operation)| {
+            let account = self.accounts.iter().find(|account| account.tenant == tenant);
+            let request = account.map(|account| self.request(&http, account, &operation));
+            async move {
+                let Some(request) = request else { return Ok(()) };
+                receive(request, true).await.map(drop).map_err(|error| anyhow!("{}: {error}", operation.document))
+            }
+        };
+        let asked = stream::iter(self.mix.queries()).map(ask).buffer_unordered(AT_ONCE);
+        asked.try_fold(0, async |asked, ()| Ok(asked + 1)).await
     }
 
     /// Lets goose run the users until the timetable ends, and gives what came of it. With `report`, goose prints its own tables
@@ -111,18 +127,21 @@ impl Run {
     }
 
     async fn send(&self, user: &GooseUser, account: &Account, operation: &Operation, slot: Slot, from: Instant) -> Outcome {
-        let request = user
-            .client
-            .post(format!("{}/graphql", self.url))
-            .header("content-type", "application/json")
-            .header("accept", "application/graphql-response+json")
-            .bearer_auth(&account.api_key)
-            .body(operation.body.clone());
+        let request = self.request(&user.client, account, operation);
         let (cache, error) = match receive(request, operation.is_query).await {
             Ok(cache) => (cache.filter(|_| operation.is_query), None),
             Err(error) => (None, Some(error)),
         };
         Outcome { stage: slot.stage, document: operation.document, latency: from.elapsed(), cache, error }
+    }
+
+    fn request(&self, client: &reqwest::Client, account: &Account, operation: &Operation) -> reqwest::RequestBuilder {
+        client
+            .post(format!("{}/graphql", self.url))
+            .header("content-type", "application/json")
+            .header("accept", "application/graphql-response+json")
+            .bearer_auth(&account.api_key)
+            .body(operation.body.clone())
     }
 
     fn tallies(&self) -> std::sync::MutexGuard<'_, Tallies> {

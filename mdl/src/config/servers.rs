@@ -42,14 +42,14 @@ pub struct DatabaseConfig {
         default_value_t = 30
     )]
     pub statement_timeout_seconds: u64,
-    /// Milliseconds after which a read of an operation is logged as slow, with the operation's name
+    /// Milliseconds after which a statement is logged as slow, with its text and the operation's name
     #[arg(
-        id = "database_slow_read_milliseconds",
-        long = "database-slow-read-milliseconds",
-        env = "DATABASE_SLOW_READ_MILLISECONDS",
+        id = "database_slow_statement_milliseconds",
+        long = "database-slow-statement-milliseconds",
+        env = "DATABASE_SLOW_STATEMENT_MILLISECONDS",
         default_value_t = 500
     )]
-    pub slow_read_milliseconds: u64,
+    pub slow_statement_milliseconds: u64,
 }
 
 impl fmt::Debug for DatabaseConfig {

@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, OnceCell};
 use tracing::warn;
 
 use super::slow::SlowRead;
-use super::{Db, PooledConnection, roll_back};
+use super::{Db, PooledConnection, Rollback, roll_back};
 use crate::error::{Error, Result};
 use crate::ids::TenantId;
 use crate::instruments;
@@ -50,9 +50,7 @@ impl Snapshot {
         let result = self.read_untimed(query).await;
         let took = start.elapsed();
         metrics::histogram!(instruments::DB_READ_SECONDS).record(took.as_secs_f64());
-        if took >= self.db.slow_read {
-            // The span of the request says which operation, and whose.
-            warn!(duration_ms = took.as_millis() as u64, "A read of the database was slow");
+        if took >= self.db.timing.slow {
             self.db.slow.add(SlowRead { tenant: self.tenant, operation: self.operation.clone(), took, at: Utc::now() });
         }
         result
@@ -67,7 +65,7 @@ impl Snapshot {
             drop(opening);
             return query(conn).await;
         }
-        let conn = Rollback(Some(self.connect().await?));
+        let conn = Rollback::of(self.connect().await?);
         let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL app.tenant_id = '{}'", self.tenant);
         let mut opener: &AsyncPgConnection = conn.conn();
         // try_join! polls in order, so the opening is in the server's queue before the first statement.
@@ -100,27 +98,6 @@ impl Snapshot {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
-            roll_back(conn);
-        }
-    }
-}
-
-/// Holds a connection while its transaction opens: a failure or a cancelled request must not return it half open.
-struct Rollback(Option<PooledConnection>);
-
-impl Rollback {
-    fn conn(&self) -> &AsyncPgConnection {
-        self.0.as_deref().expect("present until kept")
-    }
-
-    fn keep(mut self) -> PooledConnection {
-        self.0.take().expect("present until kept")
-    }
-}
-
-impl Drop for Rollback {
-    fn drop(&mut self) {
-        if let Some(conn) = self.0.take() {
             roll_back(conn);
         }
     }

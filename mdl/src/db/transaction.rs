@@ -8,6 +8,7 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use tracing::Instrument;
 
 use super::PooledConnection;
+use super::timing::ROLLBACK;
 use crate::error::{Error, Result};
 use crate::ids::{EventId, TenantId};
 use crate::instruments;
@@ -103,9 +104,34 @@ impl Drop for Transaction {
 pub(super) fn roll_back(mut conn: PooledConnection) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
-        if let Err(error) = conn.batch_execute("ROLLBACK").await {
+        if let Err(error) = conn.batch_execute(ROLLBACK).await {
             // The server has rolled back by itself; the pool finds the connection broken.
             tracing::debug!(%error, "Could not roll back");
         }
     });
+}
+
+/// Holds a connection while its transaction opens: a failure or a cancelled request must not return it half open.
+pub(super) struct Rollback(Option<PooledConnection>);
+
+impl Rollback {
+    pub fn of(conn: PooledConnection) -> Self {
+        Self(Some(conn))
+    }
+
+    pub fn conn(&self) -> &AsyncPgConnection {
+        self.0.as_deref().expect("present until kept")
+    }
+
+    pub fn keep(mut self) -> PooledConnection {
+        self.0.take().expect("present until kept")
+    }
+}
+
+impl Drop for Rollback {
+    fn drop(&mut self) {
+        if let Some(conn) = self.0.take() {
+            roll_back(conn);
+        }
+    }
 }

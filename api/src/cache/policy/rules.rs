@@ -27,13 +27,15 @@ pub struct Rule {
     pub personal: bool,
     /// It differs from day to day.
     pub daily: bool,
+    /// It differs with other permissions than that to read the catalog.
+    pub guarded: bool,
     /// It is not kept.
     pub never: bool,
 }
 
 impl Rule {
     pub const NOTHING: Self =
-        Self { reads: Entities::NONE, seconds: CATALOG_SECONDS, personal: false, daily: false, never: false };
+        Self { reads: Entities::NONE, seconds: CATALOG_SECONDS, personal: false, daily: false, guarded: false, never: false };
 
     /// What both say.
     pub fn and(&self, other: &Self) -> Self {
@@ -42,6 +44,7 @@ impl Rule {
             seconds: self.seconds.min(other.seconds),
             personal: self.personal || other.personal,
             daily: self.daily || other.daily,
+            guarded: self.guarded || other.guarded,
             never: self.never || other.never,
         }
     }
@@ -230,6 +233,10 @@ pub const CHOOSING: &[(&str, &str, Rule)] = &[
 
 /// Arguments that choose no more than a page.
 pub const PAGING: &[&str] = &["first", "after", "last", "before"];
+
+/// Fields of `Query` that answer alike to all who may read the catalog. What others answer may follow from any permission.
+pub const CATALOG: &[&str] =
+    &["metric", "metrics", "businessDomain", "businessDomains", "objective", "objectives", "catalogStats"];
 
 /// Fields of `Metric` that never change. They and the [`LABELS`] of the model are what others show of a metric.
 const UNCHANGING: &[&str] = &["id", "key", "createdAt", "createdBy"];
