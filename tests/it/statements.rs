@@ -90,7 +90,7 @@ async fn a_whole_request_costs_the_same_for_every_page_size() {
     assert_eq!(costs, [5, 5, 5]);
 }
 
-/// What is logged meanwhile, as JSON, a line each. On one thread: the subscriber is that thread's.
+/// What is logged meanwhile, as JSON, a line each: by this thread, on which a test's own future runs.
 async fn logged(work: impl Future<Output = ()>) -> Vec<Value> {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
@@ -120,7 +120,7 @@ fn slow(lines: &[Value]) -> Vec<&Value> {
     lines.iter().filter(|line| line["fields"]["message"] == "A statement was slow").collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn slow_statements_are_logged_with_their_operation() {
     for (limit, is_slow) in [("0", true), ("60000", false)] {
         let app = TestApp::start_with(&[("DATABASE_SLOW_STATEMENT_MILLISECONDS", limit)]).await;
@@ -141,7 +141,7 @@ async fn slow_statements_are_logged_with_their_operation() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_slowly_is_logged_and_what_was_given_up_is_forgotten() {
     let app = TestApp::start_with(&[("DATABASE_SLOW_STATEMENT_MILLISECONDS", "150"), ("DATABASE_POOL_SIZE", "2")]).await;
     // Leaves one connection for all that follows.
