@@ -1,9 +1,12 @@
 //! Who is acting, and what they may do.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::idempotency::Held;
 use crate::ids::{ApiKeyId, SessionId, TenantId, UserId};
 
 /// The authenticated origin of a request or of a job's work.
@@ -14,6 +17,8 @@ pub struct Actor {
     pub permissions: Permissions,
     /// The request that this actor is acting in, for the audit log.
     pub request_id: Option<String>,
+    /// The idempotency key of that request: it is to be done once.
+    pub once: Option<Arc<Held>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,7 +38,7 @@ pub enum Subject {
 impl Actor {
     /// An operator at the command line, or the system itself.
     pub fn system(tenant: TenantId) -> Self {
-        Self { tenant, subject: Subject::System, permissions: Permissions::all(), request_id: None }
+        Self { tenant, subject: Subject::System, permissions: Permissions::all(), request_id: None, once: None }
     }
 
     /// Fails unless this actor may.

@@ -155,6 +155,7 @@ pub async fn authenticate(app: &App, text: &ApiKeyText) -> Result<Actor> {
         subject: Subject::ApiKey { key: text.id, user: key.user },
         permissions: permissions(&key.scopes).and(key.role.permissions()),
         request_id: None,
+        once: None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The audit log: one row for each change, in the transaction of the change.
 //!
 //! Whatever is recorded is a change, so this is also where a transaction learns what it touched: the versions of that are
-//! bumped when it commits, and no kept answer survives it.
+//! bumped when it commits, and no kept answer survives it; and where the idempotency key of its request learns that it is used up.
 
 use std::sync::OnceLock;
 
@@ -74,5 +74,8 @@ pub async fn record_touching(
     };
     tx.touch(touched);
     diesel::insert_into(audit_log::table).values(entry).execute(&mut &**tx).await?;
-    Ok(())
+    match &actor.once {
+        Some(once) => once.mark(tx, actor).await,
+        None => Ok(()),
+    }
 }

@@ -3,14 +3,16 @@
 //! The first request with a key runs, and its answer is stored when it did something; the same request again gets that answer.
 //! The same key with another request is a conflict. So is the same request while the first still runs: it is told so at once
 //! rather than kept waiting. A request that comes to nothing gives its key back. One that dies keeps it until its lease ends, after which
-//! the same request may run again; if it died between its commit and storing the answer, that runs it twice.
+//! the same request may run again, unless it has changed something: every change marks the key in its own transaction, and cannot
+//! be committed by a run that has lost the key to another.
 //!
 //! Keys belong to a credential's user or API key, and are forgotten after 24 hours. The anonymous have none.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use diesel::dsl::sql;
+use diesel::dsl::{not, sql};
 use diesel::prelude::*;
 use diesel::sql_types::{Binary, Bool, Double, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -19,13 +21,18 @@ use uuid::Uuid;
 
 use crate::actor::Actor;
 use crate::app::App;
-use crate::db::Db;
+use crate::db::{Db, Transaction};
 use crate::error::{Code, Error, Result};
 use crate::ids::TenantId;
 use crate::schema::idempotency_keys;
 use crate::tenants;
 
 const OTHER_REQUEST: Error = Error::IdempotencyConflict("This idempotency key was used for another request");
+const ANSWER_LOST: Error = Error::IdempotencyConflict(
+    "The first request with this idempotency key has changed something, and its answer was lost: \
+     look at what there is before you send it with another key",
+);
+const LOST: Error = Error::IdempotencyConflict("This request took so long that another one has its idempotency key");
 const STILL_RUNS: Error = Error::IdempotencyConflict("The first request with this idempotency key still runs; try again");
 
 /// What to do with a request.
@@ -36,14 +43,21 @@ pub enum Outcome {
     Stored(Value),
 }
 
-/// The right to run the request of a key. End it with [`Guard::finish`] or [`Guard::release`]; when it is dropped instead, the
-/// key stays taken until the lease ends.
-#[must_use = "finish or release it, or the key stays taken until its lease ends"]
+/// The right to run the request of a key. End it with [`Guard::end`] or [`Guard::release`]; when it is dropped instead, the key stays
+/// taken until the lease ends.
+#[must_use = "end or release it, or the key stays taken until its lease ends"]
 pub struct Guard {
     db: Db,
     tenant: TenantId,
     actor: Uuid,
+    held: Arc<Held>,
+}
+
+/// A key, as the run of a request holds it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Held {
     key: String,
+    /// Names the run.
     locked_until: DateTime<Utc>,
 }
 
@@ -62,28 +76,48 @@ pub async fn begin(app: &App, actor: &Actor, key: &str, request_hash: &[u8; 32])
     let locked_until = take(&tx, actor, key, request_hash, lease).await?;
     let stored = if locked_until.is_none() { read(&tx, actor, key).await? } else { None };
     tx.commit().await?;
-    match (locked_until, stored) {
-        (Some(locked_until), _) => Ok(Outcome::Run(Guard {
-            db: app.db.clone(),
-            tenant: actor.tenant,
-            actor: actor.id(),
-            key: key.to_owned(),
-            locked_until,
-        })),
-        (None, Some((hash, _))) if hash != request_hash => Err(OTHER_REQUEST),
-        (None, Some((_, Some(answer)))) => Ok(Outcome::Stored(answer)),
+    if let Some(locked_until) = locked_until {
+        let held = Arc::new(Held { key: key.to_owned(), locked_until });
+        return Ok(Outcome::Run(Guard { db: app.db.clone(), tenant: actor.tenant, actor: actor.id(), held }));
+    }
+    match stored {
+        Some(stored) if stored.request_hash != request_hash => Err(OTHER_REQUEST),
+        Some(Stored { response: Some(answer), .. }) => Ok(Outcome::Stored(answer)),
+        Some(stored) if stored.wrote && stored.is_over => Err(ANSWER_LOST),
         // Without a row, it failed and was given back between our two statements.
-        (None, Some((_, None)) | None) => Err(STILL_RUNS),
+        Some(_) | None => Err(STILL_RUNS),
+    }
+}
+
+impl Held {
+    /// Notes, in the transaction of a change, that there is one. Fails when another run has the key by now.
+    pub(crate) async fn mark(&self, tx: &Transaction, actor: &Actor) -> Result<()> {
+        let own = idempotency_keys::table
+            .find((actor.tenant, actor.id(), &self.key))
+            .filter(idempotency_keys::locked_until.eq(self.locked_until));
+        match diesel::update(own).set(idempotency_keys::wrote.eq(true)).execute(&mut &**tx).await? {
+            0 => Err(LOST),
+            _ => Ok(()),
+        }
     }
 }
 
 impl Guard {
-    /// Stores the answer of a request that succeeded, and forgets a few keys of the tenant that are past their time.
-    pub async fn finish(self, answer: &Value) -> Result<()> {
+    /// What marks the changes of the request.
+    pub fn held(&self) -> Arc<Held> {
+        self.held.clone()
+    }
+
+    /// Stores the answer of a request, and forgets a few keys of the tenant that are past their time. One that came to nothing gives the
+    /// key back, if it really has not changed anything.
+    pub async fn end(self, answer: &Value, came_to_nothing: bool) -> Result<()> {
         let tx = self.db.begin(self.tenant).await?;
         let mut conn: &AsyncPgConnection = &tx;
-        diesel::update(idempotency_keys::table.find((self.tenant, self.actor, &self.key)))
-            .filter(idempotency_keys::locked_until.eq(self.locked_until))
+        if came_to_nothing && self.give_back(conn).await? {
+            return tx.commit().await;
+        }
+        diesel::update(idempotency_keys::table.find((self.tenant, self.actor, &self.held.key)))
+            .filter(idempotency_keys::locked_until.eq(self.held.locked_until))
             .set(idempotency_keys::response.eq(answer))
             .execute(&mut conn)
             .await?;
@@ -99,15 +133,19 @@ impl Guard {
         tx.commit().await
     }
 
-    /// Gives the key back: the request failed, and may be sent again.
+    /// Gives the key back: the request was not executed, and may be sent again.
     pub async fn release(self) -> Result<()> {
         let tx = self.db.begin(self.tenant).await?;
-        let mut conn: &AsyncPgConnection = &tx;
-        diesel::delete(idempotency_keys::table.find((self.tenant, self.actor, &self.key)))
-            .filter(idempotency_keys::locked_until.eq(self.locked_until))
-            .execute(&mut conn)
-            .await?;
+        self.give_back(&tx).await?;
         tx.commit().await
+    }
+
+    /// Whether there was nothing against it.
+    async fn give_back(&self, mut conn: &AsyncPgConnection) -> Result<bool> {
+        let unused = idempotency_keys::table
+            .find((self.tenant, self.actor, &self.held.key))
+            .filter(idempotency_keys::locked_until.eq(self.held.locked_until).and(not(idempotency_keys::wrote)));
+        Ok(diesel::delete(unused).execute(&mut conn).await? == 1)
     }
 }
 
@@ -142,9 +180,9 @@ async fn take(
         "INSERT INTO idempotency_keys AS stored (tenant_id, actor_id, key, request_hash, locked_until)
          VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 second')
          ON CONFLICT (tenant_id, actor_id, key) DO UPDATE
-            SET request_hash = excluded.request_hash, response = NULL, created_at = now(), locked_until = excluded.locked_until
+            SET request_hash = excluded.request_hash, response = NULL, created_at = now(), locked_until = excluded.locked_until, wrote = false
           WHERE stored.created_at < now() - interval '24 hours'
-             OR (stored.response IS NULL AND stored.locked_until < now() AND stored.request_hash = excluded.request_hash)
+             OR (stored.response IS NULL AND NOT stored.wrote AND stored.locked_until < now() AND stored.request_hash = excluded.request_hash)
          RETURNING locked_until",
     )
     .bind::<SqlUuid, _>(actor.tenant)
@@ -158,9 +196,22 @@ async fn take(
     Ok(taken.map(|taken| taken.locked_until))
 }
 
-async fn read(mut conn: &AsyncPgConnection, actor: &Actor, key: &str) -> Result<Option<(Vec<u8>, Option<Value>)>> {
-    let query = idempotency_keys::table
-        .find((actor.tenant, actor.id(), key))
-        .select((idempotency_keys::request_hash, idempotency_keys::response));
+#[derive(Queryable)]
+struct Stored {
+    request_hash: Vec<u8>,
+    response: Option<Value>,
+    wrote: bool,
+    /// The lease.
+    is_over: bool,
+}
+
+async fn read(mut conn: &AsyncPgConnection, actor: &Actor, key: &str) -> Result<Option<Stored>> {
+    use idempotency_keys::{request_hash, response, wrote};
+    let query = idempotency_keys::table.find((actor.tenant, actor.id(), key)).select((
+        request_hash,
+        response,
+        wrote,
+        sql::<Bool>("locked_until < clock_timestamp()"),
+    ));
     Ok(query.first(&mut conn).await.optional()?)
 }

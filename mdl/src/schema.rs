@@ -143,6 +143,7 @@ diesel::table! {
         response -> Nullable<Jsonb>,
         created_at -> Timestamptz,
         locked_until -> Timestamptz,
+        wrote -> Bool,
     }
 }
 

@@ -259,7 +259,7 @@ pub async fn actor(app: &App, claims: &Claims) -> Result<Actor> {
 }
 
 fn signed_in_actor(tenant: TenantId, user: UserId, session: SessionId, role: Role) -> Actor {
-    Actor { tenant, subject: Subject::User { user, session }, permissions: role.permissions(), request_id: None }
+    Actor { tenant, subject: Subject::User { user, session }, permissions: role.permissions(), request_id: None, once: None }
 }
 
 async fn record_end(tx: &Transaction, actor: &Actor, session: SessionId, reason: EndReason) -> Result<()> {

@@ -297,7 +297,7 @@ impl<'a> Paths<'a> {
     fn operation(&self) -> Arc<Operation> {
         let subject = Subject::User { user: UserId::new(), session: SessionId::new() };
         let permissions = Role::Editor.permissions();
-        let actor = Actor { tenant: self.app.tenant.id, subject, permissions, request_id: None };
+        let actor = Actor { tenant: self.app.tenant.id, subject, permissions, request_id: None, once: None };
         Operation::new(self.app.app.clone(), Some(actor), None)
     }
 }

@@ -1,7 +1,7 @@
 //! A mutation with `Idempotency-Key` is safe to repeat.
 
 use mdl::actor::Role;
-use mdl_tests::{Answer, Client, TestApp};
+use mdl_tests::{Answer, Client, TestApp, eventually};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -124,10 +124,69 @@ async fn a_dead_run_holds_its_key_until_its_lease_ends() {
     let app = TestApp::start().await;
     let editor = app.client(Role::Editor).await;
     create(&editor, "key-1", "M").await.data();
-    app.database.execute("UPDATE idempotency_keys SET response = NULL; DELETE FROM metric_versions; DELETE FROM metrics").await;
+    // As if it had died before its change was committed.
+    app.database
+        .execute("UPDATE idempotency_keys SET response = NULL, wrote = false; DELETE FROM metric_versions; DELETE FROM metrics")
+        .await;
     assert_eq!(create(&editor, "key-1", "M").await.status, StatusCode::CONFLICT);
     app.database.execute("UPDATE idempotency_keys SET locked_until = now()").await;
     assert_eq!(create(&editor, "key-1", "M").await.user_errors(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_is_not_done_again_though_its_answer_is_lost() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    // The change is committed; whatever comes after it fails.
+    app.database
+        .execute(
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'lost'; END $$;
+             CREATE TRIGGER fail BEFORE UPDATE OF response ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION fail()",
+        )
+        .await;
+    create(&editor, "key-1", "M").await.data();
+    app.database.execute("DROP TRIGGER fail ON idempotency_keys; DELETE FROM metric_versions; DELETE FROM metrics").await;
+    let again = create(&editor, "key-1", "M").await;
+    assert!(again.status == StatusCode::CONFLICT && again.body.to_string().contains("still runs"), "{}", again.body);
+    app.database.execute("UPDATE idempotency_keys SET locked_until = now()").await;
+    let again = create(&editor, "key-1", "M").await;
+    assert!(again.status == StatusCode::CONFLICT && again.body.to_string().contains("its answer was lost"), "{}", again.body);
+    assert_eq!(app.database.number("SELECT count(*) FROM metrics").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_has_lost_its_key_changes_nothing() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    let id = editor.write("createMetric", json!({ "key": "M", "name": "M" })).await["id"].clone();
+    let update = async || {
+        let query =
+            "mutation($input: UpdateMetricInput!) { updateMetric(input: $input) { metric { revision } userErrors { code } } }";
+        let input = json!({ "input": { "id": id, "name": "New", "tags": ["once"] } });
+        editor.send_with(query, input, &[("idempotency-key", "key-1")]).await
+    };
+    let waiting = async |count: i64| {
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        eventually("they wait", async || (app.database.number(query).await == count).then_some(())).await;
+    };
+    let mut superuser = app.database.superuser().await;
+    let lock = superuser.transaction().await.unwrap();
+    lock.batch_execute("SELECT FROM metrics FOR UPDATE").await.unwrap();
+    let between = async {
+        waiting(1).await;
+        // Its lease ends while it runs, and the caller tries again.
+        app.database.execute("UPDATE idempotency_keys SET locked_until = now()").await;
+        let second = async {
+            waiting(2).await;
+            lock.commit().await.unwrap();
+        };
+        tokio::join!(update(), second).0
+    };
+    let (first, second) = tokio::join!(update(), between);
+    assert_eq!(first.error_code(), Some("IDEMPOTENCY_CONFLICT"), "{}", first.body);
+    assert_eq!(second.payload()["metric"]["revision"], 2, "{}", second.body);
+    assert_eq!(update().await.header("idempotency-replayed"), Some("true"));
+    assert_eq!(app.database.number("SELECT count(*) FROM metric_versions").await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,7 +43,7 @@ impl<'a> Direct<'a> {
     /// Runs an operation as somebody of the first tenant with this role.
     pub async fn run(&self, role: Role, query: &str, variables: Value) -> Counted {
         let subject = Subject::User { user: UserId::new(), session: SessionId::new() };
-        let actor = Actor { tenant: self.app.tenant.id, subject, permissions: role.permissions(), request_id: None };
+        let actor = Actor { tenant: self.app.tenant.id, subject, permissions: role.permissions(), request_id: None, once: None };
         self.run_as(actor, query, variables).await
     }
 

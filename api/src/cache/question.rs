@@ -155,7 +155,7 @@ mod tests {
 
     fn actor(tenant: TenantId, user: UserId, permissions: &[Permission]) -> Actor {
         let subject = Subject::User { user, session: SessionId::new() };
-        Actor { tenant, subject, permissions: permissions.iter().copied().collect(), request_id: None }
+        Actor { tenant, subject, permissions: permissions.iter().copied().collect(), request_id: None, once: None }
     }
 
     fn key(actor: &Actor, personal: bool, operation: Option<&str>, variables: serde_json::Value, stamp: u8) -> Key {

@@ -222,18 +222,20 @@ async fn run_once(
     };
     // Of several fields, one may have written before another failed: that is not repeated.
     let several = prepared.operation().root_fields > 1;
-    match execute(server, caller, prepared).await {
+    let actor = Actor { once: Some(guard.held()), ..actor.clone() };
+    match execute_as(server, caller, Some(actor), prepared).await {
         Answer::Executed(executed) => {
             let body = executed.to_json();
-            if executed.failed() && executed.came_to_nothing() && !several {
-                release(guard).await;
-            } else if let Err(error) = guard.finish(&serde_json::Value::String(body.clone())).await {
+            let came_to_nothing = executed.failed() && executed.came_to_nothing() && !several;
+            if let Err(error) = guard.end(&serde_json::Value::String(body.clone()), came_to_nothing).await {
                 error!(%error, "Could not store the answer of a mutation under its idempotency key");
             }
             Ok(if executed.failed() { Outgoing::Failed(body) } else { Outgoing::Executed(body) })
         }
         Answer::Rejected(errors) => {
-            release(guard).await;
+            if let Err(error) = guard.release().await {
+                error!(%error, "Could not give an idempotency key back");
+            }
             Ok(Outgoing::Rejected(errors))
         }
         // It may have committed at the last moment: the key stays taken until its lease ends.
@@ -241,15 +243,13 @@ async fn run_once(
     }
 }
 
-async fn release(guard: idempotency::Guard) {
-    if let Err(error) = guard.release().await {
-        error!(%error, "Could not give an idempotency key back");
-    }
-}
-
 /// In a box: an execution is a large future, and not for the stacks of those that pass it on.
 fn execute<'a>(server: &'a Server, caller: &Caller, prepared: Prepared) -> BoxFuture<'a, Answer> {
-    let operation = Operation::of(&prepared, server.app.clone(), caller.actor.clone(), caller.user_agent.clone());
+    execute_as(server, caller, caller.actor.clone(), prepared)
+}
+
+fn execute_as<'a>(server: &'a Server, caller: &Caller, actor: Option<Actor>, prepared: Prepared) -> BoxFuture<'a, Answer> {
+    let operation = Operation::of(&prepared, server.app.clone(), actor, caller.user_agent.clone());
     Box::pin(server.executor.execute(prepared, operation))
 }
 

@@ -50,7 +50,7 @@ async fn run(server: &Server, parts: &Parts, body: &[u8]) -> Result<WarmOutcome,
         serde_json::from_slice(body).map_err(|_| (StatusCode::BAD_REQUEST, "This is no operation to be warmed"))?;
     let unfit = (StatusCode::UNPROCESSABLE_ENTITY, "Answers to this operation are not kept, or not for all who may ask it");
     let cache = server.cache.as_ref().ok_or(unfit)?;
-    let actor = Actor { tenant, subject: Subject::System, permissions: asked.permissions, request_id: None };
+    let actor = Actor { tenant, subject: Subject::System, permissions: asked.permissions, request_id: None, once: None };
 
     let found = server.documents.find(Some(&actor), documents::Source::Text(asked.query)).await;
     let (document, right) =
