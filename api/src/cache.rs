@@ -23,11 +23,12 @@ use std::time::{Duration, Instant};
 use async_graphql::ServerError;
 use async_graphql::parser::types::OperationType;
 use futures::future::BoxFuture;
-use mdl::versions::{SLICE, Versions};
+use mdl::versions::{SLICE, Stamp, Versions};
 use mdl::{Actor, App, instruments};
 use metrics::{Counter, counter, gauge};
 use moka::Expiry;
 use moka::future::Cache;
+use moka::ops::compute::Op;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::graphql::executor::{Answer, Prepared};
@@ -43,9 +44,19 @@ const MAX_BYTES: usize = 2 << 20;
 pub struct ResponseCache {
     versions: Versions,
     max_ttl: Duration,
-    kept: Cache<Key, Arc<Entry>>,
+    /// By the names of the questions: a new answer takes the place of the old one.
+    kept: Cache<Key, Kept>,
+    /// Answers that are being made. Nothing stays here.
+    making: Cache<Key, Arc<Entry>>,
     shared: Arc<Shared>,
     _following: AbortOnDropHandle<()>,
+}
+
+/// An answer, and what it was made of.
+#[derive(Clone)]
+struct Kept {
+    stamp: Stamp,
+    entry: Arc<Entry>,
 }
 
 /// Where an answer came from.
@@ -63,9 +74,9 @@ pub enum Source {
 
 /// An answer that is not in this process's memory.
 pub struct Missing {
+    name: Key,
     key: Key,
-    /// Whether other processes have the same key for it.
-    shared: bool,
+    stamp: Stamp,
     /// How long it may be kept.
     ttl: Duration,
 }
@@ -89,13 +100,14 @@ impl ResponseCache {
         }
         let kept = Cache::builder()
             .max_capacity(config.bytes)
-            .weigher(|_, entry: &Arc<Entry>| entry.weight())
+            .weigher(|_, kept: &Kept| kept.entry.weight())
             .expire_after(UntilExpired)
             .build();
         Some(Self {
             versions: app.versions.clone(),
             max_ttl: Duration::from_secs(config.ttl_seconds),
             kept,
+            making: Cache::new(0),
             shared: Arc::new(Shared::new(&app.config.redis)?),
             _following: app.versions.follow(),
         })
@@ -112,8 +124,8 @@ impl ResponseCache {
     /// The answer that is in this process's memory, or what it takes to make one.
     pub async fn find(&self, question: &Question) -> Result<Arc<Entry>, Missing> {
         let stamp = self.versions.stamp(question.tenant, &question.made_of).await;
-        let missing = Missing { key: question.key(&stamp), shared: stamp.shared, ttl: question.policy.ttl };
-        self.kept.get(&missing.key).await.ok_or(missing)
+        let missing = || Missing { name: question.name, key: question.key(&stamp), stamp, ttl: question.policy.ttl };
+        self.kept_under(&question.name, &stamp).await.ok_or_else(missing)
     }
 
     /// The answer that was missing: another process has put it into Redis, or `execute` makes it. Of many that ask the same at
@@ -123,27 +135,50 @@ impl ResponseCache {
         missing: Missing,
         execute: impl FnOnce() -> BoxFuture<'a, Answer> + Send,
     ) -> (Result<Arc<Entry>, Arc<Unkept>>, Source) {
-        let Missing { key, shared, ttl } = missing;
+        let Missing { name, key, stamp, ttl } = missing;
+        let shared = stamp.shared;
         let source = OnceLock::new();
         let make = async {
+            // It may have been made since it was found missing.
+            if let Some(entry) = self.kept_under(&name, &stamp).await {
+                return Ok(entry);
+            }
             if shared && let Some(entry) = self.shared.get(&key).await {
                 let _first = source.set(Source::Redis);
-                return Ok(Arc::new(entry));
+                let entry = Arc::new(entry);
+                self.keep(name, stamp, entry.clone()).await;
+                return Ok(entry);
             }
             let _first = source.set(Source::Made);
             let entry = keepable(execute().await, if shared { ttl } else { ttl.min(2 * SLICE) })?;
             let entry = Arc::new(entry);
+            // Before it is not being made any more, so that nobody begins again in between.
+            self.keep(name, stamp, entry.clone()).await;
             if shared {
                 self.shared.put(key, entry.clone());
             }
             Ok(entry)
         };
-        let found = self.kept.try_get_with(key, Box::pin(make)).await;
+        let found = self.making.try_get_with(key, Box::pin(make)).await;
         let source = source.into_inner().unwrap_or(Source::Shared);
         if source != Source::Shared {
             gauge!(instruments::CACHE_BYTES).set(self.kept.weighted_size() as f64);
         }
         (found, source)
+    }
+
+    async fn kept_under(&self, name: &Key, stamp: &Stamp) -> Option<Arc<Entry>> {
+        self.kept.get(name).await.filter(|kept| kept.stamp.bytes == stamp.bytes).map(|kept| kept.entry)
+    }
+
+    /// Keeps an answer, unless a later one is there: nobody who has seen that may see an older one.
+    async fn keep(&self, name: Key, stamp: Stamp, entry: Arc<Entry>) {
+        let kept = Kept { stamp, entry };
+        let replace = async |there: Option<moka::Entry<Key, Kept>>| match there {
+            Some(there) if there.value().stamp.at > stamp.at => Op::Nop,
+            _ => Op::Put(kept),
+        };
+        self.kept.entry(name).and_compute_with(replace).await;
     }
 }
 
@@ -190,8 +225,12 @@ fn keepable(answer: Answer, ttl: Duration) -> Result<Entry, Unkept> {
 /// Each entry says for itself how long it keeps.
 struct UntilExpired;
 
-impl Expiry<Key, Arc<Entry>> for UntilExpired {
-    fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, now: Instant) -> Option<Duration> {
-        Some(entry.expires.saturating_duration_since(now))
+impl Expiry<Key, Kept> for UntilExpired {
+    fn expire_after_create(&self, _: &Key, kept: &Kept, now: Instant) -> Option<Duration> {
+        Some(kept.entry.expires.saturating_duration_since(now))
+    }
+
+    fn expire_after_update(&self, _: &Key, kept: &Kept, now: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(kept.entry.expires.saturating_duration_since(now))
     }
 }

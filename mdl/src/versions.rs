@@ -66,6 +66,8 @@ pub struct Stamp {
     pub bytes: [u8; 32],
     /// Whether other processes have the same stamp, so that an answer can be shared with them.
     pub shared: bool,
+    /// Grows with what this process hears: of two stamps, the one with more is not the older.
+    pub at: u64,
 }
 
 /// The versions of all tenants. Cheap to clone; all clones are one.

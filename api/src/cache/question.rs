@@ -25,6 +25,8 @@ pub struct Question {
     pub made_of: Touched,
     /// All of the key but the versions.
     asked: Sha256,
+    /// Names the question, whatever its answer is made of.
+    pub name: Key,
 }
 
 impl Question {
@@ -61,7 +63,8 @@ impl Question {
                 things => made_of.parts.extend(things.into_iter().map(Part::Thing)),
             }
         }
-        Self { tenant: actor.tenant, document, policy, made_of, asked }
+        let name = asked.clone().finalize().into();
+        Self { tenant: actor.tenant, document, policy, made_of, asked, name }
     }
 
     /// The same, kept as whoever published the document says. `None` when nothing is to be kept.
@@ -71,6 +74,7 @@ impl Question {
         if let Some(seconds) = caching.seconds {
             let seconds = u64::try_from(seconds).unwrap_or(0);
             part(&mut self.asked, &seconds.to_be_bytes());
+            self.name = self.asked.clone().finalize().into();
             self.policy.ttl = self.policy.ttl.min(Duration::from_secs(seconds));
         }
         (!self.policy.ttl.is_zero()).then_some(self)
@@ -174,7 +178,7 @@ mod tests {
         let policy = Policy { reads: Entities::ALL, ones: [].into(), ttl, personal, daily: false, guarded };
         let variables = Variables::from_json(variables);
         let question = Question::new(&[0; 32], actor, [1; 32], operation, &variables, policy);
-        question.key(&Stamp { bytes: [stamp; 32], shared: true })
+        question.key(&Stamp { bytes: [stamp; 32], shared: true, at: 0 })
     }
 
     #[test]
