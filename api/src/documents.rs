@@ -21,6 +21,7 @@ use async_graphql::ServerError;
 use mdl::actor::{Permission, Subject};
 use mdl::config::DocumentsMode;
 use mdl::documents::{ALL_TENANTS, Caching, automatic, from_hex, sha256, to_hex};
+use mdl::error::causes;
 use mdl::ids::TenantId;
 use mdl::{Actor, App, Error, instruments};
 use metrics::{Counter, counter};
@@ -321,7 +322,7 @@ async fn within_patience<T>(work: impl Future<Output = mdl::Result<T>>) -> Optio
     match tokio::time::timeout(REDIS_PATIENCE, work).await {
         Ok(Ok(value)) => Some(value),
         Ok(Err(error)) => {
-            warn!(%error, "Could not ask Redis for a registered document");
+            warn!(error = causes(&error), "Could not ask Redis for a registered document");
             None
         }
         Err(_) => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mdl::actor::{Permissions, Subject};
 use mdl::config::LiveConfig;
+use mdl::error::causes;
 use mdl::ids::TenantId;
 use mdl::{Actor, App, Error, Result, api_keys, instruments, sessions};
 use metrics::gauge;
@@ -180,7 +181,7 @@ async fn recheck(inner: Weak<Inner>) {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
-                        warn!(%error, "Could not look at the credentials of open connections again");
+                        warn!(error = causes(&error), "Could not look at the credentials of open connections again");
                     }
                 }
             }

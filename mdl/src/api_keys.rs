@@ -13,7 +13,7 @@ use tracing::{Instrument, warn};
 
 use crate::actor::{Actor, Permission, Permissions, Role, Subject};
 use crate::app::App;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, causes};
 use crate::events::kinds::API_KEY_EXPIRING;
 use crate::events::payloads::ApiKeyPayload;
 use crate::ids::{ApiKeyId, TenantId, UserId};
@@ -322,7 +322,7 @@ fn note_use(app: &App, tenant: TenantId, id: ApiKeyId) {
     };
     let work = async move {
         if let Err(error) = write.await {
-            warn!(%error, api_key.id = %id, "Could not note that an API key was used");
+            warn!(error = causes(&error), api_key.id = %id, "Could not note that an API key was used");
         }
     };
     tokio::spawn(work.in_current_span());

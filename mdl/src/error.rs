@@ -106,6 +106,17 @@ impl fmt::Display for Problem {
     }
 }
 
+/// An error with all its causes, on one line: for the log, and for operators. What only repeats what it wraps is said once.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.map(ToString::to_string).fold(
+        error.to_string(),
+        |text, cause| {
+            if text.contains(&cause) { text } else { text + ": " + &cause }
+        },
+    )
+}
+
 impl Error {
     /// One problem with one field (a dotted path).
     pub fn invalid(field: &str, code: Code, message: impl Into<String>) -> Self {

@@ -11,7 +11,7 @@ use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use sha2::{Digest, Sha256};
 
 use crate::config::StorageConfig;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, causes};
 
 #[derive(Clone)]
 pub struct Storage {
@@ -76,7 +76,7 @@ impl Storage {
         };
         if let Some(error) = failure {
             if let Err(error) = writer.abort().await {
-                tracing::warn!(%error, key, "Could not remove the parts of a failed upload");
+                tracing::warn!(error = causes(&error), key, "Could not remove the parts of a failed upload");
             }
             return Err(error);
         }

@@ -13,6 +13,7 @@ use apalis::prelude::{BoxDynError, Task};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mdl::db::Db;
+use mdl::error::causes;
 use mdl::ids::BatchId;
 use mdl::instruments;
 use mdl::jobs::ledger::{self, Claimed, End, Outcome, Settled};
@@ -23,7 +24,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::Shared;
 use crate::leases::Held;
-use crate::link::{Outage, RETRY, with_sources};
+use crate::link::{Outage, RETRY};
 use crate::queue::Running;
 
 /// How long a handler may go on after its job was to be cancelled.
@@ -160,7 +161,7 @@ pub async fn record(mut ends: UnboundedReceiver<Ended>, shared: Shared) {
             && let Err(error) = release(&db, &batches).await
         {
             // The reconciler looks after them in a few seconds.
-            warn!(error = with_sources(&error), "Could not look whether batches of jobs have ended");
+            warn!(error = causes(&error), "Could not look whether batches of jobs have ended");
         }
         news.tell(settled.iter().map(|job| (job.tenant_id, job.id)));
         // A limit of concurrency may have kept others back.

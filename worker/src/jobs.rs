@@ -34,6 +34,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mdl::db::Transaction;
+use mdl::error::causes;
 use mdl::ids::{JobId, TenantId};
 use mdl::jobs::Job;
 use mdl::jobs::ledger::{self, Claimed, Outcome, Progress};
@@ -42,7 +43,6 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
-use crate::link::with_sources;
 use crate::news::News;
 
 /// Every kind of job that `mdl-worker` does: one line for each.
@@ -217,8 +217,8 @@ impl Registry {
             Ok(Ok(Done::Finished)) => Outcome::Succeeded,
             Ok(Ok(Done::Cancelled)) => Outcome::Cancelled,
             Ok(Ok(Done::Snooze(run_in))) => Outcome::Snoozed { run_in },
-            Ok(Err(error)) if may_pass(&error) => self.failed(&job.kind, attempt, with_sources(&error)),
-            Ok(Err(error)) => Outcome::Dead { error: with_sources(&error) },
+            Ok(Err(error)) if may_pass(&error) => self.failed(&job.kind, attempt, causes(&error)),
+            Ok(Err(error)) => Outcome::Dead { error: causes(&error) },
             Err(error) => Outcome::Dead { error: format!("The payload cannot be read: {error}") },
         }
     }
@@ -236,7 +236,7 @@ async fn unknown(app: &App, job: &Claimed) -> Outcome {
             again
         }
         Err(error) => {
-            warn!(job.id = %job.id, job.kind, error = with_sources(&error), "Could not look how old a job of an unknown kind is");
+            warn!(job.id = %job.id, job.kind, error = causes(&error), "Could not look how old a job of an unknown kind is");
             again
         }
     }

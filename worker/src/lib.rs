@@ -46,6 +46,7 @@ use apalis::layers::catch_panic::CatchPanicLayer;
 use apalis::prelude::{Monitor, ParallelizeExt, WorkerBuilder};
 use mdl::config::DatabaseConfig;
 use mdl::db::Db;
+use mdl::error::causes;
 use mdl::jobs::Job;
 use mdl::warming::WarmCaches;
 use mdl::{App, telemetry};
@@ -148,7 +149,7 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
     let failed = CancellationToken::new();
     let failure = failed.clone();
     let mut monitor = Monitor::new().should_restart(move |worker, error| {
-        error!(worker = worker.name(), %error, "A queue has stopped working");
+        error!(worker = worker.name(), error = causes(error), "A queue has stopped working");
         failure.cancel();
         false
     });
@@ -196,7 +197,7 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
         tokio::select! {
             result = &mut working => {
                 if let Err(error) = result {
-                    error!(%error, "The worker has failed");
+                    error!(error = causes(&error), "The worker has failed");
                     broken = true;
                 }
                 break;
@@ -228,7 +229,7 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
     match tokio::time::timeout(LAST_WAIT, &mut recorder).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            error!(%error, "The recorder of ends has failed");
+            error!(error = causes(&error), "The recorder of ends has failed");
             broken = true;
         }
         Err(_) => warn!("Could not write down the last ends of jobs; these jobs will be repeated"),

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use mdl::config::RedisConfig;
+use mdl::error::causes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisResult};
 use tracing::{info, warn};
@@ -58,7 +59,7 @@ impl Outage {
     pub fn failed(&mut self, error: &dyn Error) {
         if self.since.is_none() {
             self.since = Some(Instant::now());
-            warn!(error = with_sources(error), "Could not {}; trying again until it works", self.what);
+            warn!(error = causes(error), "Could not {}; trying again until it works", self.what);
         }
     }
 
@@ -71,20 +72,4 @@ impl Outage {
             info!("Can {} again, after {:.1} s", self.what, since.elapsed().as_secs_f64());
         }
     }
-}
-
-/// The error and why it happened, in one line.
-pub fn with_sources(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let reason = error.to_string();
-        // Wrapping errors often repeat what they wrap.
-        if !text.ends_with(&reason) {
-            text.push_str(": ");
-            text.push_str(&reason);
-        }
-        source = error.source();
-    }
-    text
 }

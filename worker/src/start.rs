@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use mdl::error::causes;
 use mdl::{App, migrations};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-
-use crate::link::with_sources;
 
 /// How often the servers are asked.
 const ASK: Duration = Duration::from_secs(1);
@@ -30,11 +29,11 @@ pub async fn database(app: &App, stop: &CancellationToken) {
 
 async fn database_is_ready(app: &App) -> Result<(), String> {
     // A new connection, since the pool does not say why it cannot connect.
-    app.db.dedicated().await.map_err(|error| with_sources(&error))?;
+    app.db.dedicated().await.map_err(|error| causes(&error))?;
     match migrations::pending(&app.db).await {
         Ok(false) => Ok(()),
         Ok(true) => Err("the database lacks migrations of this version; run `mdl-api migrate`".to_owned()),
-        Err(error) => match with_sources(&error) {
+        Err(error) => match causes(&error) {
             // Before the first migration there is no table that says which were applied.
             reason if reason.contains("__diesel_schema_migrations") => {
                 Err("the database is empty; run `mdl-api migrate`".to_owned())

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mdl::config::RedisConfig;
+use mdl::error::causes;
 use mdl::lazy_redis::LazyRedis;
 use redis::cmd;
 use tracing::{debug, error};
@@ -25,7 +26,7 @@ impl Shared {
     /// `None` when the address of Redis is not one.
     pub fn new(config: &RedisConfig) -> Option<Self> {
         let commands = LazyRedis::new(config.url.as_str(), PATIENCE);
-        let commands = commands.inspect_err(|error| error!(%error, "The response cache is off")).ok()?;
+        let commands = commands.inspect_err(|error| error!(error = causes(error), "The response cache is off")).ok()?;
         Some(Self { commands, prefix: config.prefix.clone() })
     }
 

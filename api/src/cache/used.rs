@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use mdl::error::causes;
 use mdl::ids::TenantId;
 use mdl::warming::used::{self, Use, UseId};
 use mdl::warming::{self, Asked, Score};
@@ -223,7 +224,7 @@ async fn tell_for_ever(used: Weak<Used>, app: App) {
         if let Err(error) = &told
             && !failing
         {
-            warn!(%error, "Could not tell Redis what is asked often; trying again every few seconds");
+            warn!(error = causes(error), "Could not tell Redis what is asked often; trying again every few seconds");
         }
         failing = told.is_err();
     }

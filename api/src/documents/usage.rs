@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use mdl::Result;
 use mdl::db::Db;
 use mdl::documents::store::{self, Use};
+use mdl::error::causes;
 use mdl::ids::{DocumentId, TenantId};
 use tracing::warn;
 
@@ -55,7 +56,7 @@ impl Usage {
             // Two instances that lock the same rows do it in the same order.
             uses.sort_by_key(|used| used.document);
             if let Err(error) = write_of(db, owner, &uses).await {
-                warn!(%error, tenant.id = %owner, "Could not write how often documents were used; trying again later");
+                warn!(error = causes(&error), tenant.id = %owner, "Could not write how often documents were used; trying again later");
                 let mut counts = self.lock();
                 for used in uses {
                     let (count, last) = counts.entry((owner, used.document)).or_insert((0, used.last));

@@ -3,7 +3,7 @@
 
 use async_graphql::{ErrorExtensionValues, ErrorExtensions, ServerError, SimpleObject};
 use mdl::Error;
-use mdl::error::Code;
+use mdl::error::{Code, causes};
 use tracing::error;
 
 /// Something in the input that the caller can mend.
@@ -67,16 +67,10 @@ pub fn coded(mut error: ServerError, code: &str) -> ServerError {
 /// Logs what is not the caller's doing.
 pub fn log(error: &Error) {
     match error {
-        Error::Internal(source) => error!(error = %chain(source.as_ref()), "A request failed"),
-        Error::Unavailable { service, source } => error!(service, error = %chain(source.as_ref()), "A server did not answer"),
+        Error::Internal(source) => error!(error = causes(source.as_ref()), "A request failed"),
+        Error::Unavailable { service, source } => error!(service, error = causes(source.as_ref()), "A server did not answer"),
         _ => {}
     }
-}
-
-/// An error with all its causes, on one line.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// `expected_direction` becomes `expectedDirection`, as the schema spells it.

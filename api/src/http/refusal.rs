@@ -4,11 +4,12 @@ use async_graphql::ServerError;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mdl::Error;
+use mdl::error::causes;
 use serde::Serialize;
 use tracing::error;
 
 use super::negotiate::Media;
-use crate::graphql::error::{chain, coded};
+use crate::graphql::error::coded;
 use crate::rate_limit::Limited;
 
 /// Why a request is not answered.
@@ -39,7 +40,7 @@ impl Refusal {
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if let Error::Unavailable { source, .. } | Error::Internal(source) = &error {
-            error!(error = %chain(source.as_ref()), "Could not answer: {error}");
+            error!(error = causes(source.as_ref()), "Could not answer: {error}");
         }
         let header = match &error {
             Error::Unauthenticated(_) => {

@@ -7,6 +7,7 @@ use async_graphql::ServerError;
 use async_graphql::parser::types::OperationType;
 use axum::http::{StatusCode, header};
 use futures::future::BoxFuture;
+use mdl::error::causes;
 use mdl::idempotency::{self, Outcome};
 use mdl::{Actor, instruments};
 use metrics::counter;
@@ -228,13 +229,13 @@ async fn run_once(
             let body = executed.to_json();
             let came_to_nothing = executed.failed() && executed.came_to_nothing() && !several;
             if let Err(error) = guard.end(&serde_json::Value::String(body.clone()), came_to_nothing).await {
-                error!(%error, "Could not store the answer of a mutation under its idempotency key");
+                error!(error = causes(&error), "Could not store the answer of a mutation under its idempotency key");
             }
             Ok(if executed.failed() { Outgoing::Failed(body) } else { Outgoing::Executed(body) })
         }
         Answer::Rejected(errors) => {
             if let Err(error) = guard.release().await {
-                error!(%error, "Could not give an idempotency key back");
+                error!(error = causes(&error), "Could not give an idempotency key back");
             }
             Ok(Outgoing::Rejected(errors))
         }

@@ -15,7 +15,7 @@ use super::refused;
 use super::seal::{Digest, Identities, Opened, Sealed, Sealer, Tally, is_damage};
 use super::vault::Vault;
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, causes};
 use crate::instruments;
 use crate::storage::StoredFile;
 
@@ -62,7 +62,7 @@ pub async fn latest(vault: &Vault) -> Result<Vec<FileEntry>> {
 async fn latest_if_readable(vault: &Vault) -> Result<Vec<FileEntry>> {
     match latest(vault).await {
         Err(error @ Error::Invalid(_)) => {
-            warn!(%error, "The files that were stored after the last backup are not known");
+            warn!(error = causes(&error), "The files that were stored after the last backup are not known");
             Ok(Vec::new())
         }
         latest => latest,
@@ -86,7 +86,10 @@ impl Known {
         };
         let mut before = match newest {
             Err(error) if is_damage(&error) => {
-                warn!(%error, "The files of the last backup are not known, and are stored anew unless they are listed elsewhere");
+                warn!(
+                    error = causes(&error),
+                    "The files of the last backup are not known, and are stored anew unless they are listed elsewhere"
+                );
                 Vec::new()
             }
             newest => newest?,
@@ -193,7 +196,11 @@ pub async fn check(app: &App, vault: &Vault, entries: &[FileEntry], keys: &Ident
     let Some(first) = first else { return Ok(()) };
     let damaged_entries = entries.iter().filter(|entry| damaged.contains(&entry.object.key));
     if let Err(error) = make_room(app, vault, damaged_entries).await {
-        warn!(%error, place = vault.name(), "Damaged files of backups stay where they are, until they are looked at again");
+        warn!(
+            error = causes(&error),
+            place = vault.name(),
+            "Damaged files of backups stay where they are, until they are looked at again"
+        );
     }
     Err(match damaged.len() - 1 {
         0 => first,

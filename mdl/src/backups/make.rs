@@ -22,7 +22,7 @@ use super::{files, refused, store, watch};
 use crate::app::App;
 use crate::config::BackupConfig;
 use crate::db;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, causes};
 use crate::ids::BackupId;
 use crate::instruments;
 
@@ -201,7 +201,7 @@ async fn tidy(vault: &Vault) -> Result<()> {
 
 async fn give_up(vault: &Vault, id: BackupId, error: Error) -> Error {
     if let Err(error) = vault.remove(id).await {
-        warn!(%error, backup.id = %id, "Could not remove what a failed backup left; the next one will");
+        warn!(error = causes(&error), backup.id = %id, "Could not remove what a failed backup left; the next one will");
     }
     error
 }

@@ -21,7 +21,7 @@ use super::{files, list, refused, store};
 use crate::app::App;
 use crate::config::BackupConfig;
 use crate::db;
-use crate::error::{BoxError, Error, Result};
+use crate::error::{BoxError, Error, Result, causes};
 use crate::ids::{BackupId, TenantId};
 use crate::migrations::MIGRATIONS;
 use crate::tenants::SYSTEM;
@@ -101,7 +101,7 @@ pub async fn restore(
     };
     if let Err(error) = filled.await {
         if let Err(error) = drop_database(&admin, &database).await {
-            tracing::warn!(%error, database, "Could not drop the database of a restore that failed");
+            tracing::warn!(error = causes(&error), database, "Could not drop the database of a restore that failed");
         }
         return Err(error);
     }
@@ -140,7 +140,7 @@ pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
     drop(client);
     if let Err(error) = adopt(app).await {
         // Of an older schema, perhaps; the vaults know them.
-        tracing::warn!(%error, "The restored database could not be told of the backups that there are");
+        tracing::warn!(error = causes(&error), "The restored database could not be told of the backups that there are");
     }
     Ok(kept)
 }

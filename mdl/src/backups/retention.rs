@@ -10,7 +10,7 @@ use super::manifest::{self, Manifest};
 use super::vault::Vault;
 use super::{files, refused, store};
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, causes};
 use crate::ids::BackupId;
 use crate::tenants::SYSTEM;
 
@@ -101,7 +101,7 @@ async fn prune_files(vault: &Vault, manifests: &BTreeMap<BackupId, Result<Manife
             Ok(entries) => needed.extend(entries.into_iter().map(|entry| entry.object.key)),
             Err(error @ Error::Unavailable { .. }) => return Err(error),
             Err(error) => {
-                warn!(%error, backup.id = %id, "No files are removed: it is not known which of them this backup has");
+                warn!(error = causes(&error), backup.id = %id, "No files are removed: it is not known which of them this backup has");
                 return Ok(0);
             }
         }
@@ -109,7 +109,10 @@ async fn prune_files(vault: &Vault, manifests: &BTreeMap<BackupId, Result<Manife
     match files::latest(vault).await {
         Ok(entries) => needed.extend(entries.into_iter().map(|entry| entry.object.key)),
         Err(error @ Error::Invalid(_)) => {
-            warn!(%error, "No files are removed: it is not known which of them were stored after the last backup");
+            warn!(
+                error = causes(&error),
+                "No files are removed: it is not known which of them were stored after the last backup"
+            );
             return Ok(0);
         }
         Err(error) => return Err(error),

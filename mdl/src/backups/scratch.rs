@@ -13,7 +13,7 @@ use super::tools::{Ownership, Restore};
 use super::vault::Vault;
 use crate::config::BackupConfig;
 use crate::db;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, causes};
 
 const PREFIX: &str = "mdl_scratch_";
 
@@ -93,7 +93,7 @@ impl Drop for Scratch {
         let name = std::mem::take(&mut self.name);
         runtime.spawn(async move {
             if let Err(error) = drop_database(&admin, &name).await {
-                warn!(%error, database = name, "Could not drop a scratch database; the next trial restore will");
+                warn!(error = causes(&error), database = name, "Could not drop a scratch database; the next trial restore will");
             }
         });
     }

@@ -274,6 +274,10 @@ fn other(name: &str, expected: &Sealed, stored: &Digest) -> Error {
 fn failed(name: &str, source: &Source, error: &dyn std::fmt::Display) -> Error {
     match source.failure() {
         Some(error) => Error::unavailable("the place of the backups", error),
-        None => refused(format!("The backup is damaged: {name} cannot be decrypted: {error}")),
+        None => {
+            // Some of its errors are several lines.
+            let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            refused(format!("The backup is damaged: {name} cannot be decrypted: {reason}"))
+        }
     }
 }

@@ -16,7 +16,7 @@ use url::Url;
 use super::refused;
 use super::seal::{Digest, Tally};
 use crate::config::BackupConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, causes};
 use crate::ids::BackupId;
 
 pub const MANIFEST: &str = "manifest.json";
@@ -242,7 +242,11 @@ impl Upload {
     /// Gives up; nothing is left of it.
     pub async fn abort(self) {
         if let Err(error) = self.writer.abort().await {
-            tracing::warn!(%error, place = self.vault.name(), "Could not remove the parts of a backup that was given up");
+            tracing::warn!(
+                error = causes(&error),
+                place = self.vault.name(),
+                "Could not remove the parts of a backup that was given up"
+            );
         }
     }
 }

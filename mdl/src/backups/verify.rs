@@ -14,7 +14,7 @@ use super::seal::{Identities, check_stored, is_damage};
 use super::vault::{self, Vault};
 use super::{files, inventory, store, watch};
 use crate::app::App;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, causes};
 use crate::ids::{BackupId, DrillId};
 use crate::instruments;
 
@@ -65,7 +65,7 @@ pub async fn verify(
     let drill = DrillId::new();
     let recorded = store::start_drill(app, drill, &manifest, &vault, requested_by).await;
     if let Err(error) = &recorded {
-        warn!(error = %error, "The database does not answer: the result is recorded with the backup alone");
+        warn!(error = causes(error), "The database does not answer: the result is recorded with the backup alone");
     }
     let telling = recorded.is_ok().then(|| store::tell(app, store::Of::Drill(drill), progress));
     let start = Instant::now();
@@ -97,7 +97,7 @@ pub async fn verify(
             if recorded.is_ok()
                 && let Err(unrecorded) = watch::verify_failed(app, drill, id, &error, differences).await
             {
-                warn!(error = %unrecorded, "Could not record that a trial restore failed");
+                warn!(error = causes(&unrecorded), "Could not record that a trial restore failed");
             }
             Err(error)
         }
@@ -157,7 +157,7 @@ async fn prove_copies(
         match prove_copy(app, &vault, manifest, proof, thorough, progress).await {
             Ok(()) => {}
             Err(error @ Error::Unavailable { .. }) => {
-                warn!(%error, place = vault.name(), "Could not look at the copy of a backup in another place");
+                warn!(error = causes(&error), place = vault.name(), "Could not look at the copy of a backup in another place");
             }
             Err(error) => {
                 watch::not_verified(app, Some(manifest.id), Some(vault.name()), &error).await;
@@ -193,7 +193,7 @@ async fn prove_copy(
 /// Takes back that a backup is good.
 async fn doubt(vault: &Vault, id: BackupId) {
     if let Err(error) = vault.delete(&vault::key(id, vault::VERIFIED)).await {
-        warn!(%error, backup.id = %id, place = vault.name(), "Could not take back that a backup is good");
+        warn!(error = causes(&error), backup.id = %id, place = vault.name(), "Could not take back that a backup is good");
     }
 }
 

@@ -13,7 +13,7 @@ use super::vault::Vault;
 use crate::actor::Actor;
 use crate::app::App;
 use crate::db::Transaction;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, causes};
 use crate::events::payloads::BackupPayload;
 use crate::events::{self, Kind, kinds};
 use crate::ids::{BackupId, DrillId};
@@ -65,7 +65,7 @@ pub async fn backup_failed(app: &App, id: Option<BackupId>, why: &Error) {
         tx.commit().await
     };
     if let Err(unrecorded) = recorded.await {
-        warn!(error = %unrecorded, "Could not record that a backup failed");
+        warn!(error = causes(&unrecorded), "Could not record that a backup failed");
     }
 }
 
@@ -111,7 +111,7 @@ pub async fn not_verified(app: &App, id: Option<BackupId>, place: Option<&str>, 
         tx.commit().await
     };
     if let Err(unrecorded) = recorded.await {
-        warn!(error = %unrecorded, "Could not record that a backup did not pass");
+        warn!(error = causes(&unrecorded), "Could not record that a backup did not pass");
     }
 }
 
@@ -161,23 +161,9 @@ fn failure(id: Option<BackupId>, why: String) -> BackupPayload {
 /// An error with what it keeps from callers: operators look at backups.
 pub fn sentence(error: &Error) -> String {
     match error {
-        Error::Internal(source) => chain(source.as_ref()),
-        Error::Unavailable { source, .. } => format!("{error}: {}", chain(source.as_ref())),
-        _ => error.to_string(),
+        Error::Internal(source) => causes(source.as_ref()),
+        _ => causes(error),
     }
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text += &format!(": {said}");
-        }
-        next = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

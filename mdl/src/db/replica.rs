@@ -19,7 +19,7 @@ use moka::sync::Cache;
 use tracing::{info, warn};
 
 use super::{Db, PoolUse, PooledConnection};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, causes};
 use crate::ids::TenantId;
 use crate::instruments;
 use crate::versions::Versions;
@@ -110,7 +110,7 @@ impl Replica {
         let position: Position = match current_position(primary).await {
             Ok(position) => position.into(),
             Err(error) => {
-                warn!(%error, "Could not ask the primary how far the read replica has to be");
+                warn!(error = causes(&error), "Could not ask the primary how far the read replica has to be");
                 return None;
             }
         };
@@ -143,7 +143,7 @@ impl Replica {
     fn rest(&self, error: &Error) -> Why {
         let until = self.now() + REST.as_millis() as u64;
         if self.rests_until.swap(until, Ordering::Relaxed) == 0 {
-            warn!(%error, "The read replica does not answer: the primary serves all reads until it does");
+            warn!(error = causes(error), "The read replica does not answer: the primary serves all reads until it does");
         }
         Why::Down
     }

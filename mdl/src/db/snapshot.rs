@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::slow::SlowRead;
 use super::{Db, PooledConnection, Rollback, roll_back};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, causes};
 use crate::ids::TenantId;
 use crate::instruments;
 
@@ -90,7 +90,7 @@ impl Snapshot {
         if let Some(mut conn) = self.conn.take()
             && let Err(error) = conn.batch_execute("COMMIT").await
         {
-            warn!(%error, "Could not end a read snapshot");
+            warn!(error = causes(&error), "Could not end a read snapshot");
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{Format, GivenUp, Import, ImportState, Mode, store};
 use crate::actor::Actor;
 use crate::app::App;
 use crate::audit;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, causes};
 use crate::events;
 use crate::events::kinds::{IMPORT_CANCELLED, IMPORT_FAILED};
 use crate::events::payloads::ImportPayload;
@@ -315,6 +315,6 @@ pub(super) fn file_is_gone() -> Error {
 /// The file of an import that has ended is of no more use. One that cannot be removed now does no harm.
 pub(super) async fn remove_file(app: &App, import: &Import) {
     if let Err(error) = app.storage.delete(&import.storage_key).await {
-        warn!(import = %import.id, %error, "Could not remove the file of an import that has ended");
+        warn!(import = %import.id, error = causes(&error), "Could not remove the file of an import that has ended");
     }
 }

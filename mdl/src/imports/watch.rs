@@ -14,7 +14,7 @@ use tracing::warn;
 use super::operations::cancel_asked;
 use super::{Import, ImportState};
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{Result, causes};
 use crate::schema::imports;
 
 /// A quarter of the second within which cancelling has to work.
@@ -55,7 +55,7 @@ async fn watch(app: App, import: Import, progress: Arc<Progress>, stop: Cancella
             Ok(true) => stop.cancel(),
             Ok(false) => {}
             // The import notices by itself when PostgreSQL is away.
-            Err(error) => warn!(import = %import.id, %error, "Could not publish the progress of an import"),
+            Err(error) => warn!(import = %import.id, error = causes(&error), "Could not publish the progress of an import"),
         }
         tokio::time::sleep(INTERVAL).await;
     }

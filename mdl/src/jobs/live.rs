@@ -32,7 +32,7 @@ use super::JobRow;
 use super::store::{self, Filter};
 use crate::app::App;
 use crate::db::Db;
-use crate::error::Result;
+use crate::error::{Result, causes};
 use crate::events::live::{Receiver, Sender, queue};
 use crate::ids::{JobId, TenantId};
 
@@ -197,7 +197,7 @@ impl Stream {
             match told {
                 Ok(()) => blind = false,
                 Err(error) if !std::mem::replace(&mut blind, true) => {
-                    warn!(tenant.id = %self.tenant, %error, "Could not read what has become of jobs; trying again");
+                    warn!(tenant.id = %self.tenant, error = causes(&error), "Could not read what has become of jobs; trying again");
                 }
                 Err(_) => {}
             }

@@ -80,7 +80,9 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewMetric) -> Result<(Met
     // Others may have named it before it was there.
     let is_neighbour = lineage::is_declared(&tx, actor.tenant, &metric.key).await?;
     let touched = Entities::of(&[Entity::Metrics, Entity::MetricSet]).and_if(is_neighbour, Entity::Lineage);
-    record(&tx, actor, "metric.created", METRIC_CREATED, &metric, ChangeTier::Initial, &fields, touched).await?;
+    let tier = ChangeTier::Initial;
+    let created = Change { action: "metric.created", event: METRIC_CREATED, tier, fields: &fields, touched };
+    record(&tx, actor, &metric, created).await?;
     tx.commit().await?;
     Ok((metric, new.definition.details))
 }
@@ -202,7 +204,7 @@ async fn write(
         .and_if(is_archived, Entity::MetricSet)
         .and_if(is_archived || fields.iter().any(|field| LABELS.contains(&field.as_str())), Entity::MetricLabels)
         .and_if(fields.iter().any(|field| field.starts_with("relationships.")), Entity::Lineage);
-    record(tx, actor, action, kind, &metric, tier, &fields, touched).await?;
+    record(tx, actor, &metric, Change { action, event: kind, tier, fields: &fields, touched }).await?;
     Ok(metric)
 }
 
@@ -222,20 +224,21 @@ fn check_message(problems: &mut Problems, message: Option<&str>) {
     }
 }
 
-async fn record(
-    tx: &Transaction,
-    actor: &Actor,
-    action: &str,
-    kind: Kind<MetricPayload>,
-    metric: &Metric,
+/// What is recorded of a change.
+struct Change<'a> {
+    action: &'a str,
+    event: Kind<MetricPayload>,
     tier: ChangeTier,
-    fields: &[String],
+    fields: &'a [String],
     touched: Entities,
-) -> Result<()> {
+}
+
+async fn record(tx: &Transaction, actor: &Actor, metric: &Metric, change: Change<'_>) -> Result<()> {
+    let Change { action, event, tier, fields, touched } = change;
     let details = json!({ "key": metric.key, "version": metric.version.to_string(), "changedFields": fields });
     let touched = Touched::things(touched, [Thing::metric(&metric.key), Thing::metric_by_id(metric.id.0)]);
     audit::record_touching(tx, actor, action, ("metric", metric.id.0), &details, touched).await?;
     let domain = domains::reference(tx, actor.tenant, metric.summary.domain_id).await?;
     let payload = news::payload((metric.id, &metric.key), &metric.summary, metric.version, domain, tier, fields);
-    events::push(tx, actor, kind, metric.id.0, &payload).await
+    events::push(tx, actor, event, metric.id.0, &payload).await
 }

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{Inner, REDIS_TIMEOUT, wire};
+use crate::error::causes;
 
 /// Between two beats. Several have to be lost before the tokens are not believed.
 const BEAT: Duration = Duration::from_millis(100);
@@ -34,7 +35,10 @@ pub async fn follow(inner: Arc<Inner>) {
             && !lost
         {
             lost = true;
-            warn!(%error, "Lost the subscription to changes: until it is back, answers are kept for a second at most");
+            warn!(
+                error = causes(&error),
+                "Lost the subscription to changes: until it is back, answers are kept for a second at most"
+            );
         }
         tokio::time::sleep(RECONNECT).await;
     }

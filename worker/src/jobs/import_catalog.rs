@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use mdl::error::causes;
 use mdl::ids::ImportId;
 use mdl::imports::{self, End, ImportCatalog};
 use mdl::jobs::ledger::Progress;
@@ -25,7 +26,7 @@ pub async fn run(job: ImportCatalog, ctx: JobContext) -> Result<Done> {
     match end {
         End::Finished => {
             if let Err(error) = warming::after_import(&ctx.app, ctx.tenant, job.import).await {
-                warn!(%error, import = %job.import, "Could not enqueue a warming after an import; the next one comes by itself");
+                warn!(error = causes(&error), import = %job.import, "Could not enqueue a warming after an import; the next one comes by itself");
             }
             Ok(Done::Finished)
         }
@@ -55,7 +56,7 @@ async fn report(ctx: &JobContext, import: ImportId, last: &mut Option<Progress>)
         Ok::<_, mdl::Error>(())
     };
     if let Err(error) = said.await {
-        warn!(%error, %import, "Could not say how far an import is");
+        warn!(error = causes(&error), %import, "Could not say how far an import is");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mdl::error::causes;
 use mdl::ids::{TenantId, WebhookEndpointId};
 use mdl::instruments;
 use mdl::webhooks::ledger::{self, Claimed, Ended};
@@ -10,7 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{debug, info, warn};
 
 use crate::Shared;
-use crate::link::{Outage, RETRY, with_sources};
+use crate::link::{Outage, RETRY};
 
 /// Most attempts that one statement writes.
 const BATCH: usize = 500;
@@ -53,7 +54,7 @@ pub async fn record(mut sent: UnboundedReceiver<Sent>, shared: Shared) {
         for (tenant, id, reason) in gone.chain(failing) {
             // Should this fail, then the next failure tries again.
             if let Err(error) = health::give_up(&shared.app, tenant, id, reason).await {
-                warn!(webhook.endpoint = %id, error = with_sources(&error), "Could not disable a webhook endpoint");
+                warn!(webhook.endpoint = %id, error = causes(&error), "Could not disable a webhook endpoint");
             }
         }
     }

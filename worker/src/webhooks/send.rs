@@ -4,6 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use mdl::error::causes;
 use mdl::outbound::{self, Guard};
 use mdl::webhooks::headers::Headers;
 use mdl::webhooks::ledger::{Claimed, Ended};
@@ -17,7 +18,6 @@ use tracing::{Span, info_span, warn};
 use zeroize::Zeroizing;
 
 use super::record::Sent;
-use crate::link::with_sources;
 
 /// How much of an answer's body is kept, in bytes.
 const KEPT: usize = 4_096;
@@ -43,7 +43,7 @@ impl Receiver {
         };
         let opened = open(&endpoint.settings.headers);
         if let Err(error) = &opened {
-            warn!(webhook.endpoint = %endpoint.id, error = with_sources(error), "Could not decrypt the secrets of a webhook endpoint");
+            warn!(webhook.endpoint = %endpoint.id, error = causes(error), "Could not decrypt the secrets of a webhook endpoint");
         }
         Self { url: endpoint.settings.url, opened: opened.ok() }
     }
@@ -170,7 +170,7 @@ impl Answer {
             () if error.is_connect() => ErrorClass::Connect,
             () => ErrorClass::Protocol,
         };
-        Self::none(class, with_sources(error))
+        Self::none(class, causes(error))
     }
 
     /// Reads no more of the body than is kept.

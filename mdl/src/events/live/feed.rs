@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::wire::{News, decode};
 use super::{Inner, Stream};
-use crate::error::Result;
+use crate::error::{Result, causes};
 use crate::events::history;
 use crate::ids::TenantId;
 use crate::jobs;
@@ -44,7 +44,11 @@ pub async fn follow(inner: Weak<Inner>) {
                 Err(error) => {
                     retry = Instant::now() + RECONNECT;
                     if !std::mem::replace(&mut lost, true) {
-                        warn!(%error, "Cannot hear of events as they happen; asking PostgreSQL every {} s", ASK.as_secs());
+                        warn!(
+                            error = causes(&error),
+                            "Cannot hear of events as they happen; asking PostgreSQL every {} s",
+                            ASK.as_secs()
+                        );
                     }
                 }
             }
@@ -73,7 +77,7 @@ pub async fn follow(inner: Weak<Inner>) {
             () = inner.jobs.turned() => {}
             _ = ticks.tick() => match ask(&inner).await {
                 Ok(()) => blind = false,
-                Err(error) if !std::mem::replace(&mut blind, true) => warn!(%error, "Cannot ask for new events"),
+                Err(error) if !std::mem::replace(&mut blind, true) => warn!(error = causes(&error), "Cannot ask for new events"),
                 Err(_) => {}
             },
         }
@@ -112,12 +116,12 @@ fn hear(inner: &Arc<Inner>, message: &Msg) {
     if message.get_channel_name() == inner.jobs_channel {
         return match jobs::live::decode(message.get_payload_bytes()) {
             Ok(news) => inner.jobs.hint(news),
-            Err(error) => warn!(%error, "Could not read what was told of jobs"),
+            Err(error) => warn!(error = causes(&error), "Could not read what was told of jobs"),
         };
     }
     let News { tenant, last, events } = match decode(message.get_payload_bytes()) {
         Ok(news) => news,
-        Err(error) => return warn!(%error, "Could not read what was told of events"),
+        Err(error) => return warn!(error = causes(&error), "Could not read what was told of events"),
     };
     let Some(stream) = inner.streams().get(&tenant).cloned() else { return };
     if events.is_empty() || stream.pass_on(&events).is_err() {
@@ -151,7 +155,7 @@ fn fetch(inner: &Arc<Inner>, stream: Arc<Stream>, last: i64) {
     let db = inner.db.clone();
     tokio::spawn(async move {
         if let Err(error) = stream.catch_up(&db, last).await {
-            warn!(tenant.id = %stream.tenant, %error, "Could not read new events; trying again");
+            warn!(tenant.id = %stream.tenant, error = causes(&error), "Could not read new events; trying again");
         }
     });
 }
