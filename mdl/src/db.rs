@@ -175,7 +175,11 @@ impl Db {
 
     /// Whether PostgreSQL answers.
     pub async fn ping(&self) -> Result<()> {
-        self.get().await?.batch_execute("SELECT 1").await.map_err(Error::from)
+        let conn = Rollback::of(self.get().await?);
+        let mut asked = conn.conn();
+        asked.batch_execute("SELECT 1").await?;
+        drop(conn.keep());
+        Ok(())
     }
 
     /// How many statements this pool has sent. Tests count with it.

@@ -73,19 +73,33 @@ pub async fn begin(app: &App, actor: &Actor, key: &str, request_hash: &[u8; 32])
     // A request is given up at its timeout; one that still holds the key after twice that has died.
     let lease = Duration::from_secs(app.config.http.request_timeout_seconds * 2);
     let tx = app.db.begin(actor.tenant).await?;
+    // Without a lock first: a run that has changed something holds one until it commits, and nobody is to wait for that here.
+    if let Some(stored) = read(&tx, actor, key).await?.filter(|stored| !stored.is_free) {
+        return stored.outcome(request_hash);
+    }
     let locked_until = take(&tx, actor, key, request_hash, lease).await?;
     let stored = if locked_until.is_none() { read(&tx, actor, key).await? } else { None };
     tx.commit().await?;
-    if let Some(locked_until) = locked_until {
-        let held = Arc::new(Held { key: key.to_owned(), locked_until });
-        return Ok(Outcome::Run(Guard { db: app.db.clone(), tenant: actor.tenant, actor: actor.id(), held }));
+    match (locked_until, stored) {
+        (Some(locked_until), _) => {
+            let held = Arc::new(Held { key: key.to_owned(), locked_until });
+            Ok(Outcome::Run(Guard { db: app.db.clone(), tenant: actor.tenant, actor: actor.id(), held }))
+        }
+        (None, Some(stored)) => stored.outcome(request_hash),
+        // It failed and was given back between our two statements.
+        (None, None) => Err(STILL_RUNS),
     }
-    match stored {
-        Some(stored) if stored.request_hash != request_hash => Err(OTHER_REQUEST),
-        Some(Stored { response: Some(answer), .. }) => Ok(Outcome::Stored(answer)),
-        Some(stored) if stored.wrote && stored.is_over => Err(ANSWER_LOST),
-        // Without a row, it failed and was given back between our two statements.
-        Some(_) | None => Err(STILL_RUNS),
+}
+
+impl Stored {
+    /// Of a key that is somebody's.
+    fn outcome(self, request_hash: &[u8; 32]) -> Result<Outcome> {
+        match self {
+            stored if stored.request_hash != request_hash => Err(OTHER_REQUEST),
+            Stored { response: Some(answer), .. } => Ok(Outcome::Stored(answer)),
+            stored if stored.wrote && stored.is_over => Err(ANSWER_LOST),
+            _ => Err(STILL_RUNS),
+        }
     }
 }
 
@@ -203,15 +217,19 @@ struct Stored {
     wrote: bool,
     /// The lease.
     is_over: bool,
+    /// For whoever sends the same request, or after a day for anybody.
+    is_free: bool,
 }
 
 async fn read(mut conn: &AsyncPgConnection, actor: &Actor, key: &str) -> Result<Option<Stored>> {
     use idempotency_keys::{request_hash, response, wrote};
+    let is_free = "created_at < now() - interval '24 hours' OR (response IS NULL AND NOT wrote AND locked_until < now())";
     let query = idempotency_keys::table.find((actor.tenant, actor.id(), key)).select((
         request_hash,
         response,
         wrote,
-        sql::<Bool>("locked_until < clock_timestamp()"),
+        sql::<Bool>("locked_until < now()"),
+        sql::<Bool>(is_free),
     ));
     Ok(query.first(&mut conn).await.optional()?)
 }

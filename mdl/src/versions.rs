@@ -155,9 +155,7 @@ impl Versions {
         if change.is_empty() {
             return;
         }
-        if self.0.following.load(Ordering::Relaxed) {
-            self.0.write().wrote(tenant, &change);
-        }
+        self.0.wrote(tenant, &change);
         let sending = self.0.sending.spawn(self.0.clone().send(tenant, change));
         if tokio::time::timeout(BUMP_PATIENCE, sending).await.is_err() {
             counter!(instruments::CACHE_BUMPS, "outcome" => "late").increment(1);
@@ -216,6 +214,13 @@ impl Inner {
         }
     }
 
+    /// Notes a write of this process, if anybody asks for stamps.
+    fn wrote(&self, tenant: TenantId, change: &Change) {
+        if self.following.load(Ordering::Relaxed) {
+            self.write().wrote(tenant, change);
+        }
+    }
+
     /// Tells Redis, and through it the others. What does not work is owed, and tried again until it does.
     async fn send(self: Arc<Self>, tenant: TenantId, change: Change) {
         if self.try_send(tenant, &change).await.is_ok() {
@@ -234,8 +239,12 @@ impl Inner {
         let since = Instant::now();
         loop {
             tokio::time::sleep(RETRY).await;
-            let next = self.owed().iter().next().map(|(tenant, change)| (*tenant, change.clone()));
+            let next = self.owed().iter_mut().next().map(|(tenant, change)| {
+                change.renew();
+                (*tenant, change.clone())
+            });
             let Some((tenant, change)) = next else { break };
+            self.wrote(tenant, &change);
             if self.try_send(tenant, &change).await.is_ok() {
                 let mut owed = self.owed();
                 // Unless more was added meanwhile.

@@ -199,9 +199,13 @@ async fn what_a_write_does_not_touch_stays_kept() {
     let described = json!({ "id": id("A"), "description": "Who has left." });
     assert_eq!(remade(&catalog, "updateMetric", described).await, expected);
 
-    // Nobody has named it, so no lineage is another.
     let created = remade(&catalog, "createMetric", json!({ "key": "C", "name": "C" })).await;
-    let mut expected: Vec<_> = ["O", "P", "Q"].map(|key| (OBJECTIVE, json!({ "key": key }))).into();
+    let lineages = ["A", "B", "LATER", "NOBODY"].iter().flat_map(|key| {
+        let with_upstream = [ONE, LINEAGE];
+        with_upstream.map(|query| (query, json!({ "key": key })))
+    });
+    let mut expected: Vec<_> = lineages.collect();
+    expected.extend(["O", "P", "Q"].map(|key| (OBJECTIVE, json!({ "key": key }))));
     expected.extend(MENTIONS.iter().map(|query| (*query, json!({}))).chain(of_metrics()));
     assert_eq!(created, expected);
 

@@ -70,7 +70,7 @@ impl Run {
             let account = self.accounts.iter().find(|account| account.tenant == tenant);
             let request = account.map(|account| self.request(&http, account, &operation));
             async move {
-                let Some(request) = request else { return Ok(()) };
+                let request = request.with_context(|| format!("there is no user of tenant {}", tenant + 1))?;
                 receive(request, true).await.map(drop).map_err(|error| anyhow!("{}: {error}", operation.document))
             }
         };

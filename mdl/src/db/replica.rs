@@ -18,7 +18,7 @@ use metrics::counter;
 use moka::sync::Cache;
 use tracing::{info, warn};
 
-use super::{Db, PoolUse, PooledConnection};
+use super::{Db, PoolUse, PooledConnection, Rollback};
 use crate::error::{Error, Result, causes};
 use crate::ids::TenantId;
 use crate::instruments;
@@ -131,10 +131,12 @@ impl Replica {
             if conn.is_broken() {
                 continue;
             }
-            let mut asking: &AsyncPgConnection = &conn;
+            let conn = Rollback::of(conn);
+            let mut asking = conn.conn();
             // One that is no replica any more has a history of its own.
             let question = sql_query("SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= $1::text::pg_lsn AS there");
             let row: There = diesel_async::RunQueryDsl::get_result(question.bind::<Text, _>(position), &mut asking).await?;
+            let conn = conn.keep();
             return Ok((row.there == Some(true)).then_some(conn));
         }
     }
@@ -182,11 +184,12 @@ async fn current_position(primary: &Db) -> Result<String> {
         #[diesel(sql_type = Text)]
         position: String,
     }
-    let conn = primary.get().await?;
-    let mut asking: &AsyncPgConnection = &conn;
+    let conn = Rollback::of(primary.get().await?);
+    let mut asking = conn.conn();
     // Of what is inserted, not of what is written: a commit may be acknowledged before it is (synchronous_commit = off).
     let now: Now =
         diesel_async::RunQueryDsl::get_result(sql_query("SELECT pg_current_wal_insert_lsn()::text AS position"), &mut asking)
             .await?;
+    drop(conn.keep());
     Ok(now.position)
 }

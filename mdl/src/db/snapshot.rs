@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, OnceCell};
 use tracing::warn;
 
 use super::slow::SlowRead;
+use super::timing::COMMIT;
 use super::{Db, PooledConnection, Rollback, roll_back};
 use crate::error::{Error, Result, causes};
 use crate::ids::TenantId;
@@ -88,7 +89,7 @@ impl Snapshot {
     /// Ends the snapshot and returns its connection to the pool.
     pub async fn finish(mut self) {
         if let Some(mut conn) = self.conn.take()
-            && let Err(error) = conn.batch_execute("COMMIT").await
+            && let Err(error) = conn.batch_execute(COMMIT).await
         {
             warn!(error = causes(&error), "Could not end a read snapshot");
         }

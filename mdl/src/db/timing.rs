@@ -10,8 +10,10 @@ use tracing::warn;
 
 use crate::instruments;
 
-/// Ends what was given up.
+pub const COMMIT: &str = "COMMIT";
 pub const ROLLBACK: &str = "ROLLBACK";
+/// Nothing is begun after one of these until it has ended.
+const ENDS: [&str; 2] = [COMMIT, ROLLBACK];
 
 /// Longest text of a statement in the log, in bytes.
 const MAX_TEXT: usize = 2_000;
@@ -26,7 +28,8 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// For one connection. Statements end in the order in which they were begun; what was given up never does, and a rollback follows.
+    /// For one connection. Statements end in the order in which they were begun; what was given up never does, and the transaction's
+    /// end follows.
     pub fn of_connection(&self) -> impl Instrumentation {
         let Timing { statements, slow } = self.clone();
         let mut begun = VecDeque::new();
@@ -41,7 +44,7 @@ impl Timing {
                     return;
                 }
                 let mut text = query.to_string();
-                if text == ROLLBACK {
+                if !begun.is_empty() && ENDS.contains(&text.as_str()) {
                     begun.clear();
                 } else if took >= slow {
                     text.truncate(text.floor_char_boundary(MAX_TEXT));

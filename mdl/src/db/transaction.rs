@@ -8,7 +8,7 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use tracing::Instrument;
 
 use super::PooledConnection;
-use super::timing::ROLLBACK;
+use super::timing::{COMMIT, ROLLBACK};
 use crate::error::{Error, Result};
 use crate::ids::{EventId, TenantId};
 use crate::instruments;
@@ -55,7 +55,7 @@ impl Transaction {
     /// unless Redis is slow.
     pub async fn commit(mut self) -> Result<()> {
         let News { touched, events } = std::mem::take(&mut *self.news());
-        let change = Change::of(touched).with_events(events);
+        let change = Change::of(touched);
         match self.tenant {
             // As a task of its own: the caller may go away between the commit and the news of it.
             Some(tenant) if !change.is_empty() => {
@@ -64,7 +64,9 @@ impl Transaction {
                     let versions = self.versions.clone();
                     // Gives the connection back, before Redis is waited for.
                     drop(self);
-                    // After a failure, too: the connection may have broken just after PostgreSQL had committed.
+                    // After a failure, too: the connection may have broken just after PostgreSQL had committed. Or it will commit
+                    // yet, so the events do not count as told.
+                    let change = if committed.is_ok() { change.with_events(events) } else { change };
                     versions.bump(tenant, change).await;
                     committed
                 });
@@ -77,7 +79,7 @@ impl Transaction {
     async fn end(&mut self) -> Result<()> {
         // Taken only after the answer: a commit that fails, or whose caller goes away, ends in the drop below.
         let conn = self.conn.as_mut().expect("present until commit or drop");
-        conn.batch_execute("COMMIT").await?;
+        conn.batch_execute(COMMIT).await?;
         self.conn = None;
         metrics::histogram!(instruments::DB_TRANSACTION_SECONDS, "kind" => "write").record(self.began.elapsed().as_secs_f64());
         Ok(())
@@ -111,7 +113,8 @@ pub(super) fn roll_back(mut conn: PooledConnection) {
     });
 }
 
-/// Holds a connection while its transaction opens: a failure or a cancelled request must not return it half open.
+/// Holds a connection while its transaction opens, or a statement runs without one: a failure or a cancelled request must not return it
+/// half open, or with an answer to come.
 pub(super) struct Rollback(Option<PooledConnection>);
 
 impl Rollback {

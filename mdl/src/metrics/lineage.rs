@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 
-use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -39,13 +38,6 @@ pub fn edges<'a>(key: &'a str, relationships: &'a Relationships) -> BTreeSet<(&'
     let upstream = relationships.upstream_keys.iter().map(|other| (other.as_str(), key));
     let downstream = relationships.downstream_keys.iter().map(|other| (key, other.as_str()));
     upstream.chain(downstream).filter(|(from, to)| from != to).collect()
-}
-
-/// Whether any metric declares the one of this key its neighbour, or it declares one itself.
-pub(super) async fn is_declared(mut conn: &AsyncPgConnection, tenant: TenantId, key: &str) -> Result<bool> {
-    let up = metric_edges::table.filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::upstream_key.eq(key)));
-    let down = metric_edges::table.filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::downstream_key.eq(key)));
-    Ok(diesel::select(exists(up).or(exists(down))).get_result(&mut conn).await?)
 }
 
 /// Makes the edges that this metric declares those of its relationships.

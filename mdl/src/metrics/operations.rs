@@ -77,9 +77,8 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewMetric) -> Result<(Met
         changes::between(&Definition::default(), &new.definition).into_iter().map(|change| change.field).collect();
     versions::insert(&tx, &metric, &new.definition, ChangeTier::Initial, &fields, new.message.as_deref()).await?;
     lineage::declare(&tx, actor.tenant, metric.id, &metric.key, &new.definition.details.relationships).await?;
-    // Others may have named it before it was there.
-    let is_neighbour = lineage::is_declared(&tx, actor.tenant, &metric.key).await?;
-    let touched = Entities::of(&[Entity::Metrics, Entity::MetricSet]).and_if(is_neighbour, Entity::Lineage);
+    // Others may name it already, or commit meanwhile that they do.
+    let touched = Entities::of(&[Entity::Metrics, Entity::MetricSet, Entity::Lineage]);
     let tier = ChangeTier::Initial;
     let created = Change { action: "metric.created", event: METRIC_CREATED, tier, fields: &fields, touched };
     record(&tx, actor, &metric, created).await?;

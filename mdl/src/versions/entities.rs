@@ -14,7 +14,7 @@ pub enum Entity {
     MetricSet,
     /// What a metric is known by where others mention it, and what it is counted by: [`LABELS`](crate::metrics::LABELS).
     MetricLabels,
-    /// Which metric declares which others its neighbours, and which of these there are.
+    /// Which metrics declare which others their neighbours, and which of these there are.
     Lineage,
     Domains,
     /// With their key results.
@@ -112,9 +112,12 @@ impl Entities {
             // An import that is stopped may have committed more than whoever stops it can know.
             "import" => Self::of(&[Entity::Imports, Entity::Domains]).and(Self::METRICS).and(Self::OBJECTIVES),
             "user" => Self::of(&[Entity::People]),
+            // It was made, or restored.
+            "tenant" => Self::ALL,
             // No answer that is kept holds any of these.
-            "session" | "api_key" | "apiKey" | "tenant" | "cache" | "document" | "job" | "backup" | "queue" | "schedule"
-            | "webhook" => Self::NONE,
+            "session" | "api_key" | "apiKey" | "cache" | "document" | "job" | "backup" | "queue" | "schedule" | "webhook" => {
+                Self::NONE
+            }
             _ => Self::ALL,
         }
     }

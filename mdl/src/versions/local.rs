@@ -92,6 +92,10 @@ impl Local {
     pub fn wrote(&mut self, tenant: TenantId, change: &Change) {
         let tenant = self.tenants.entry(tenant).or_default();
         tenant.changes += 1;
+        if change.is_everything() {
+            // Whatever was told or written of a part is older.
+            tenant.parts.clear();
+        }
         change.entities.iter().for_each(|(entity, token)| tenant.version(*entity).wrote(*token));
         change.parts.iter().for_each(|(part, token)| tenant.part(*part).wrote(*token));
     }
@@ -300,6 +304,17 @@ mod tests {
         assert!(before[0] != after[0] && before[1] != after[1] && !after[1].shared, "Redis may not have it");
         assert_eq!(bench.local.tenants[&bench.tenant].parts.len(), 1);
         bench.local.heard(bench.tenant, &mine);
+        assert!(bench.stamp_of("MINE").shared);
+    }
+
+    #[test]
+    fn writes_that_became_one_of_everything_wait_for_nothing_else() {
+        let mut bench = Bench::new();
+        bench.local.wrote(bench.tenant, &metric("MINE"));
+        let everything = Change::of(Entities::ALL);
+        bench.local.wrote(bench.tenant, &everything);
+        assert!(!bench.stamp_of("MINE").shared);
+        bench.local.heard(bench.tenant, &everything);
         assert!(bench.stamp_of("MINE").shared);
     }
 

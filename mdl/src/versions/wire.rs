@@ -23,6 +23,9 @@ const MAX_FIELDS: usize = 2_000;
 /// How long it is known that a change was told, in seconds: longer than whoever looks for untold ones needs.
 const TOLD_SECONDS: u64 = 120;
 
+/// Events that Redis is asked about at once.
+const EVENTS_AT_ONCE: usize = 1_000;
+
 /// New tokens for what a write touched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
@@ -45,6 +48,13 @@ impl Change {
     /// Of the write that these events tell of.
     pub fn with_events(self, events: Vec<EventId>) -> Self {
         Self { events, ..self }
+    }
+
+    /// The same with other tokens. For another attempt: the last one may have been taken all the same, and later changes told since, which
+    /// would be undone by a token that comes again.
+    pub(super) fn renew(&mut self) {
+        self.entities.iter_mut().for_each(|(_, token)| *token = Uuid::new_v4());
+        self.parts.iter_mut().for_each(|(_, token)| *token = Uuid::new_v4());
     }
 
     /// Whether it leaves nothing as it was.
@@ -176,15 +186,14 @@ async fn forget_parts(conn: &mut impl ConnectionLike, prefix: &str, tenant: Tena
 }
 
 /// Those of these events whose writers have not told what they changed, as far as is known.
-pub async fn untold(conn: &mut impl ConnectionLike, prefix: &str, mut events: Vec<EventId>) -> RedisResult<Vec<EventId>> {
-    if events.is_empty() {
-        return Ok(events);
+pub async fn untold(conn: &mut impl ConnectionLike, prefix: &str, events: Vec<EventId>) -> RedisResult<Vec<EventId>> {
+    let mut untold = Vec::new();
+    for some in events.chunks(EVENTS_AT_ONCE) {
+        let keys: Vec<_> = some.iter().map(|event| told_key(prefix, *event)).collect();
+        let told: Vec<Option<u8>> = redis::cmd("MGET").arg(keys).query_async(conn).await?;
+        untold.extend(some.iter().zip(told).filter(|(_, told)| told.is_none()).map(|(event, _)| *event));
     }
-    let keys: Vec<_> = events.iter().map(|event| told_key(prefix, *event)).collect();
-    let told: Vec<Option<u8>> = redis::cmd("MGET").arg(keys).query_async(conn).await?;
-    let mut told = told.into_iter();
-    events.retain(|_| told.next().flatten().is_none());
-    Ok(events)
+    Ok(untold)
 }
 
 #[cfg(test)]
@@ -212,6 +221,15 @@ mod tests {
         first.merge(later.clone());
         assert_eq!((first.entities.len(), first.parts.len()), (Entity::ALL.len(), 1));
         assert!(first.entities.contains(&later.entities[0]) && first.parts == later.parts);
+    }
+
+    #[test]
+    fn another_attempt_has_other_tokens() {
+        let first = Change::of(Touched::things(Entities::ALL, [Thing::metric("M"), Thing::objective("O")]));
+        let mut second = first.clone();
+        second.renew();
+        assert!(first.entities.iter().zip(&second.entities).all(|(one, other)| one.0 == other.0 && one.1 != other.1));
+        assert!(first.parts.iter().zip(&second.parts).all(|(one, other)| one.0 == other.0 && one.1 != other.1));
     }
 
     #[test]
