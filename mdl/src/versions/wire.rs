@@ -75,8 +75,8 @@ impl Change {
         replace(&mut self.entities, later.entities);
         replace(&mut self.parts, later.parts);
         self.events.extend(later.events);
-        if self.parts.len() > MAX_FIELDS {
-            // Nothing is lost that was not told to be known as told.
+        if self.parts.len().max(self.events.len()) > MAX_FIELDS {
+            // Without the events: they are told once more.
             *self = Self::of(Entities::ALL);
         }
     }
