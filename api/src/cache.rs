@@ -143,20 +143,20 @@ impl ResponseCache {
             if let Some(entry) = self.kept_under(&name, &stamp).await {
                 return Ok(entry);
             }
-            if shared && let Some(entry) = self.shared.get(&key).await {
-                let _first = source.set(Source::Redis);
-                let entry = Arc::new(entry);
-                self.keep(name, stamp, entry.clone()).await;
-                return Ok(entry);
-            }
-            let _first = source.set(Source::Made);
-            let entry = keepable(execute().await, if shared { ttl } else { ttl.min(2 * SLICE) })?;
-            let entry = Arc::new(entry);
+            let told = if shared { self.shared.get(&key).await } else { None };
+            let _first = source.set(if told.is_some() { Source::Redis } else { Source::Made });
+            let entry = match told {
+                Some(entry) => Arc::new(entry),
+                None => {
+                    let made = Arc::new(keepable(execute().await, if shared { ttl } else { ttl.min(2 * SLICE) })?);
+                    if shared {
+                        self.shared.put(key, made.clone());
+                    }
+                    made
+                }
+            };
             // Before it is not being made any more, so that nobody begins again in between.
             self.keep(name, stamp, entry.clone()).await;
-            if shared {
-                self.shared.put(key, entry.clone());
-            }
             Ok(entry)
         };
         let found = self.making.try_get_with(key, Box::pin(make)).await;

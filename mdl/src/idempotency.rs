@@ -35,6 +35,11 @@ const ANSWER_LOST: Error = Error::IdempotencyConflict(
 const LOST: Error = Error::IdempotencyConflict("This request took so long that another one has its idempotency key");
 const STILL_RUNS: Error = Error::IdempotencyConflict("The first request with this idempotency key still runs; try again");
 
+/// Of a key that is past its time.
+const OLD: &str = "idempotency_keys.created_at < now() - interval '24 hours'";
+/// Of a key whose run has died before it changed anything: it is free for the same request.
+const DIED: &str = "(idempotency_keys.response IS NULL AND NOT idempotency_keys.wrote AND idempotency_keys.locked_until < now())";
+
 /// What to do with a request.
 pub enum Outcome {
     /// Run it, then say how it went.
@@ -135,12 +140,12 @@ impl Guard {
             .set(idempotency_keys::response.eq(answer))
             .execute(&mut conn)
             .await?;
-        diesel::sql_query(
+        diesel::sql_query(format!(
             "DELETE FROM idempotency_keys WHERE (tenant_id, actor_id, key) IN (
                  SELECT tenant_id, actor_id, key FROM idempotency_keys
-                  WHERE tenant_id = $1 AND created_at < now() - interval '24 hours'
+                  WHERE tenant_id = $1 AND {OLD}
                   ORDER BY created_at LIMIT 10 FOR UPDATE SKIP LOCKED)",
-        )
+        ))
         .bind::<SqlUuid, _>(self.tenant)
         .execute(&mut conn)
         .await?;
@@ -168,9 +173,7 @@ pub async fn prune(app: &App) -> Result<u64> {
     let mut deleted = 0;
     for tenant in tenants::all_ids(app).await? {
         let tx = app.db.begin(tenant).await?;
-        let old = idempotency_keys::table
-            .filter(idempotency_keys::tenant_id.eq(tenant))
-            .filter(sql::<Bool>("created_at < now() - interval '24 hours'"));
+        let old = idempotency_keys::table.filter(idempotency_keys::tenant_id.eq(tenant)).filter(sql::<Bool>(OLD));
         deleted += diesel::delete(old).execute(&mut &*tx).await? as u64;
         tx.commit().await?;
     }
@@ -190,15 +193,14 @@ async fn take(
         #[diesel(sql_type = Timestamptz)]
         locked_until: DateTime<Utc>,
     }
-    let taken: Option<Taken> = diesel::sql_query(
-        "INSERT INTO idempotency_keys AS stored (tenant_id, actor_id, key, request_hash, locked_until)
+    let taken: Option<Taken> = diesel::sql_query(format!(
+        "INSERT INTO idempotency_keys (tenant_id, actor_id, key, request_hash, locked_until)
          VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 second')
          ON CONFLICT (tenant_id, actor_id, key) DO UPDATE
             SET request_hash = excluded.request_hash, response = NULL, created_at = now(), locked_until = excluded.locked_until, wrote = false
-          WHERE stored.created_at < now() - interval '24 hours'
-             OR (stored.response IS NULL AND NOT stored.wrote AND stored.locked_until < now() AND stored.request_hash = excluded.request_hash)
+          WHERE {OLD} OR ({DIED} AND idempotency_keys.request_hash = excluded.request_hash)
          RETURNING locked_until",
-    )
+    ))
     .bind::<SqlUuid, _>(actor.tenant)
     .bind::<SqlUuid, _>(actor.id())
     .bind::<Text, _>(key)
@@ -223,13 +225,12 @@ struct Stored {
 
 async fn read(mut conn: &AsyncPgConnection, actor: &Actor, key: &str) -> Result<Option<Stored>> {
     use idempotency_keys::{request_hash, response, wrote};
-    let is_free = "created_at < now() - interval '24 hours' OR (response IS NULL AND NOT wrote AND locked_until < now())";
     let query = idempotency_keys::table.find((actor.tenant, actor.id(), key)).select((
         request_hash,
         response,
         wrote,
         sql::<Bool>("locked_until < now()"),
-        sql::<Bool>(is_free),
+        sql::<Bool>(&format!("{OLD} OR {DIED}")),
     ));
     Ok(query.first(&mut conn).await.optional()?)
 }

@@ -1,9 +1,10 @@
 //! What a write leaves kept: answers about other things than the one that was written, and those that only mention it.
 
+use std::time::Duration;
+
 use mdl::actor::Role;
 use mdl_tests::{Client, TestApp, eventually, eventually_within};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 use crate::cache::{live, source, started};
 

@@ -23,9 +23,7 @@ pub struct Question {
     pub policy: Policy,
     /// What its answer is made of.
     pub made_of: Touched,
-    /// All of the key but the versions.
-    asked: Sha256,
-    /// Names the question, whatever its answer is made of.
+    /// All of the key but the versions: names the question, whatever its answer is made of.
     pub name: Key,
 }
 
@@ -63,8 +61,7 @@ impl Question {
                 things => made_of.parts.extend(things.into_iter().map(Part::Thing)),
             }
         }
-        let name = asked.clone().finalize().into();
-        Self { tenant: actor.tenant, document, policy, made_of, asked, name }
+        Self { tenant: actor.tenant, document, policy, made_of, name: asked.finalize().into() }
     }
 
     /// The same, kept as whoever published the document says. `None` when nothing is to be kept.
@@ -73,8 +70,7 @@ impl Question {
     pub fn within(mut self, caching: Caching) -> Option<Self> {
         if let Some(seconds) = caching.seconds {
             let seconds = u64::try_from(seconds).unwrap_or(0);
-            part(&mut self.asked, &seconds.to_be_bytes());
-            self.name = self.asked.clone().finalize().into();
+            self.name = Sha256::new_with_prefix(self.name).chain_update(seconds.to_be_bytes()).finalize().into();
             self.policy.ttl = self.policy.ttl.min(Duration::from_secs(seconds));
         }
         (!self.policy.ttl.is_zero()).then_some(self)
@@ -82,7 +78,7 @@ impl Question {
 
     /// The key of the answer that is made of these versions.
     pub fn key(&self, stamp: &Stamp) -> Key {
-        self.asked.clone().chain_update(stamp.bytes).finalize().into()
+        Sha256::new_with_prefix(self.name).chain_update(stamp.bytes).finalize().into()
     }
 }
 

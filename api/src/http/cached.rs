@@ -45,10 +45,11 @@ impl Sharing {
     }
 
     fn cache_control(self) -> HeaderValue {
-        let public = |ttl: Duration| HeaderValue::from_str(&format!("public, max-age={}", ttl.as_secs())).ok();
         match self {
             Sharing::Private => ASK_AGAIN,
-            Sharing::Public(ttl) => public(ttl).unwrap_or(ASK_AGAIN),
+            Sharing::Public(ttl) => {
+                HeaderValue::try_from(format!("public, max-age={}", ttl.as_secs())).expect("digits can stand in a header")
+            }
         }
     }
 }

@@ -126,7 +126,7 @@ impl Entities {
 /// One thing with a version of its own, so that answers about another one outlive its changes: a metric, or an objective with its
 /// key results. It has two, as it is asked for by its key, which need not be anybody's yet, or by its id. A hash, since keys are
 /// as long as callers like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Thing([u8; 16]);
 
 impl Thing {
