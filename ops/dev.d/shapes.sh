@@ -6,6 +6,7 @@ SHAPES="q1 q2 q3 q4 q5"
 # What Q4 searches for: words that many or few metrics have, each with a tag.
 SHAPE_SEARCHES="revenue:active churn:user checkout:session latency:active fraud:user backup:active"
 SHAPE_CONNECTIONS=64
+GROWN_AT_ONCE=90000   # metrics of one import: files are at most 256 MiB
 SHAPE_TOKEN=""
 SHAPE_FOLDER="$DEV/measure"   # what was sent, and what came of it, to be looked at afterwards
 SHAPE_RESULTS="$SHAPE_FOLDER/results"   # lines: what shape requests seconds ticks-of-the-API
@@ -30,13 +31,17 @@ measure_shapes() {
 
 # The shapes whose cost may grow with the catalog, once more with a larger one.
 measure_grown() { # count
-  local shape
+  local shape next
   say "==> growing to $1 metrics"
   start_worker
-  import_generated demo "$1" metrics "$MEASURE_COUNT"
+  while [ "$MEASURE_COUNT" -lt "$1" ]; do
+    next=$((MEASURE_COUNT + GROWN_AT_ONCE))
+    [ "$next" -le "$1" ] || next="$1"
+    import_generated demo "$next" metrics "$MEASURE_COUNT"
+    MEASURE_COUNT="$next"
+  done
   stop_worker
   psql_as_superuser mdl -q -c 'VACUUM ANALYZE'
-  MEASURE_COUNT="$1"
   make_bodies
   export MDL_CACHE_BYTES=0
   measure_serve
