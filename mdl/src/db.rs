@@ -287,7 +287,8 @@ fn configure(config: &mut tokio_postgres::Config, statement_timeout: Duration) {
         config.ssl_mode(SslMode::Disable);
     }
     let options = config.get_options().unwrap_or_default();
-    config.options(format!("{options} -c statement_timeout={}", statement_timeout.as_millis()));
+    // Statements here are short: to compile one takes longer than to run it.
+    config.options(format!("{options} -c statement_timeout={} -c jit=off", statement_timeout.as_millis()));
 }
 
 fn is_local(host: &tokio_postgres::config::Host) -> bool {

@@ -3,9 +3,10 @@
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Bool, Text, Uuid as SqlUuid};
+use diesel::sql_types::Bool;
 
 use super::definition::{IndicatorKind, MetricType, Status, Tier};
+use super::search::tagged;
 use crate::ids::{DomainId, TenantId};
 use crate::schema::{business_domains, metrics};
 
@@ -43,11 +44,6 @@ pub struct Filter {
 pub struct DateRange {
     pub from: Option<DateTime<Utc>>,
     pub before: Option<DateTime<Utc>>,
-}
-
-diesel::define_sql_function! {
-    /// Ids of the tenant's metrics with every, or any, of the tags: through an index that the policies would hide.
-    fn metrics_tagged(wanted: Array<Text>, every: Bool) -> SqlUuid;
 }
 
 /// Is one of some values. A single value is compared by `=`: only then is an index on the column and the key read in the
@@ -125,11 +121,8 @@ impl Filter {
         if let Some(pii) = self.pii_involved {
             all.push(Box::new(metrics::pii_involved.eq(pii)));
         }
-        if let Some(tags) = self.all_tags.clone() {
-            all.push(Box::new(metrics::id.eq_any(diesel::select(metrics_tagged(tags, true)))));
-        }
-        if let Some(tags) = self.any_tags.clone() {
-            all.push(Box::new(metrics::id.eq_any(diesel::select(metrics_tagged(tags, false)))));
+        if self.all_tags.is_some() || self.any_tags.is_some() {
+            all.push(tagged(self.all_tags.clone(), self.any_tags.clone()));
         }
         if let Some(from) = self.created.from {
             all.push(Box::new(metrics::created_at.ge(from)));

@@ -22,7 +22,7 @@ mod sql {
     use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text};
 
     diesel::define_sql_function! {
-        /// Ids of the tenant's metrics that match all that is not NULL.
+        /// Ids of the tenant's metrics that match all that is not NULL: of the first `most`, the `best`.
         fn find_metrics(
             query: Nullable<Text>,
             every_tag: Nullable<Array<Text>>,
@@ -33,6 +33,7 @@ mod sql {
             owner_teams: Nullable<Array<Text>>,
             archived: Nullable<Bool>,
             most: Nullable<BigInt>,
+            best: Nullable<BigInt>,
         ) -> Uuid;
     }
 }
@@ -42,8 +43,9 @@ diesel::define_sql_function! {
 }
 
 /// What `find_metrics` finds of a search, a filter or both; `None` when there is nothing to find by text or tag. It takes out of
-/// the filter what it has looked at.
-pub(super) fn found(search: Option<&str>, filter: &mut Filter) -> Option<Condition> {
+/// the filter what it has looked at. Where no more than the `best` matches are wanted, it ranks for itself, and spares the caller to
+/// read the rest.
+pub(super) fn found(search: Option<&str>, filter: &mut Filter, best: Option<i64>) -> Option<Condition> {
     if search.is_none() && filter.all_tags.is_none() && filter.any_tags.is_none() {
         return None;
     }
@@ -53,10 +55,18 @@ pub(super) fn found(search: Option<&str>, filter: &mut Filter) -> Option<Conditi
     let (owner_teams, archived) = (filter.owner_teams.take(), filter.archived.take());
     // Nothing may be cut off before the rest of the filter has looked at it.
     let most = (search.is_some() && *filter == Filter::default()).then_some(MOST_RANKED);
+    let best = best.filter(|_| most.is_some());
     let query = search.map(str::to_owned);
-    let ids = find_metrics(query, all_tags, any_tags, categories, tiers, statuses, owner_teams, archived, most);
+    let ids = find_metrics(query, all_tags, any_tags, categories, tiers, statuses, owner_teams, archived, most, best);
     // As an array, it is found once. As a table, PostgreSQL may join it to each metric anew.
     Some(Box::new(metrics::id.eq_any(array(diesel::select(ids)))))
+}
+
+/// Metrics with every, or any, of the tags, whatever else is asked for.
+pub(super) fn tagged(every: Option<Vec<String>>, any: Option<Vec<String>>) -> Condition {
+    let (text, texts, number) = (None::<String>, None::<Vec<String>>, None::<i64>);
+    let ids = find_metrics(text, every, any, texts.clone(), texts.clone(), texts.clone(), texts, None::<bool>, number, number);
+    Box::new(metrics::id.eq_any(diesel::select(ids)))
 }
 
 pub(super) type Rank = Box<dyn BoxableExpression<metrics::table, Pg, SqlType = Float>>;

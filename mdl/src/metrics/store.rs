@@ -117,7 +117,9 @@ pub async fn page(
     listing.check()?;
     let forward = listing.descending == args.backward;
     let mut query = of(tenant);
-    if let Some(condition) = listing.condition(tenant) {
+    // What matches best, from the start: nothing beyond the page need be ranked twice.
+    let best = listing.order == Order::Relevance && !forward && args.after.is_none() && args.before.is_none();
+    if let Some(condition) = listing.condition(tenant, best.then(|| args.fetch())) {
         query = query.filter(condition);
     }
     for (position, after) in [(&args.after, true), (&args.before, false)] {
@@ -161,7 +163,7 @@ pub async fn page(
 pub async fn count(mut conn: &AsyncPgConnection, tenant: TenantId, listing: &Listing) -> Result<i64> {
     listing.check()?;
     let query = metrics::table.filter(metrics::tenant_id.eq(tenant)).select(count_star()).into_boxed::<Pg>();
-    let query = match listing.condition(tenant) {
+    let query = match listing.condition(tenant, None) {
         Some(condition) => query.filter(condition),
         None => query,
     };
@@ -229,12 +231,12 @@ impl Listing {
         self.search.as_deref().unwrap_or_default()
     }
 
-    fn condition(&self, tenant: TenantId) -> Option<Condition> {
+    fn condition(&self, tenant: TenantId, best: Option<i64>) -> Option<Condition> {
         let mut filter = self.filter.clone();
         if !filter.mentions_archived() {
             filter.archived = Some(false);
         }
-        let found = search::found(self.search.as_deref(), &mut filter);
+        let found = search::found(self.search.as_deref(), &mut filter, best);
         match (found, filter.condition(tenant)) {
             (Some(found), Some(rest)) => Some(Box::new(found.and(rest))),
             (found, rest) => found.or(rest),
