@@ -5,10 +5,11 @@
 //! the caller may send documents of their own, among those that the tenant's callers registered. The parsed form comes from
 //! [`ParsedDocuments`], which all tenants share: a name that is not the tenant's never gets that far.
 
-mod misplaced;
+mod dates;
 mod parsed;
 pub mod publish;
 mod repeats;
+mod rules;
 mod trusted;
 mod usage;
 mod validate;

@@ -181,6 +181,10 @@ impl From<diesel::result::Error> for Error {
             Diesel::DatabaseError(_, info) if info.message().contains("UTF8") && info.message().contains("0x00") => {
                 Error::invalid("", Code::Invalid, "Text must not contain the NUL character")
             }
+            // Only cursors get this far: they hold dates that nobody has looked at.
+            Diesel::DatabaseError(_, info) if ["timestamp out of range", "date out of range"].contains(&info.message()) => {
+                Error::invalid("", Code::OutOfRange, "A date is out of range")
+            }
             error => Error::internal(error),
         }
     }

@@ -25,6 +25,7 @@ mod crash_stage;
 mod crash_workload;
 mod document_clients;
 mod document_modes;
+mod document_rules;
 mod document_variables;
 mod documents;
 mod domains;

@@ -18,6 +18,7 @@ use metrics::counter;
 use moka::sync::Cache;
 
 use super::repeats::repeats;
+use super::rules::broken;
 use super::variables::Places;
 use crate::cache::policy::Policy;
 use crate::graphql::error::coded;
@@ -48,6 +49,8 @@ pub struct ParsedDocument {
     operations: Vec<ParsedOperation>,
     /// Where its variables stand; known from the first validation on, unless something about it is doubtful.
     places: OnceLock<Option<Places>>,
+    /// What it breaks of the rules that async-graphql does not apply; known from the first validation on.
+    broken: OnceLock<Vec<ServerError>>,
     bytes: usize,
 }
 
@@ -63,12 +66,21 @@ pub struct ParsedOperation {
     pub root_fields: usize,
     /// Whether it does no more than begin, renew or end a session.
     pub only_sessions: bool,
-    /// Variables that must have a value, with their types.
-    required: Vec<(Name, String, Pos)>,
+    /// Variables that must have a value.
+    required: Vec<Required>,
     /// It fits the schema, but for the values of its variables.
     validated: AtomicBool,
     /// How its answers are kept, if they are: known from the first time that the response cache is asked.
     pub policy: OnceLock<Option<Policy>>,
+}
+
+/// A variable that is never null.
+struct Required {
+    name: Name,
+    ty: String,
+    at: Pos,
+    /// Which stands in for it where it is not given.
+    has_default: bool,
 }
 
 impl ParsedDocument {
@@ -86,6 +98,7 @@ impl ParsedDocument {
             repeats: repeats(&document),
             operations,
             places: OnceLock::new(),
+            broken: OnceLock::new(),
             bytes: BYTES_PER_DOCUMENT + text.len() * BYTES_PER_BYTE,
             document,
         })
@@ -115,10 +128,16 @@ impl ParsedDocument {
         found.map(|(_, operation)| &operation.node)
     }
 
-    /// Notes that an operation passed the strict validation.
-    pub fn validated(&self, place: usize, registry: &Registry) {
-        self.places.get_or_init(|| Places::find(&self.document, registry));
+    /// What it breaks of the rules that async-graphql does not apply.
+    pub fn broken(&self) -> &[ServerError] {
+        self.broken.get_or_init(|| broken(&self.text))
+    }
+
+    /// Notes that an operation passed the strict validation, and says which of its dates are none.
+    pub fn validated(&self, place: usize, variables: &Variables, registry: &Registry) -> Vec<ServerError> {
+        let places = self.places.get_or_init(|| Places::find(&self.document, registry));
         self.operations[place].validated.store(true, Ordering::Release);
+        places.as_ref().map_or_else(Vec::new, |places| places.wrong_dates(place, variables, registry))
     }
 
     /// Whether the strict validation would find nothing wrong with this operation and these variables. When in doubt, no.
@@ -131,8 +150,9 @@ impl ParsedDocument {
     /// The variables of an operation that must have a value and have none. async-graphql leaves out arguments that stand for
     /// them, as if nobody had asked for anything there.
     pub fn missing(&self, place: usize, variables: &Variables) -> Vec<ServerError> {
-        let missing = self.operations[place].required.iter().filter_map(|(name, ty, at)| {
+        let missing = self.operations[place].required.iter().filter_map(|Required { name, ty, at, has_default }| {
             let message = match variables.get(name) {
+                None if *has_default => return None,
                 None => format!("Variable \"${name}\" of required type \"{ty}\" was not provided."),
                 Some(ConstValue::Null) => format!("Variable \"${name}\" of non-null type \"{ty}\" must not be null."),
                 Some(_) => return None,
@@ -209,10 +229,15 @@ fn syntax(mut error: ServerError) -> ServerError {
     coded(error, "GRAPHQL_PARSE_FAILED")
 }
 
-/// A variable that must have a value.
-fn required(definition: &Positioned<VariableDefinition>) -> Option<(Name, String, Pos)> {
+fn required(definition: &Positioned<VariableDefinition>) -> Option<Required> {
     let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
-    (!var_type.node.nullable && default_value.is_none()).then(|| (name.node.clone(), var_type.node.to_string(), definition.pos))
+    let (name, has_default) = (&name.node, default_value.is_some());
+    (!var_type.node.nullable).then(|| Required {
+        name: name.clone(),
+        ty: var_type.node.to_string(),
+        at: definition.pos,
+        has_default,
+    })
 }
 
 /// The fields of the root, with those in fragments. A fragment counts as often as it is named, up to a limit that no honest

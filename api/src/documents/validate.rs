@@ -12,11 +12,10 @@ use async_graphql::{Request, Response, SchemaEnv, ServerError, ServerResult, Val
 use mdl::config::GraphqlConfig;
 use mdl::documents::sha256;
 
-use super::misplaced::misplaced;
 use super::parsed::ParsedDocument;
 use crate::graphql::schema::{Schema, strict};
 
-/// Validates strictly: every rule of the specification that async-graphql has.
+/// Validates strictly: by every rule of the specification.
 pub struct Validator {
     schema: Schema,
     /// Known from the first validation on.
@@ -41,7 +40,8 @@ impl Validator {
         let mut request = Request::new(String::new()).variables(variables);
         request.operation_name = operation.map(str::to_owned);
         request.set_parsed_query(document.document.clone());
-        self.schema.execute(request).await.errors
+        let errors = self.schema.execute(request).await.errors;
+        if errors.is_empty() { document.broken().to_vec() } else { errors }
     }
 
     /// Parses a text and validates each of its operations, as if for publishing: of the variables only their types are known,
@@ -49,18 +49,24 @@ impl Validator {
     pub async fn check(&self, text: &str) -> Result<ParsedDocument, Vec<ServerError>> {
         let document = ParsedDocument::read(text, sha256(text), &self.limits)?;
         let mut errors: Vec<ServerError> = Vec::new();
-        for operation in document.operations() {
+        for (place, operation) in document.operations().iter().enumerate() {
             let variables = placeholders(&document, operation.name.as_deref());
-            for error in self.validate(&document, operation.name.as_deref(), variables).await {
+            let mut found = self.validate(&document, operation.name.as_deref(), variables).await;
+            if found.is_empty()
+                && let Some(registry) = self.registry()
+            {
+                found = document.validated(place, &Variables::default(), registry);
+            }
+            for error in found {
                 if !errors.contains(&error) {
                     errors.push(error);
                 }
             }
         }
-        let misplaced = self.registry().map_or_else(Vec::new, |registry| misplaced(&document.document, registry));
-        // The placeholders of such variables do not fit either, which is not worth telling.
-        if !misplaced.is_empty() {
-            return Err(misplaced);
+        // Placeholders of variables that may not stand where they do will not fit either, which is not worth telling.
+        let misplaced = document.broken();
+        if !errors.is_empty() && misplaced.iter().any(|error| error.message.starts_with("variable ")) {
+            return Err(misplaced.to_vec());
         }
         if errors.is_empty() { Ok(document) } else { Err(errors) }
     }

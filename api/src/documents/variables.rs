@@ -1,34 +1,35 @@
 //! Whether variables fit the places of a document where they stand.
 //!
 //! Of the rules of the strict validation only one looks at the values of variables: that each argument, its variables filled
-//! in, is of the argument's type. (That a variable's own type suits its place is a rule that async-graphql 8.0.0-rc.5 has and
-//! never runs. [`misplaced`](super::misplaced) holds what is published against it, and nothing else; so nothing here is
-//! concluded from a variable's own type.) This rule is applied here at every request. The strict validation says in which
-//! words it was broken, and takes several times as long as this; this only says "it fits", or else "ask the strict
-//! validation".
+//! in, is of the argument's type. This rule is applied here at every request. The strict validation says in which words it was
+//! broken, and takes several times as long as this; this only says "it fits", or else "ask the strict validation". That takes any
+//! text for a date, so [`dates`] are looked at besides.
 
 use std::collections::HashMap;
 
 use async_graphql::parser::types::{ExecutableDocument, OperationType, Selection, SelectionSet};
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
-use async_graphql::{Pos, Positioned, Variables};
+use async_graphql::{Pos, Positioned, ServerError, Variables};
 use async_graphql_value::{ConstValue, Value};
+
+use super::dates;
 
 /// The arguments of a document that have variables in them.
 pub struct Places {
     /// Of each operation, in the order of the document.
-    pub(super) operations: Vec<Vec<Place>>,
+    operations: Vec<Vec<Place>>,
     /// By name.
-    pub(super) fragments: HashMap<String, Vec<Place>>,
+    fragments: HashMap<String, Vec<Place>>,
+    /// What stands in the document for a date and is none.
+    wrong: Vec<ServerError>,
 }
 
 /// An argument with variables, and its type as the registry spells it.
-pub(super) struct Place {
-    pub(super) ty: String,
-    pub(super) value: Value,
-    pub(super) at: Pos,
-    /// Whether the schema has a value for the argument when none is given.
-    pub(super) has_default: bool,
+struct Place {
+    name: String,
+    ty: String,
+    value: Value,
+    at: Pos,
 }
 
 impl Places {
@@ -39,24 +40,52 @@ impl Places {
             OperationType::Mutation => registry.mutation_type.as_ref(),
             OperationType::Subscription => registry.subscription_type.as_ref(),
         };
-        let within = |root: &str, set: &SelectionSet| {
-            let mut finder = Finder { registry, found: Vec::new() };
+        let mut wrong = Vec::new();
+        let mut within = |root: &str, set: &SelectionSet| {
+            let mut finder = Finder { registry, found: Vec::new(), wrong: Vec::new() };
             finder.selections(registry.types.get(root)?, set)?;
+            wrong.append(&mut finder.wrong);
             Some(finder.found)
         };
         let operations = document.operations.iter();
         let operations = operations.map(|(_, operation)| within(root(operation.node.ty)?, &operation.node.selection_set.node));
+        let operations = operations.collect::<Option<_>>()?;
         let fragments = document.fragments.iter().map(|(name, fragment)| {
             let found = within(&fragment.node.type_condition.node.on.node, &fragment.node.selection_set.node)?;
             Some((name.to_string(), found))
         });
-        Some(Self { operations: operations.collect::<Option<_>>()?, fragments: fragments.collect::<Option<_>>()? })
+        let fragments = fragments.collect::<Option<_>>()?;
+        for definition in document.operations.iter().flat_map(|(_, operation)| &operation.node.variable_definitions) {
+            let definition = &definition.node;
+            if let Some(default) = &definition.default_value {
+                let (name, ty) = (&definition.name.node, definition.var_type.node.to_string());
+                wrong.extend(error(dates::wrong(registry, name, &ty, &default.node), default.pos));
+            }
+        }
+        Some(Self { operations, fragments, wrong })
     }
 
     /// Whether the values of these variables are surely right for an operation.
     pub fn accept(&self, operation: usize, variables: &Variables, registry: &Registry) -> bool {
-        self.operations[operation].iter().chain(self.fragments.values().flatten()).all(|place| place.accepts(variables, registry))
+        self.wrong.is_empty() && self.of(operation).all(|place| place.accepts(variables, registry))
     }
+
+    /// The dates of an operation and its variables that are none.
+    pub fn wrong_dates(&self, operation: usize, variables: &Variables, registry: &Registry) -> Vec<ServerError> {
+        let given = self.of(operation).filter_map(|place| {
+            let value = place.filled(variables)?;
+            error(dates::wrong(registry, &place.name, &place.ty, &value), place.at)
+        });
+        self.wrong.iter().cloned().chain(given).collect()
+    }
+
+    fn of(&self, operation: usize) -> impl Iterator<Item = &Place> {
+        self.operations[operation].iter().chain(self.fragments.values().flatten())
+    }
+}
+
+fn error(message: Option<String>, at: Pos) -> Option<ServerError> {
+    message.map(|message| ServerError::new(message, Some(at)))
 }
 
 impl Place {
@@ -64,11 +93,13 @@ impl Place {
         match &self.value {
             // Of an argument with a variable that is not given, the rule says nothing.
             Value::Variable(name) => variables.get(name).is_none_or(|value| conforms(registry, &self.ty, value)),
-            value => {
-                let filled = value.clone().into_const_with(|name| variables.get(&name).cloned().ok_or(()));
-                filled.map_or(true, |value| conforms(registry, &self.ty, &value))
-            }
+            _ => self.filled(variables).is_none_or(|value| conforms(registry, &self.ty, &value)),
         }
+    }
+
+    /// Its value, if all of its variables have one.
+    fn filled(&self, variables: &Variables) -> Option<ConstValue> {
+        self.value.clone().into_const_with(|name| variables.get(&name).cloned().ok_or(())).ok()
     }
 }
 
@@ -76,6 +107,7 @@ impl Place {
 struct Finder<'a> {
     registry: &'a Registry,
     found: Vec<Place>,
+    wrong: Vec<ServerError>,
 }
 
 impl Finder<'_> {
@@ -112,10 +144,11 @@ impl Finder<'_> {
     }
 
     fn argument(&mut self, argument: &MetaInputValue, value: &Positioned<Value>) {
-        // Without a variable it was looked at once and for all.
-        if value.node.clone().into_const().is_none() {
-            let (ty, has_default) = (argument.ty.clone(), argument.default_value.is_some());
-            self.found.push(Place { ty, value: value.node.clone(), at: value.pos, has_default });
+        let (name, ty, at) = (argument.name.clone(), argument.ty.clone(), value.pos);
+        match value.node.clone().into_const() {
+            // Without a variable it is looked at once and for all.
+            Some(literal) => self.wrong.extend(error(dates::wrong(self.registry, &name, &ty, &literal), at)),
+            None => self.found.push(Place { name, ty, value: value.node.clone(), at }),
         }
     }
 }
@@ -137,7 +170,9 @@ fn conforms(registry: &Registry, ty: &str, value: &ConstValue) -> bool {
 /// Of a value that is not null.
 fn conforms_to_named(registry: &Registry, name: &str, value: &ConstValue) -> bool {
     match (registry.types.get(name), value) {
-        (Some(MetaType::Scalar { is_valid, .. }), value) => is_valid.as_ref().is_none_or(|is_valid| is_valid(value)),
+        (Some(MetaType::Scalar { is_valid, .. }), value) => {
+            is_valid.as_ref().is_none_or(|is_valid| is_valid(value)) && dates::is_right(name, value)
+        }
         (Some(MetaType::Enum { enum_values, .. }), ConstValue::Enum(name)) => enum_values.contains_key(name.as_str()),
         (Some(MetaType::Enum { enum_values, .. }), ConstValue::String(name)) => enum_values.contains_key(name),
         // Of a "one of" the strict validation knows more.

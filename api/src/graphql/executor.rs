@@ -223,7 +223,7 @@ impl Executor {
         let rejected = |mut errors: Vec<ServerError>| {
             self.count("none", Some(kind), "rejected");
             errors.truncate(MAX_ERRORS);
-            errors.into_iter().map(|error| rejection(error, signed_in)).collect()
+            errors.into_iter().map(|error| rejection(error, signed_in, self.limits.max_complexity)).collect()
         };
         if prepared.operation().root_fields != 1 {
             return Err(rejected(vec![ServerError::new("A subscription has one root field", None)]));
@@ -253,7 +253,10 @@ impl Executor {
                 return Err(errors);
             }
             if let Some(types) = self.validator.registry() {
-                document.validated(place, types);
+                let wrong = document.validated(place, &request.variables, types);
+                if !wrong.is_empty() {
+                    return Err(wrong);
+                }
             }
         }
         request.set_parsed_query(document.document.clone());
@@ -268,7 +271,8 @@ impl Executor {
     fn rejected(&self, kind: OperationType, mut errors: Vec<ServerError>, signed_in: bool) -> Answer {
         self.count("none", Some(kind), "rejected");
         errors.truncate(MAX_ERRORS);
-        Answer::Rejected(errors.into_iter().map(|error| rejection(error, signed_in)).collect())
+        let most = self.limits.max_complexity;
+        Answer::Rejected(errors.into_iter().map(|error| rejection(error, signed_in, most)).collect())
     }
 
     fn count(&self, name: &str, kind: Option<OperationType>, outcome: &'static str) {
@@ -293,12 +297,15 @@ impl Executor {
 }
 
 /// What validation said. It suggests names of the schema, which is not for everybody.
-fn rejection(mut error: ServerError, signed_in: bool) -> ServerError {
+fn rejection(mut error: ServerError, signed_in: bool, most: usize) -> ServerError {
     if !signed_in && let Some(end) = error.message.find(" Did you mean") {
         error.message.truncate(end);
     }
-    let code = if error.message == "Query is too complex." { "TOO_COMPLEX" } else { "GRAPHQL_VALIDATION_FAILED" };
-    coded(error, code)
+    if error.message == "Query is too complex." {
+        error.message = format!("The operation costs more than {most}: ask for smaller pages, or for less of each entry");
+        return coded(error, "TOO_COMPLEX");
+    }
+    coded(error, "GRAPHQL_VALIDATION_FAILED")
 }
 
 /// Gives variables of type `Int` that the caller left out the value null, which is what they mean as `first` or `last`. The
@@ -370,8 +377,9 @@ mod tests {
 
     #[test]
     fn the_unknown_get_no_suggestions() {
-        let error =
-            |signed_in| rejection(ServerError::new("Unknown field \"usrs\". Did you mean \"users\"?", None), signed_in).message;
+        let error = |signed_in| {
+            rejection(ServerError::new("Unknown field \"usrs\". Did you mean \"users\"?", None), signed_in, 1).message
+        };
         assert_eq!(error(false), "Unknown field \"usrs\".");
         assert!(error(true).ends_with("\"users\"?"));
     }
