@@ -20,7 +20,7 @@ async fn what_breaks_a_rule_of_graphql_is_not_executed() {
         (
             r#"{ metric(key: "M") { versions(first: 1) { totalCount } versions(first: 2) { totalCount } } }"#,
             json!({}),
-            "versions",
+            "first",
         ),
         (r#"mutation { createMetric(input: { key: "TWICE", key: "TWO", name: "a" }) { metric { key } } }"#, json!({}), "`key`"),
         (r#"{ metrics(orderBy: { field: "KEY" }) { totalCount } }"#, json!({}), "MetricOrderField"),
