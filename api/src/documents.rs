@@ -6,6 +6,7 @@
 //! [`ParsedDocuments`], which all tenants share: a name that is not the tenant's never gets that far.
 
 mod dates;
+mod misplaced;
 mod parsed;
 pub mod publish;
 mod repeats;

@@ -133,7 +133,7 @@ async fn operators_publish_and_check_at_the_command_line() {
     let misplaced = "UPDATE documents SET text = 'query Two($n: Int!) { metric(key: $n) { key } }' WHERE document_id = 'r2'";
     app.database.execute(misplaced).await;
     let (code, _, errors) = run(&["check"]);
-    let wanted = "variable `$n` of type `Int!` cannot be used for argument `key` of type `String`";
+    let wanted = r#"line 1, column 11: Variable "$n" of type "Int!" used in position expecting type "String"."#;
     assert!(code == Some(1) && errors.contains(wanted), "{errors}");
 
     let (code, out, _) = run(&["withdraw", "r2", "--tenant", "acme"]);

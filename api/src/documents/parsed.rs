@@ -17,6 +17,7 @@ use mdl::{documents::sha256, instruments};
 use metrics::counter;
 use moka::sync::Cache;
 
+use super::misplaced::misplaced;
 use super::repeats::repeats;
 use super::rules::broken;
 use super::variables::Places;
@@ -129,8 +130,11 @@ impl ParsedDocument {
     }
 
     /// What it breaks of the rules that async-graphql does not apply.
-    pub fn broken(&self) -> &[ServerError] {
-        self.broken.get_or_init(|| broken(&self.text))
+    pub fn broken(&self, registry: &Registry) -> &[ServerError] {
+        self.broken.get_or_init(|| {
+            let misplaced = misplaced(&self.document, registry);
+            if misplaced.is_empty() { broken(&self.text) } else { misplaced }
+        })
     }
 
     /// Notes that an operation passed the strict validation, and says which of its dates are none.

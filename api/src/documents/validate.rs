@@ -12,6 +12,7 @@ use async_graphql::{Request, Response, SchemaEnv, ServerError, ServerResult, Val
 use mdl::config::GraphqlConfig;
 use mdl::documents::sha256;
 
+use super::misplaced::misplaced;
 use super::parsed::ParsedDocument;
 use crate::graphql::schema::{Schema, strict};
 
@@ -41,7 +42,8 @@ impl Validator {
         request.operation_name = operation.map(str::to_owned);
         request.set_parsed_query(document.document.clone());
         let errors = self.schema.execute(request).await.errors;
-        if errors.is_empty() { document.broken().to_vec() } else { errors }
+        let broken = || self.registry().map_or_else(Vec::new, |registry| document.broken(registry).to_vec());
+        if errors.is_empty() { broken() } else { errors }
     }
 
     /// Parses a text and validates each of its operations, as if for publishing: of the variables only their types are known,
@@ -63,10 +65,10 @@ impl Validator {
                 }
             }
         }
-        // Placeholders of variables that may not stand where they do will not fit either, which is not worth telling.
-        let misplaced = document.broken();
-        if !errors.is_empty() && misplaced.iter().any(|error| error.message.starts_with("variable ")) {
-            return Err(misplaced.to_vec());
+        // The placeholders of such variables do not fit either, which is not worth telling.
+        let misplaced = self.registry().map_or_else(Vec::new, |registry| misplaced(&document.document, registry));
+        if !misplaced.is_empty() {
+            return Err(misplaced);
         }
         if errors.is_empty() { Ok(document) } else { Err(errors) }
     }

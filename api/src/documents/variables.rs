@@ -17,19 +17,21 @@ use super::dates;
 /// The arguments of a document that have variables in them.
 pub struct Places {
     /// Of each operation, in the order of the document.
-    operations: Vec<Vec<Place>>,
+    pub(super) operations: Vec<Vec<Place>>,
     /// By name.
-    fragments: HashMap<String, Vec<Place>>,
+    pub(super) fragments: HashMap<String, Vec<Place>>,
     /// What stands in the document for a date and is none.
     wrong: Vec<ServerError>,
 }
 
 /// An argument with variables, and its type as the registry spells it.
-struct Place {
+pub(super) struct Place {
     name: String,
-    ty: String,
-    value: Value,
-    at: Pos,
+    pub(super) ty: String,
+    pub(super) value: Value,
+    pub(super) at: Pos,
+    /// Whether the schema has a value for the argument when none is given.
+    pub(super) has_default: bool,
 }
 
 impl Places {
@@ -148,7 +150,10 @@ impl Finder<'_> {
         match value.node.clone().into_const() {
             // Without a variable it is looked at once and for all.
             Some(literal) => self.wrong.extend(error(dates::wrong(self.registry, &name, &ty, &literal), at)),
-            None => self.found.push(Place { name, ty, value: value.node.clone(), at }),
+            None => {
+                let has_default = argument.default_value.is_some();
+                self.found.push(Place { name, ty, value: value.node.clone(), at, has_default });
+            }
         }
     }
 }
