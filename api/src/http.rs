@@ -14,6 +14,7 @@ mod parse;
 mod refusal;
 mod run;
 mod serve;
+mod unread;
 mod upload;
 mod warm;
 mod web;
