@@ -75,6 +75,7 @@ struct Server {
     _following: Option<AbortOnDropHandle<()>>,
     live: LiveConnections,
     readiness: health::Readiness,
+    faults: observe::Faults,
     behind_tls: bool,
 }
 
@@ -103,6 +104,7 @@ pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) 
         cache,
         live,
         readiness: health::Readiness::default(),
+        faults: observe::Faults::default(),
         behind_tls: config.http.public_url.as_ref().is_some_and(|url| url.scheme() == "https"),
         app,
     });
