@@ -14,6 +14,7 @@ mod parse;
 mod refusal;
 mod run;
 mod serve;
+mod unread;
 mod upload;
 mod warm;
 mod web;
@@ -74,6 +75,7 @@ struct Server {
     _following: Option<AbortOnDropHandle<()>>,
     live: LiveConnections,
     readiness: health::Readiness,
+    faults: observe::Faults,
     behind_tls: bool,
 }
 
@@ -102,6 +104,7 @@ pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) 
         cache,
         live,
         readiness: health::Readiness::default(),
+        faults: observe::Faults::default(),
         behind_tls: config.http.public_url.as_ref().is_some_and(|url| url.scheme() == "https"),
         app,
     });

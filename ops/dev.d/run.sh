@@ -270,7 +270,7 @@ BLOCK
   done
   cat <<BLOCK
   Metrics        http://$MDL_OPS_ADDR/metrics (api), http://$MDL_WORKER_OPS_ADDR/metrics (worker)
-  Logs           $LOGS
+  Logs           $LOGS (of the run before: *.log.1)
   Database       ops/dev psql
 
 Ctrl-C stops everything.

@@ -261,6 +261,24 @@ async fn a_copy_counts_after_it_was_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_trial_restore_before_the_first_backup_is_no_failure() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    let (drilling, _) = app.another_api(&backups.settings()).await;
+    mdl::backups::drill(&drilling, &Progress::default()).await.unwrap();
+    assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE kind LIKE 'backup.%'").await, 0);
+    mdl::backups::watch::overdue(&drilling).await.unwrap();
+    assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE kind = 'backup.overdue'").await, 1, "that is told");
+
+    // Where there were backups, it is one.
+    backups.make(&["--no-verify"]).await;
+    std::fs::remove_dir_all(backups.folder().join("place/backups")).unwrap();
+    let why = mdl::backups::drill(&drilling, &Progress::default()).await.unwrap_err();
+    assert!(why.to_string().contains("There is no backup in"), "{why}");
+    assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE kind = 'backup.verification.failed'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_file_is_stored_anew() {
     let app = TestApp::start().await;
     let mut backups = Backups::of(&app);

@@ -73,6 +73,10 @@ async fn get_is_for_queries() {
     let three = "query A($id: ID!, $ids: [ID!]!, $n: Int!) { nodes(ids: $ids) { id } node(id: $id) { id } metrics(last: $n) { totalCount } }
         query B { me { role } }";
     assert_eq!(get(&[("query", three), ("operationName", "B")]).await.data(), json!({ "me": { "role": "EDITOR" } }));
+    let unnamed = [("query", "{ me { role } }"), ("operationName", ""), ("variables", ""), ("extensions", "")];
+    assert_eq!(get(&unnamed).await.data(), json!({ "me": { "role": "EDITOR" } }));
+    let posted = editor.post(&json!({ "query": "{ me { role } }", "operationName": "" })).await;
+    assert_eq!(posted.data(), json!({ "me": { "role": "EDITOR" } }));
     let before = app.database.contents().await;
     let refused = get(&[("query", CREATE)]).await;
     assert_eq!((refused.status, refused.error_code()), (StatusCode::METHOD_NOT_ALLOWED, Some("METHOD_NOT_ALLOWED")));

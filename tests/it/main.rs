@@ -55,6 +55,7 @@ mod plain_fields;
 mod queues_operating;
 mod queues_schedules;
 mod queues_semantics;
+mod refused_bodies;
 mod replicas;
 mod root_fields;
 mod sign_in;

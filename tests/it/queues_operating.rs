@@ -150,6 +150,53 @@ async fn steering_is_for_jobs_in_a_state_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn settings_are_for_queues_that_there_are() {
+    let app = TestApp::start().await;
+    app.other_tenant().await;
+    let admin = app.client(Role::Admin).await;
+    let before = app.database.contents().await;
+    for (mutation, kind, input) in [
+        ("pauseQueue", "QueueInput", json!({ "queue": "improts" })),
+        ("resumeQueue", "QueueInput", json!({ "queue": "improts" })),
+        ("setQueueConcurrency", "SetQueueConcurrencyInput", json!({ "queue": "improts", "concurrency": 2 })),
+    ] {
+        let operation = format!(
+            "mutation($input: {kind}!) {{ {mutation}(input: $input) {{ settings {{ queue }} userErrors {{ field code message }} }} }}"
+        );
+        let refused = admin.send(&operation, json!({ "input": input })).await;
+        assert_eq!(refused.user_errors(), ["queue: NOT_FOUND"], "{mutation}");
+        let said = refused.payload()["userErrors"][0]["message"].clone();
+        assert_eq!(said, "There is no queue of this name; there are backups, imports, maintenance", "{mutation}");
+    }
+    let worker = |arguments: &[&str]| {
+        Command::new(binary("mdl-worker")).args(["queues"]).args(arguments).envs(app.environment()).output().unwrap()
+    };
+    for arguments in [
+        &["pause", "improts"][..],
+        &["resume", "improts", "--tenant", "acme"],
+        &["limit", "improts", "3"],
+        &["weigh", "improts", "--tenant", "acme", "3"],
+    ] {
+        let refused = worker(arguments);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && said.contains("there are backups, imports, maintenance"), "{arguments:?}: {said}");
+    }
+    assert_eq!(app.database.contents().await, before);
+    // Nobody serves it yet, and it is one.
+    assert!(worker(&["pause", "maintenance"]).status.success());
+    // One of another version is known by its jobs: to those who see them.
+    app.database
+        .execute(
+            "INSERT INTO jobs (tenant_id, id, queue, kind, payload, max_attempts)
+             SELECT id, gen_random_uuid(), 'nights', 'probe', '{}', 3 FROM tenants WHERE slug = 'globex'",
+        )
+        .await;
+    assert!(!worker(&["pause", "nights", "--tenant", "acme"]).status.success());
+    assert!(worker(&["pause", "nights"]).status.success());
+    assert!(worker(&["pause", "nights", "--tenant", "acme"]).status.success(), "now it has settings for all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn jobs_come_in_pages_in_either_order() {
     let app = TestApp::start().await;
     dead_jobs(&app).await;

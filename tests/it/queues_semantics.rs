@@ -74,13 +74,13 @@ async fn a_tenant_of_three_times_the_weight_has_three_jobs_for_one() {
     let light = another_tenant(&bench, "light").await;
     let heavy = Actor::system(bench.tenant);
     let person = Subject::User { user: UserId::new(), session: SessionId::new() };
+    for tenant in [light, bench.tenant] {
+        enqueue_for(&bench, tenant, 2_000, &Probe::Take { millis: 2 }).await;
+    }
     let own = queues::set_weight(&bench.app, &Actor { subject: person, ..heavy.clone() }, "probes", 100).await;
     assert_eq!(own.unwrap_err().code(), "FORBIDDEN", "nobody gives themselves more");
     assert_eq!(queues::set_weight(&bench.app, &heavy, "probes", 0).await.unwrap_err().code(), "BAD_USER_INPUT");
     assert_eq!(queues::set_weight(&bench.app, &heavy, "probes", 3).await.unwrap().weight, 3);
-    for tenant in [light, bench.tenant] {
-        enqueue_for(&bench, tenant, 2_000, &Probe::Take { millis: 2 }).await;
-    }
     let worker = bench.worker();
     bench.until_count(JobState::Succeeded, 800).await;
     worker.stop().await;
@@ -149,11 +149,11 @@ async fn what_is_on_its_way_comes_back_when_its_queue_is_paused() {
 async fn no_more_run_at_once_than_the_limit() {
     let bench = test_app(&["--worker-concurrency=20"]).await;
     let other = another_tenant(&bench, "other").await;
-    queues::set_concurrency(&bench.app, &Actor::system(bench.tenant), "probes", Some(2)).await.unwrap();
-    queues::set_concurrency(&bench.app, &Actor::system(SYSTEM), "probes", Some(5)).await.unwrap();
     for tenant in [bench.tenant, other] {
         enqueue_for(&bench, tenant, 40, &Probe::Take { millis: 30 }).await;
     }
+    queues::set_concurrency(&bench.app, &Actor::system(bench.tenant), "probes", Some(2)).await.unwrap();
+    queues::set_concurrency(&bench.app, &Actor::system(SYSTEM), "probes", Some(5)).await.unwrap();
     let workers = [bench.worker(), bench.worker()];
     let (mut own, mut all) = (0, 0);
     while bench.count(JobState::Succeeded).await < 80 {

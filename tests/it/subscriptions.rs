@@ -98,6 +98,8 @@ async fn a_cursor_that_is_too_old_is_an_error() {
         socket.subscribe("a", CHANGES, json!({ "after": after })).await;
         let refused = socket.next().await.unwrap();
         assert_eq!((&refused["type"], code(&refused["payload"])), (&json!("error"), expected), "{refused}");
+        let said = refused["payload"][0]["message"].as_str().unwrap();
+        assert!(!said.contains("list"), "{said}");
     }
     socket.subscribe("a", CHANGES, json!({ "after": change_cursor(1) })).await;
     assert_eq!(change(&socket.next().await.unwrap())["sequence"], 2);
@@ -177,6 +179,23 @@ async fn the_protocol_is_kept() {
     let mut socket = Socket::open(&app.base, &[PROTOCOL, ("authorization", &bearer)]).await.unwrap();
     socket.send(&json!({ "type": "connection_init" })).await;
     assert_eq!(socket.next().await.unwrap()["type"], "connection_ack");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_is_answered() {
+    let app = TestApp::start().await;
+    let viewer = app.client(Role::Viewer).await.credential.unwrap();
+    let mut unknown = Socket::open(&app.base, &[PROTOCOL]).await.unwrap();
+    assert_eq!(unknown.close(1000, "bye").await, (1000, "bye".to_owned()));
+    let mut socket = Socket::connect(&app.base, &viewer).await;
+    socket.subscribe("1", "subscription { catalogChanged { key } }", json!({})).await;
+    assert_eq!(socket.close(4999, "").await, (4999, String::new()));
+    // What comes after a message that ends the connection does not keep the client from reading why it ended.
+    let mut socket = Socket::connect(&app.base, &viewer).await;
+    for _ in 0..100 {
+        socket.send_text("{").await;
+    }
+    assert_eq!(socket.closed().await.0, 4400);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,6 +109,20 @@ async fn used_lately(app: &TestApp) -> Vec<Asked> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_kept_is_not_warmed() {
+    let app = started(&[("MDL_WARM_SECRET", SECRET)]).await;
+    let viewer = app.client(Role::Viewer).await;
+    let failing = "{ metrics(first: 1, after: \"nonsense\") { totalCount } }";
+    for _ in 0..3 {
+        assert!(viewer.send(failing, json!({})).await.error_code().is_some());
+    }
+    viewer.send(STATS, json!({})).await;
+    eventually("Redis is told what was used", async || (!used_lately(&app).await.is_empty()).then_some(())).await;
+    let used: Vec<_> = used_lately(&app).await.into_iter().map(|asked| asked.query).collect();
+    assert_eq!(used, [STATS]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_is_not_felt_after_warming() {
     let redis = PrivateRedis::start().await;
     let url = redis.url();

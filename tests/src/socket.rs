@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
@@ -83,6 +84,16 @@ impl Socket {
                 Some(Ok(_) | Err(_)) | None => return Err(Ended::Lost),
             }
         }
+    }
+
+    /// Closes it, and gives the code and reason of the answer, after which the connection must end without an error.
+    pub async fn close(&mut self, code: u16, reason: &str) -> (u16, String) {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        self.0.close(Some(frame)).await.expect("it is open");
+        let answer = self.closed().await;
+        let end = tokio::time::timeout(PATIENCE, self.0.next()).await.expect("an end in time");
+        assert!(end.is_none(), "{end:?}");
+        answer
     }
 
     /// The code and reason it is closed with; messages before are passed over.

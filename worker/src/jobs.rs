@@ -287,6 +287,11 @@ mod tests {
         const TIMEOUT: Duration = Duration::from_secs(1);
     }
 
+    #[test]
+    fn operators_can_name_the_queues_of_all_kinds() {
+        assert_eq!(registry().queues(), mdl::jobs::queues::QUEUES);
+    }
+
     #[tokio::test]
     async fn a_handler_continues_the_trace_of_its_job() {
         let registry = Registry::default().with(async |_: Trace, _| Err(Error::internal(telemetry::trace_context().to_string())));

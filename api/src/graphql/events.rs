@@ -38,7 +38,8 @@ fn cursor(sequence: i64) -> String {
 }
 
 fn sequence(field: &str, cursor: &str) -> mdl::Result<i64> {
-    Ok(page::parse_cursor::<Position>(field, cursor)?.event)
+    let position = page::parse_cursor::<Position>(field, cursor);
+    Ok(position.map_err(|_| Error::invalid(field, Code::Invalid, "Not a cursor of an event"))?.event)
 }
 
 /// A kind of event.

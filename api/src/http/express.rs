@@ -39,7 +39,7 @@ use super::live::socket;
 use super::negotiate::{self, BodyKind, Media};
 use super::observe::{RequestId, finish};
 use super::run::count_use;
-use super::{GRAPHQL, Server};
+use super::{GRAPHQL, Server, unread};
 use crate::auth::{Authenticated, Fingerprint};
 use crate::cache::Source;
 use crate::cache::question::Question;
@@ -149,12 +149,13 @@ impl Service<Request> for Express {
             return Box::pin(inner.router.clone().call(request));
         }
         Box::pin(async move {
-            if let Some(asked) = inner.asked(&mut request).await {
-                if let Some(response) = inner.answer(request.method(), request.headers(), &asked).await {
-                    return Ok(inner.let_pages_read(request, response).await);
-                }
-                request.extensions_mut().insert(asked.key);
+            let Some(asked) = inner.asked(&mut request).await else {
+                return inner.router.clone().call(unread::read_on(request)).await;
+            };
+            if let Some(response) = inner.answer(request.method(), request.headers(), &asked).await {
+                return Ok(inner.let_pages_read(request, response).await);
             }
+            request.extensions_mut().insert(asked.key);
             inner.router.clone().call(request).await
         })
     }

@@ -2,13 +2,16 @@
 //! headers that browsers are to keep to.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use mdl::{instruments, telemetry};
 use metrics::{counter, histogram};
 use serde_json::{Map, Value};
@@ -23,6 +26,8 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
 /// Requests that take longer stand in the log.
 const SLOW: Duration = Duration::from_secs(1);
+/// Lines in the log about [`Faults`]: enough to see what they are. Their number is in the instruments.
+const FAULTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero");
 
 /// The id of a request: in its answer, in every line of the log about it, and in the audit log.
 #[derive(Debug, Clone)]
@@ -59,7 +64,8 @@ pub async fn observe(State(server): State<Arc<Server>>, mut request: Request, ne
     request.extensions_mut().insert(id.clone());
     let is_page = web::is_page(request.uri().path());
 
-    let unfinished = Unfinished { span: span.clone(), method, route, start: Instant::now(), status: None };
+    let unfinished =
+        Unfinished { server: server.clone(), span: span.clone(), method, route, start: Instant::now(), status: None };
     let mut response = next.run(request).instrument(span).await;
     unfinished.end(response.status());
     finish(response.headers_mut(), &id, is_page, server.behind_tls);
@@ -74,8 +80,33 @@ pub fn finish(headers: &mut HeaderMap, id: &RequestId, is_page: bool, behind_tls
     protect(headers, is_page, behind_tls);
 }
 
+/// Quick requests that fail by their callers' fault, or whose callers go away. Anybody can send any number of them, and must not fill the
+/// disk with lines about them.
+pub struct Faults {
+    lines: DefaultDirectRateLimiter,
+    left_out: AtomicU64,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { lines: RateLimiter::direct(Quota::per_second(FAULTS_PER_SECOND)), left_out: AtomicU64::new(0) }
+    }
+}
+
+impl Faults {
+    /// How many were left out since the last line, if there may be one now.
+    fn may_tell(&self) -> Option<u64> {
+        if self.lines.check().is_ok() {
+            return Some(self.left_out.swap(0, Ordering::Relaxed));
+        }
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
 /// A request whose caller goes away is dropped wherever it was: this notices.
 struct Unfinished {
+    server: Arc<Server>,
     span: Span,
     method: &'static str,
     route: String,
@@ -93,6 +124,8 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         let elapsed = self.start.elapsed();
         let duration_ms = elapsed.as_secs_f64() * 1000.0;
+        let is_slow = elapsed > SLOW;
+        let faults = &self.server.faults;
         let _entered = self.span.enter();
         let status = match self.status {
             Some(status) => {
@@ -101,15 +134,31 @@ impl Drop for Unfinished {
                     self.span.record("otel.status_code", "ERROR");
                 }
                 // A line costs as much as a small answer: those that nobody looks for are written only when asked for.
-                if status.is_client_error() || status.is_server_error() || elapsed > SLOW {
-                    info!(status = status.as_u16(), duration_ms, "Answered {} {}", self.method, self.route);
+                let told = if is_slow || status.is_server_error() {
+                    Some(0)
+                } else if status.is_client_error() {
+                    faults.may_tell()
                 } else {
-                    debug!(status = status.as_u16(), duration_ms, "Answered {} {}", self.method, self.route);
+                    None
+                };
+                match told {
+                    Some(left_out) => {
+                        let left_out = some(left_out);
+                        info!(status = status.as_u16(), duration_ms, left_out, "Answered {} {}", self.method, self.route);
+                    }
+                    None => debug!(status = status.as_u16(), duration_ms, "Answered {} {}", self.method, self.route),
                 }
                 status.as_str().to_owned()
             }
             None => {
-                info!(duration_ms, "The caller of {} {} went away", self.method, self.route);
+                let told = if is_slow { Some(0) } else { faults.may_tell() };
+                match told {
+                    Some(left_out) => {
+                        let left_out = some(left_out);
+                        info!(duration_ms, left_out, "The caller of {} {} went away", self.method, self.route);
+                    }
+                    None => debug!(duration_ms, "The caller of {} {} went away", self.method, self.route),
+                }
                 "gone".to_owned()
             }
         };
@@ -117,6 +166,11 @@ impl Drop for Unfinished {
         histogram!(instruments::HTTP_REQUEST_SECONDS, "route" => route.clone()).record(elapsed.as_secs_f64());
         counter!(instruments::HTTP_REQUESTS, "route" => route, "method" => self.method, "status" => status).increment(1);
     }
+}
+
+/// A count that is left out when it is none.
+fn some(count: u64) -> Option<u64> {
+    (count > 0).then_some(count)
 }
 
 /// What is answered when a resolver panics. The hook that `serve` installs has logged it.
@@ -169,6 +223,21 @@ fn continue_trace(span: &Span, headers: &HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn callers_cannot_fill_the_log() {
+        let faults = Faults::default();
+        let (mut all, mut lines, mut left_out) = (0, 0, 0);
+        while all < 1_000 || left_out == 0 {
+            all += 1;
+            if let Some(before) = faults.may_tell() {
+                lines += 1;
+                left_out += before;
+            }
+        }
+        assert!(lines < all / 10, "{lines} lines about {all}");
+        assert_eq!(lines + left_out + faults.left_out.load(Ordering::Relaxed), all, "each is told or counted");
+    }
 
     #[test]
     fn keeps_sane_request_ids() {

@@ -86,7 +86,8 @@ pub fn request(value: Value) -> Result<Asked, Refusal> {
         (Some(text), None, None) => Source::Text(text),
     };
     let mut request = Box::new(Request::new(String::new()).variables(variables));
-    request.operation_name = operation_name;
+    // Some clients have a field for it, and send it empty.
+    request.operation_name = operation_name.filter(|name| !name.is_empty());
     Ok(Asked { source, request })
 }
 
@@ -119,6 +120,8 @@ mod tests {
         let two = json!([{ "query": "{ a }" }, { "query": "{ b }", "operationName": "B" }]);
         assert!(matches!(body(two.to_string().as_bytes(), 2), Ok(Requests::Batch(requests)) if requests.len() == 2));
         assert_eq!(body(two.to_string().as_bytes(), 1).unwrap_err().code, "BATCH_TOO_LONG");
+        let unnamed = request(json!({ "query": "{ a }", "operationName": "" })).unwrap();
+        assert_eq!(unnamed.request.operation_name, None);
     }
 
     #[test]
@@ -160,7 +163,7 @@ mod tests {
     fn reads_a_query_string() {
         let asked = query_string("query=%7B%20a%20%7D&variables=%7B%22a%22:1%7D&operationName=A&other=1").unwrap();
         assert_eq!((asked.source, asked.request.operation_name.as_deref()), (Source::Text("{ a }".to_owned()), Some("A")));
-        assert!(query_string("query={a}&variables=").is_ok());
+        assert_eq!(query_string("query={a}&variables=&operationName=").unwrap().request.operation_name, None);
         for bad in [
             "",
             "variables={}",

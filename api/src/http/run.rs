@@ -159,11 +159,11 @@ async fn answer(
             Answer::TimedOut => timed_out(),
         };
     };
-    count_use(server, actor, prepared.wanted(), &prepared.right, &question);
     let sharing = Sharing::of(prepared.right.caching(), &question.policy);
     let missing = match cache.find(&question).await {
         Ok(entry) => {
             Source::Memory.counter().increment(1);
+            count_use(server, actor, prepared.wanted(), &prepared.right, &question);
             if let Some(key) = known_as {
                 server.repeats.remember(key, actor.permissions, prepared, question);
             }
@@ -171,11 +171,21 @@ async fn answer(
         }
         Err(missing) => missing,
     };
+    // Executing takes the operation along, and only then it is known whether its answer can be kept. In a box: it is large.
+    let asked = server.used.as_ref().map(|_| {
+        let variables = prepared.wanted().variables.clone();
+        Box::new((prepared.document.clone(), prepared.place(), variables, prepared.right.clone()))
+    });
     // In a box, as what it executes is: most requests do without it.
     let (found, source) = Box::pin(cache.make(missing, || execute(server, caller, prepared))).await;
     source.counter().increment(1);
     match found.map_err(|unkept| Unkept::clone(&unkept)) {
-        Ok(entry) => Ok(Outgoing::Kept(entry, source, sharing)),
+        Ok(entry) => {
+            if let Some((document, place, variables, right)) = asked.map(|asked| *asked) {
+                count_use(server, actor, Wanted { document: &document, place, variables: &variables }, &right, &question);
+            }
+            Ok(Outgoing::Kept(entry, source, sharing))
+        }
         Err(Unkept::TooLong(body)) => Ok(Outgoing::Executed(body)),
         Err(Unkept::Failed(body)) => Ok(Outgoing::Failed(body)),
         Err(Unkept::Rejected(errors)) => Ok(Outgoing::Rejected(errors)),
@@ -183,7 +193,7 @@ async fn answer(
     }
 }
 
-/// Counts a use for those who warm. What is kept for a time of its publisher's own is not warmed: it is asked for by its text
+/// Counts a use of a kept answer for those who warm. What is kept for a time of its publisher's own is not warmed: it is asked for by its text
 /// there, which says nothing of that.
 pub fn count_use(server: &Server, actor: &Actor, wanted: Wanted<'_>, right: &Right, question: &Question) {
     if let (Some(used), None) = (&server.used, right.caching().seconds) {

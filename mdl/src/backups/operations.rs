@@ -148,6 +148,10 @@ pub async fn drill(app: &App, progress: &Progress) -> Result<()> {
         return Ok(());
     }
     let vaults = told(app, None, Vault::all(&app.config.backup)).await?;
+    if none_was_made(app, &vaults).await {
+        warn!("There is no backup yet to restore on trial");
+        return Ok(());
+    }
     let mut failed = None;
     for vault in vaults {
         match drill_in(app, &vault, progress).await {
@@ -157,6 +161,26 @@ pub async fn drill(app: &App, progress: &Progress) -> Result<()> {
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// Whether no backup was ever made, as in the first days: the trial restore has nothing to do then, and [`watch::overdue`] tells of it when it
+/// lasts. A place that does not answer, or that has lost what the database knows of, is for the trial restore to tell of.
+async fn none_was_made(app: &App, vaults: &[Vault]) -> bool {
+    let none = async {
+        let tx = app.db.begin(SYSTEM).await?;
+        let known = store::any_published(&tx).await?;
+        tx.commit().await?;
+        if known {
+            return Ok(false);
+        }
+        for vault in vaults {
+            if vault.folders().await?.iter().any(|folder| folder.published) {
+                return Ok(false);
+            }
+        }
+        Ok::<_, Error>(true)
+    };
+    none.await.unwrap_or(false)
 }
 
 /// Restores the newest backup of one place on trial, and reads the files that were stored after it.

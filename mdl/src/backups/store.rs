@@ -284,6 +284,12 @@ pub async fn sizes_before(mut conn: &AsyncPgConnection, id: BackupId, limit: i64
     Ok(sizes.into_iter().flatten().collect())
 }
 
+/// Whether a backup was ever published, be it removed since.
+pub async fn any_published(mut conn: &AsyncPgConnection) -> Result<bool> {
+    let published = backups::table.filter(backups::tenant_id.eq(SYSTEM).and(backups::stored_bytes.is_not_null()));
+    Ok(diesel::select(diesel::dsl::exists(published)).get_result(&mut conn).await?)
+}
+
 /// When the newest of the verified backups that are still there was made.
 pub async fn newest_verified(mut conn: &AsyncPgConnection, tenant: TenantId) -> Result<Option<Backup>> {
     Ok(backups::table

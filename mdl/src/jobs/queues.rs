@@ -3,6 +3,8 @@
 //! A tenant's settings are for its own jobs in a queue. Those of [`SYSTEM`] are for the whole queue: its members, and the command
 //! line, pause and limit everybody.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
@@ -12,15 +14,21 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::dispatch::SETTINGS_LOCK;
-use super::{CHANNEL, notify};
+use super::{CHANNEL, Job, notify};
 use crate::actor::{Actor, Permission, Subject};
 use crate::app::App;
 use crate::audit;
+use crate::backups::BackUp;
 use crate::db::Transaction;
 use crate::error::{Code, Error, Result};
 use crate::ids::TenantId;
+use crate::imports::ImportCatalog;
+use crate::maintenance;
 use crate::schema::queue_settings;
 use crate::tenants::SYSTEM;
+
+/// The queues of MDL's kinds of jobs, whether a worker serves them now or not.
+pub const QUEUES: [&str; 3] = [BackUp::QUEUE, ImportCatalog::QUEUE, maintenance::QUEUE];
 
 /// The greatest limit that may be set.
 pub const MAX_CONCURRENCY: i32 = 10_000;
@@ -158,9 +166,9 @@ pub async fn settings(mut conn: &AsyncPgConnection, tenants: &[TenantId]) -> Res
 
 /// Takes no more of the actor's tenant's jobs of a queue; what a worker has claimed goes on. Of a member of [`SYSTEM`], all tenants'.
 ///
-/// Problem: `queue` (no name of a queue).
+/// Problem: `queue` (there is none of this name).
 pub async fn pause(app: &App, actor: &Actor, queue: &str) -> Result<Settings> {
-    let tx = begin(app, actor).await?;
+    let tx = begin(app, actor, queue).await?;
     let settings = set(&tx, actor, queue, Change::Pause(true)).await?;
     recall(&tx, actor.tenant, queue).await?;
     finish(tx, actor, "queue.paused", &settings).await
@@ -168,7 +176,7 @@ pub async fn pause(app: &App, actor: &Actor, queue: &str) -> Result<Settings> {
 
 /// Lets the jobs of a queue begin again. As [`pause`].
 pub async fn resume(app: &App, actor: &Actor, queue: &str) -> Result<Settings> {
-    let tx = begin(app, actor).await?;
+    let tx = begin(app, actor, queue).await?;
     let settings = set(&tx, actor, queue, Change::Pause(false)).await?;
     finish(tx, actor, "queue.resumed", &settings).await
 }
@@ -176,13 +184,13 @@ pub async fn resume(app: &App, actor: &Actor, queue: &str) -> Result<Settings> {
 /// Sets how many jobs of the actor's tenant may be under way at once in a queue, on all workers together; `None` is as many as
 /// the workers take. Those that run go on. Of a member of [`SYSTEM`], of all tenants together.
 ///
-/// Problems: `queue` (no name of a queue), `concurrency` (not from 1 to [`MAX_CONCURRENCY`]).
+/// Problems: `queue` (there is none of this name), `concurrency` (not from 1 to [`MAX_CONCURRENCY`]).
 pub async fn set_concurrency(app: &App, actor: &Actor, queue: &str, concurrency: Option<i32>) -> Result<Settings> {
     if concurrency.is_some_and(|limit| !(1..=MAX_CONCURRENCY).contains(&limit)) {
         let message = format!("Must be from 1 to {MAX_CONCURRENCY}; pause the queue to let nothing begin");
         return Err(Error::invalid("concurrency", Code::OutOfRange, message));
     }
-    let tx = begin(app, actor).await?;
+    let tx = begin(app, actor, queue).await?;
     let settings = set(&tx, actor, queue, Change::Concurrency(concurrency)).await?;
     recall(&tx, actor.tenant, queue).await?;
     finish(tx, actor, "queue.concurrency_set", &settings).await
@@ -191,7 +199,7 @@ pub async fn set_concurrency(app: &App, actor: &Actor, queue: &str, concurrency:
 /// Sets how many jobs of the actor's tenant go for one of a tenant of weight 1, while both have a backlog in a queue. For the command
 /// line alone: each tenant's own operators would want the most.
 ///
-/// Problems: `queue` (no name of a queue), `weight` (not from 1 to [`MAX_WEIGHT`]).
+/// Problems: `queue` (there is none of this name), `weight` (not from 1 to [`MAX_WEIGHT`]).
 pub async fn set_weight(app: &App, actor: &Actor, queue: &str, weight: i32) -> Result<Settings> {
     if actor.subject != Subject::System {
         return Err(Error::Forbidden(Permission::Operate.as_str()));
@@ -199,17 +207,63 @@ pub async fn set_weight(app: &App, actor: &Actor, queue: &str, weight: i32) -> R
     if !(1..=MAX_WEIGHT).contains(&weight) {
         return Err(Error::invalid("weight", Code::OutOfRange, format!("Must be from 1 to {MAX_WEIGHT}")));
     }
-    let tx = begin(app, actor).await?;
+    let tx = begin(app, actor, queue).await?;
     let settings = set(&tx, actor, queue, Change::Weight(weight)).await?;
     finish(tx, actor, "queue.weight_set", &settings).await
 }
 
 /// Waits until the relays that are at it have committed, and keeps the others from beginning until this has.
-async fn begin(app: &App, actor: &Actor) -> Result<Transaction> {
+async fn begin(app: &App, actor: &Actor, queue: &str) -> Result<Transaction> {
     actor.require(Permission::Operate)?;
     let tx = app.db.begin(actor.tenant).await?;
+    // Before the relays have to wait.
+    check(&tx, actor.tenant, queue).await?;
     sql_query("SELECT pg_advisory_xact_lock($1)").bind::<BigInt, _>(SETTINGS_LOCK).execute(&mut &*tx).await?;
     Ok(tx)
+}
+
+#[derive(QueryableByName)]
+struct Named {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+/// Refuses what is no queue: with settings it would be listed as one. Those of workers of another version are known by their workers,
+/// settings and jobs.
+async fn check(mut conn: &AsyncPgConnection, tenant: TenantId, queue: &str) -> Result<()> {
+    if QUEUES.contains(&queue) {
+        return Ok(());
+    }
+    let others: Vec<Named> = sql_query(
+        "SELECT queue AS name FROM workers, unnest(queues) AS queue
+         WHERE stopped_at IS NULL AND last_seen_at > now() - interval '1 minute'
+         UNION SELECT queue FROM queue_settings WHERE tenant_id = ANY($1)",
+    )
+    .bind::<Array<SqlUuid>, _>(vec![tenant, SYSTEM])
+    .load(&mut conn)
+    .await?;
+    let known: BTreeSet<&str> = QUEUES.into_iter().chain(others.iter().map(|other| other.name.as_str())).collect();
+    if known.contains(queue) || has_jobs(conn, tenant, queue).await? {
+        return Ok(());
+    }
+    let known = known.into_iter().collect::<Vec<_>>().join(", ");
+    Err(Error::invalid("queue", Code::NotFound, format!("There is no queue of this name; there are {known}")))
+}
+
+/// Whether the tenant has jobs in a queue; of [`SYSTEM`], whether anybody has.
+async fn has_jobs(mut conn: &AsyncPgConnection, tenant: TenantId, queue: &str) -> Result<bool> {
+    let jobs = |whose: &str| format!("SELECT queue AS name FROM jobs WHERE queue = $1 {whose} LIMIT 1");
+    let found = if tenant == SYSTEM {
+        // The setting ends with the transaction.
+        sql_query("SELECT set_config('app.dispatcher', 'on', true)").execute(&mut conn).await?;
+        let found: Vec<Named> = sql_query(jobs("")).bind::<Text, _>(queue).load(&mut conn).await?;
+        sql_query("SELECT set_config('app.dispatcher', '', true)").execute(&mut conn).await?;
+        found
+    } else {
+        let jobs = sql_query(jobs("AND tenant_id = $2"));
+        jobs.bind::<Text, _>(queue).bind::<SqlUuid, _>(tenant).load(&mut conn).await?
+    };
+    Ok(!found.is_empty())
 }
 
 enum Change {
@@ -219,9 +273,6 @@ enum Change {
 }
 
 async fn set(mut conn: &AsyncPgConnection, actor: &Actor, queue: &str, change: Change) -> Result<Settings> {
-    if !is_queue(queue) {
-        return Err(Error::invalid("queue", Code::Invalid, "A queue's name has lower-case letters, digits and underscores"));
-    }
     let (paused_at, concurrency, weight) = match change {
         Change::Pause(paused) => (paused.then(Utc::now), None, 1),
         Change::Concurrency(limit) => (None, limit, 1),
@@ -285,19 +336,4 @@ async fn finish(tx: Transaction, actor: &Actor, action: &str, settings: &Setting
     notify(&tx, CHANNEL, queue).await?;
     tx.commit().await?;
     Ok(settings.clone())
-}
-
-fn is_queue(name: &str) -> bool {
-    name.len() <= 63
-        && name.starts_with(|first: char| first.is_ascii_lowercase())
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn names_of_queues() {
-        assert!(["imports", "a_1"].into_iter().all(super::is_queue));
-        assert!(!["", "_a", "Imports", "im ports", &"x".repeat(64)].into_iter().any(super::is_queue));
-    }
 }

@@ -8,8 +8,8 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{SinkExt, StreamExt};
 use mdl::{Error, instruments};
 use metrics::counter;
 use serde::Deserialize;
@@ -33,6 +33,8 @@ const TRANSPORT: &str = "websocket";
 const CREDENTIALS: [HeaderName; 2] = [header::AUTHORIZATION, HeaderName::from_static("x-api-key")];
 /// Bytes that a connection keeps for what is being received; longer messages take more while they come.
 const READ_BUFFER: usize = 1024;
+/// How long the two sides may take to say goodbye.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// Signs of life that may be missing before a client counts as gone.
 const PATIENCE: u32 = 3;
 
@@ -43,8 +45,10 @@ type Operations = StreamMap<String, BoxStream<'static, Frame>>;
 
 /// How a connection ends.
 enum End {
-    /// With a close frame: its code and its reason.
+    /// With a close frame of ours: its code and its reason.
     Close(u16, String),
+    /// With one of the client's. The library has an answer to it at hand, which is still to be sent.
+    Closed,
     /// The client went away, or does not take what it is sent.
     Gone,
 }
@@ -140,10 +144,24 @@ impl Session {
             Ok((caller, connection, expires)) => self.operate(caller, connection, expires).await,
             Err(end) => end,
         };
-        if let End::Close(code, reason) = end {
-            let frame = CloseFrame { code, reason: reason.into() };
-            // A client that is gone already does not hear it.
-            let _sent = timeout(self.pause(), self.socket.send(Message::Close(Some(frame)))).await;
+        // A client that is gone meanwhile does not hear it.
+        let _in_time = timeout(CLOSE_TIME, self.close(end)).await;
+    }
+
+    async fn close(&mut self, end: End) {
+        match end {
+            End::Close(code, reason) => {
+                let frame = CloseFrame { code, reason: reason.into() };
+                if self.socket.send(Message::Close(Some(frame))).await.is_ok() {
+                    // Until the client has answered: what it has sent and nobody has read would reset the connection, and the frame
+                    // could be lost with it.
+                    while let Some(Ok(_)) = self.socket.recv().await {}
+                }
+            }
+            End::Closed => {
+                let _sent = self.socket.flush().await;
+            }
+            End::Gone => {}
         }
     }
 
@@ -291,7 +309,8 @@ impl Session {
                 Some(Ok(Message::Binary(_))) => return Err(End::bad_message()),
                 // The library answers pings of the websocket itself.
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+                Some(Ok(Message::Close(_))) => return Err(End::Closed),
+                Some(Err(_)) | None => return Err(End::Gone),
             }
         }
     }
