@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::StreamMap;
+use tokio_tungstenite::tungstenite;
 
 use super::{Frame, operate};
 use crate::auth::Authenticated;
@@ -35,6 +36,9 @@ const CREDENTIALS: [HeaderName; 2] = [header::AUTHORIZATION, HeaderName::from_st
 const READ_BUFFER: usize = 1024;
 /// Signs of life that may be missing before a client counts as gone.
 const PATIENCE: u32 = 3;
+/// How long a connection stays after a message that was not read to its end. Closed at once it is reset, and the client may not get
+/// to see why.
+const LINGER: Duration = Duration::from_secs(2);
 
 const PONG: &str = r#"{"type":"pong"}"#;
 
@@ -45,6 +49,8 @@ type Operations = StreamMap<String, BoxStream<'static, Frame>>;
 enum End {
     /// With a close frame: its code and its reason.
     Close(u16, String),
+    /// A message is longer than this, and was not read.
+    TooLong(usize),
     /// The client went away, or does not take what it is sent.
     Gone,
 }
@@ -140,11 +146,20 @@ impl Session {
             Ok((caller, connection, expires)) => self.operate(caller, connection, expires).await,
             Err(end) => end,
         };
-        if let End::Close(code, reason) = end {
-            let frame = CloseFrame { code, reason: reason.into() };
-            // A client that is gone already does not hear it.
-            let _sent = timeout(self.pause(), self.socket.send(Message::Close(Some(frame)))).await;
+        match end {
+            End::Close(code, reason) => self.close(code, reason).await,
+            End::TooLong(longest) => {
+                self.close(1009, format!("A message has at most {longest} bytes")).await;
+                sleep(LINGER).await;
+            }
+            End::Gone => {}
         }
+    }
+
+    async fn close(&mut self, code: u16, reason: String) {
+        let frame = CloseFrame { code, reason: reason.into() };
+        // A client that is gone already does not hear it.
+        let _sent = timeout(self.pause(), self.socket.send(Message::Close(Some(frame)))).await;
     }
 
     fn pause(&self) -> Duration {
@@ -291,6 +306,9 @@ impl Session {
                 Some(Ok(Message::Binary(_))) => return Err(End::bad_message()),
                 // The library answers pings of the websocket itself.
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Err(error)) if is_too_long(&error) => {
+                    return Err(End::TooLong(self.server.app.config.http.max_body_bytes));
+                }
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
             }
         }
@@ -319,6 +337,12 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether a message was refused for its length.
+fn is_too_long(error: &axum::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<tungstenite::Error>());
+    matches!(cause, Some(tungstenite::Error::Capacity(_)))
 }
 
 fn stopping() -> End {
