@@ -161,11 +161,9 @@ async fn a_replay_is_of_what_the_endpoint_is_told_of() {
     ] {
         assert_eq!(replay(1, 2, kinds.clone()).await.payload()["count"], count, "{kinds}");
     }
-    for (from, to, kinds, expected) in [
-        (1, 2, json!([]), "kinds: REQUIRED"),
-        (0, 2, Value::Null, "from: OUT_OF_RANGE"),
-        (2, 1, Value::Null, "to: OUT_OF_RANGE"),
-    ] {
+    for (from, to, kinds, expected) in
+        [(1, 2, json!([]), "kinds: REQUIRED"), (0, 2, Value::Null, "from: OUT_OF_RANGE"), (2, 1, Value::Null, "to: OUT_OF_RANGE")]
+    {
         assert_eq!(replay(from, to, kinds).await.user_errors(), [expected]);
     }
     let replayed = "SELECT count(*) FROM webhook_deliveries WHERE origin = 'replay'";

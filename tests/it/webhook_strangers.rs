@@ -112,9 +112,8 @@ async fn a_host_that_is_silent_to_one_tenant_is_there_for_another() {
     let stranger = app.client_of(&other.slug, Role::Admin).await;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new()
-        .route("/silent", any(async || std::future::pending::<StatusCode>().await))
-        .fallback(async || StatusCode::NO_CONTENT);
+    let router =
+        Router::new().route("/silent", any(std::future::pending::<StatusCode>)).fallback(|| async { StatusCode::NO_CONTENT });
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     endpoint(&admin, &format!("{base}/silent")).await;
     endpoint(&stranger, &format!("{base}/good")).await;
