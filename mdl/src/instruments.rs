@@ -86,7 +86,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (WEBHOOK_ATTEMPT_SECONDS, Kind::Seconds, "Time that receivers of webhooks take to answer"),
     (WEBHOOK_WAIT_SECONDS, Kind::Seconds, "Time from when a webhook was due to its attempt"),
     (WEBHOOK_ENDPOINTS, Kind::Gauge, "Webhook endpoints of all tenants by state (working, failing, disabled)"),
-    (WEBHOOK_BREAKERS_OPEN, Kind::Gauge, "Hosts of webhook endpoints that this worker leaves alone, because they do not answer"),
+    (
+        WEBHOOK_BREAKERS_OPEN,
+        Kind::Gauge,
+        "Hosts that this worker leaves alone because they answer no webhooks, those of each tenant by themselves",
+    ),
     (OUTBOX_EVENTS, Kind::Gauge, "Events that are committed and not yet published, as the leading worker sees them"),
     (OUTBOX_OLDEST_SECONDS, Kind::Gauge, "Age of the oldest event that is not yet published, as the leading worker sees it"),
     (EVENTS_PUBLISHED, Kind::Counter, "Events published by this worker"),

@@ -90,9 +90,55 @@ open_psql() {
 open_redis_cli() {
   local cli
   cli="$(command -v redis-cli || command -v valkey-cli)" || die "redis-cli is missing: install Redis."
-  [ -z "${REDIS_URL:-}" ] || exec "$cli" -u "$REDIS_URL" "$@"
+  [ -z "${REDIS_URL:-}" ] || open_redis_cli_at "$cli" "$@"
   find_private_server redis
   REDISCLI_AUTH="$PRIVATE_PASSWORD" exec "$cli" -h 127.0.0.1 -p "$(remembered_port redis)" "$@"
+}
+
+# With the parts of REDIS_URL: redis-cli 7 takes a URL with a password and no user for one of the user "".
+open_redis_cli_at() { # cli argument…
+  local cli="$1" rest credential='' user='' host port=6379 database options=()
+  shift
+  case "$REDIS_URL" in
+    redis://*) ;;
+    rediss://*) options+=(--tls) ;;
+    *) exec "$cli" -u "$REDIS_URL" "$@" ;;
+  esac
+  rest="${REDIS_URL#*://}"
+  rest="${rest%%\?*}"
+  case "$rest" in
+    *@*)
+      credential="${rest%@*}"
+      rest="${rest##*@}"
+      ;;
+  esac
+  host="${rest%%/*}"
+  database="${rest#"$host"}"
+  database="${database#/}"
+  case "$host" in
+    \[*\]:* | [!\[]*:*)
+      port="${host##*:}"
+      host="${host%:*}"
+      ;;
+  esac
+  host="${host#\[}"
+  host="${host%\]}"
+  user="$(unescaped "${credential%%:*}")"
+  [ -z "$user" ] || options+=(--user "$user")
+  [ -z "$database" ] || options+=(-n "$database")
+  case "$credential" in
+    *:*)
+      REDISCLI_AUTH="$(unescaped "${credential#*:}")"
+      export REDISCLI_AUTH
+      ;;
+  esac
+  exec "$cli" -h "$host" -p "$port" ${options[@]+"${options[@]}"} "$@"
+}
+
+# A part of a URL, without its %xx.
+unescaped() {
+  local text="${1//\\/\\\\}"
+  printf '%b' "${text//%/\\x}"
 }
 
 # A command of one of the programs, on the servers and with the binaries that `up` has started.

@@ -74,5 +74,6 @@ mod webhook_attempts;
 mod webhook_docs;
 mod webhook_endpoints;
 mod webhook_figures;
+mod webhook_strangers;
 mod webhook_transport;
 mod webhooks;

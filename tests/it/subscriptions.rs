@@ -199,6 +199,54 @@ async fn a_close_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_too_long_ends_the_connection_with_a_reason() {
+    let app = TestApp::start_with(&[("MDL_MAX_BODY_BYTES", "10000")]).await;
+    let viewer = app.client(Role::Viewer).await.credential.unwrap();
+    let long = json!({ "type": "ping", "payload": "x".repeat(20_000) }).to_string();
+    let expected = (1009, "A message has at most 10000 bytes".to_owned());
+    let mut socket = Socket::open(&app.base, &[PROTOCOL]).await.unwrap();
+    socket.send_text(&long).await;
+    assert_eq!(socket.closed().await, expected, "before connection_init");
+    let mut socket = Socket::connect(&app.base, &viewer).await;
+    socket.send_text(&long).await;
+    assert_eq!(socket.closed().await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_listens_to_an_objective_that_there_is_not() {
+    let app = TestApp::start().await;
+    let other = app.other_tenant().await;
+    let stranger = app.client_of(&other.slug, Role::Editor).await;
+    let theirs = stranger.write("createObjective", json!({ "key": "O", "name": "O" })).await["id"].clone();
+    let editor = app.client(Role::Editor).await;
+    let mut socket = Socket::connect(&app.base, editor.credential.as_ref().unwrap()).await;
+    let query = "subscription($objective: ID!) { keyResultProgress(objective: $objective) { key } }";
+    for objective in [theirs, json!("bzAwMDAwMDAwMDAwMDAwMDA")] {
+        socket.subscribe("1", query, json!({ "objective": objective })).await;
+        let refused = socket.next().await.unwrap();
+        assert_eq!((&refused["type"], code(&refused["payload"])), (&json!("error"), "NOT_FOUND"), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_result_is_in_the_domain_of_its_objective() {
+    let (app, editor) = started(&[]).await;
+    editor.write("createBusinessDomain", json!({ "key": "D", "name": "D" })).await;
+    let objective = json!({ "key": "O", "name": "O", "domain": "D", "owner": "Dana" });
+    let objective = editor.write("createObjective", objective).await["id"].clone();
+    let other = editor.write("createObjective", json!({ "key": "P", "name": "P" })).await["id"].clone();
+    let mut socket = Socket::connect(&app.base, editor.credential.as_ref().unwrap()).await;
+    let filter = json!({ "kinds": ["keyResult"], "domains": ["D"], "owners": ["Dana"] });
+    socket.subscribe("1", CHANGES, json!({ "filter": filter, "after": change_cursor(1) })).await;
+    for (objective, key) in [(&other, "ELSEWHERE"), (&objective, "K")] {
+        editor.write("createKeyResult", json!({ "objectiveId": objective, "key": key, "name": key })).await;
+    }
+    let told = socket.next().await.unwrap();
+    assert_eq!((&change(&told)["key"], &change(&told)["payload"]["owner"]), (&json!("K"), &json!("Dana")), "{told}");
+    assert_eq!(change(&told)["payload"]["domain"]["key"], "D");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_may_no_longer_listen_is_told_and_let_go() {
     let app = TestApp::start().await;
     let admin = app.client(Role::Admin).await;

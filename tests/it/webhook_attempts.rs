@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Redirect};
+use futures::{StreamExt, stream};
 use mdl::actor::Role;
 use mdl_tests::{Receiver, TestApp, eventually};
 use opentelemetry::trace::TracerProvider;
@@ -287,6 +289,40 @@ async fn a_silent_host_does_not_hold_up_others_and_keeps_its_attempts() {
     let before = count(&deliveries(&admin).await);
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     assert_eq!(count(&deliveries(&admin).await), before, "it is left alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_of_an_attempt_ends_with_the_status() {
+    let app = TestApp::start_with(&[("MDL_WEBHOOK_TIMEOUT_SECONDS", "2")]).await;
+    app.start_worker();
+    let admin = app.client(Role::Admin).await;
+    let receiver = Receiver::answering(|_, _| {
+        let begun = stream::once(async { Ok::<_, std::io::Error>("begun") });
+        Body::from_stream(begun.chain(stream::pending())).into_response()
+    })
+    .await;
+    endpoint(&admin, &receiver.url).await;
+    tell(&app, 1, "metric.created", json!({})).await;
+    let all = until_state(&admin, 1, "DELIVERED").await;
+    let attempt = &all[0]["attempts"][0];
+    assert_eq!((&attempt["status"], &attempt["response"]), (&json!(200), &json!("begun")));
+    assert!(attempt["milliseconds"].as_i64().unwrap() < 2_000, "{attempt}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_no_next_attempt_while_one_is_under_way() {
+    let app = TestApp::start_with(&[("MDL_WEBHOOK_TIMEOUT_SECONDS", "2"), ("MDL_WEBHOOK_RETRY_SECONDS", "3600")]).await;
+    let admin = app.client(Role::Admin).await;
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    endpoint(&admin, &format!("http://{}/", silent.local_addr().unwrap())).await;
+    tell(&app, 1, "metric.created", json!({})).await;
+    let waiting = deliveries(&admin).await;
+    assert!(waiting[0]["nextAttemptAt"].is_string(), "{waiting:?}");
+    app.start_worker();
+    let all = until(&admin, "an attempt is under way", |all| all[0]["nextAttemptAt"].is_null()).await;
+    assert_eq!((&all[0]["state"], &all[0]["attempts"]), (&json!("PENDING"), &json!([])));
+    let all = until(&admin, "it has failed", |all| !all[0]["attempts"].as_array().unwrap().is_empty()).await;
+    assert!(all[0]["nextAttemptAt"].is_string(), "{all:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

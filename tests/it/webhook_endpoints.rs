@@ -9,6 +9,7 @@ use mdl_tests::app::WEBHOOK_KEY;
 use mdl_tests::{Receiver, TestApp};
 use serde_json::{Value, json};
 
+use crate::subscriptions::told;
 use crate::webhooks::{endpoint, endpoint_with, tell, until_state};
 
 const ALL: &str =
@@ -137,6 +138,36 @@ async fn endpoints_are_told_what_they_want() {
         sequences
     };
     assert_eq!((sequences(&all), sequences(&some), sequences(&off)), (vec![1, 2, 3, 4], vec![1], vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_is_of_what_the_endpoint_is_told_of() {
+    let app = TestApp::start().await;
+    app.start_worker();
+    let admin = app.client(Role::Admin).await;
+    let made = endpoint_with(&admin, json!({ "url": Receiver::start().await.url, "eventKinds": ["metric.created"] })).await;
+    let metric = admin.write("createMetric", json!({ "key": "M", "name": "M" })).await["id"].clone();
+    admin.write("updateMetric", json!({ "id": metric, "name": "N" })).await;
+    told(&app, 2).await;
+    let replay = async |from: i64, to: i64, kinds: Value| {
+        let input = json!({ "id": made.id, "from": from, "to": to, "kinds": kinds });
+        admin.mutate("replayEvents", input, "count").await
+    };
+    for (kinds, count) in [
+        (Value::Null, 1),
+        (json!(["metric.created"]), 1),
+        (json!(["metric.created", "metric.updated"]), 1),
+        (json!(["metric.updated"]), 0),
+    ] {
+        assert_eq!(replay(1, 2, kinds.clone()).await.payload()["count"], count, "{kinds}");
+    }
+    for (from, to, kinds, expected) in
+        [(1, 2, json!([]), "kinds: REQUIRED"), (0, 2, Value::Null, "from: OUT_OF_RANGE"), (2, 1, Value::Null, "to: OUT_OF_RANGE")]
+    {
+        assert_eq!(replay(from, to, kinds).await.user_errors(), [expected]);
+    }
+    let replayed = "SELECT count(*) FROM webhook_deliveries WHERE origin = 'replay'";
+    assert_eq!(app.database.number(replayed).await, 3, "and nothing of what was refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]

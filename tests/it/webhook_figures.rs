@@ -59,7 +59,8 @@ async fn deliveries_per_second() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "measures"]
 async fn a_hanging_and_a_failing_endpoint_among_a_thousand() {
-    let app = TestApp::start_with(&[("MDL_WEBHOOK_RETRY_SECONDS", "1,1,1,1,1,1,1,1,1,1,1,1")]).await;
+    let settings = [("MDL_WEBHOOK_RETRY_SECONDS", "1,1,1,1,1,1,1,1,1,1,1,1"), ("MDL_WEBHOOK_MAX_ENDPOINTS", "2000")];
+    let app = TestApp::start_with(&settings).await;
     let good = Receiver::start().await;
     let failing =
         Receiver::answering(|_, _| axum::response::IntoResponse::into_response(reqwest::StatusCode::INTERNAL_SERVER_ERROR)).await;

@@ -30,7 +30,7 @@ use tracing::Instrument;
 
 use crate::Shared;
 use crate::link::{Outage, RETRY};
-use breaker::Breakers;
+use breaker::{Breakers, Host};
 use record::Sent;
 use send::{Receiver, Sender};
 use shares::{Places, Turn};
@@ -207,12 +207,12 @@ impl Courier {
 struct Place {
     courier: Courier,
     endpoint: WebhookEndpointId,
-    host: String,
+    host: Host,
 }
 
 impl Place {
     /// With what lets the request begin.
-    fn take(courier: Courier, delivery: &Claimed, host: String) -> (Self, Turn) {
+    fn take(courier: Courier, delivery: &Claimed, host: Host) -> (Self, Turn) {
         let endpoint = delivery.endpoint_id;
         let each = courier.shared.app.config.webhooks.endpoint_concurrency as usize;
         let turn = courier.state().places.take(endpoint, &host, each);

@@ -13,8 +13,8 @@ use mdl::error::{Code, Error};
 use mdl::events::kinds::{self, Described};
 use mdl::events::live::Filter;
 use mdl::events::{self, Stamped};
-use mdl::ids::ImportId;
-use mdl::page;
+use mdl::ids::{ImportId, ObjectiveId, TenantId};
+use mdl::{App, objectives, page};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -310,8 +310,11 @@ impl EventSubscriptions {
         #[graphql(desc = "The id of the objective.")] objective: ID,
         #[graphql(desc = "The cursor of the last event that you have seen.")] after: Option<String>,
     ) -> Result<impl Stream<Item = Result<KeyResultProgress>> + use<>> {
-        let objective = expect("objective", Kind::Objective, &objective).map_err(top_level)?;
-        let filter = Filter { kinds: Some(vec!["keyResult".to_owned()]), objective: Some(objective), ..Filter::default() };
+        let objective = ObjectiveId(expect("objective", Kind::Objective, &objective).map_err(top_level)?);
+        let tenant = ctx.actor().map_err(top_level)?.tenant;
+        // In a box, which goes when it is done.
+        Box::pin(find_objective(ctx.app(), tenant, objective)).await.map_err(top_level)?;
+        let filter = Filter { kinds: Some(vec!["keyResult".to_owned()]), objective: Some(objective.0), ..Filter::default() };
         Ok(listen(ctx, filter, after).await?.map(|event| event.map(KeyResultProgress)))
     }
 
@@ -326,6 +329,14 @@ impl EventSubscriptions {
         let tenant = ctx.actor().map_err(top_level)?.tenant;
         ImportProgress::watch(ctx.app().clone(), tenant, id).await.map_err(top_level)
     }
+}
+
+/// Nobody listens to what there is not; an archived objective is still there.
+async fn find_objective(app: &App, tenant: TenantId, id: ObjectiveId) -> mdl::Result<()> {
+    let snapshot = app.db.snapshot(tenant);
+    let found = snapshot.read(async |conn| objectives::store::by_ids(conn, tenant, &[id]).await).await?;
+    snapshot.finish().await;
+    if found.is_empty() { Err(Error::not_found("objective", id)) } else { Ok(()) }
 }
 
 /// The events that a filter lets through. Each one's cursor is noted with the operation before the event is given out.

@@ -16,6 +16,9 @@ pub struct WebhookConfig {
     /// development, and for receivers inside
     #[arg(id = "webhook_allow", long = "webhook-allow", env = "MDL_WEBHOOK_ALLOW", value_delimiter = ',')]
     pub allow: Vec<Allowed>,
+    /// Endpoints that one tenant may have
+    #[arg(id = "webhook_max_endpoints", long = "webhook-max-endpoints", env = "MDL_WEBHOOK_MAX_ENDPOINTS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_endpoints: u32,
     /// Seconds that a receiver may take to answer
     #[arg(id = "webhook_timeout_seconds", long = "webhook-timeout-seconds", env = "MDL_WEBHOOK_TIMEOUT_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub timeout_seconds: u64,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::operations::touched;
+use super::operations::{self, touched};
 use super::{progress, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
@@ -17,13 +17,13 @@ use crate::db::Transaction;
 use crate::error::{Code, Error, Problem, Result};
 use crate::events::Kind;
 use crate::events::kinds::{KEY_RESULT_ARCHIVED, KEY_RESULT_CREATED, KEY_RESULT_PROGRESS_CHANGED, KEY_RESULT_UPDATED};
-use crate::events::payloads::{KeyResultPayload, Reference};
+use crate::events::payloads::{KeyResultPayload, ObjectivePayload, Reference};
 use crate::extra::Extra;
 use crate::ids::{KeyResultId, ObjectiveId, TenantId};
 use crate::metrics::definition::check_key;
 use crate::schema::{key_result_metrics, key_results};
 use crate::text::{Problems, text_enum};
-use crate::{audit, events};
+use crate::{audit, domains, events};
 
 /// A measurable part of an objective.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable, Identifiable)]
@@ -271,18 +271,21 @@ async fn record(tx: &Transaction, actor: &Actor, kind: Kind<KeyResultPayload>, k
     let objective = objective.ok_or_else(|| Error::internal("a key result has no objective"))?;
     let touched = touched(&objective);
     audit::record_touching(tx, actor, kind.name, ("key_result", key_result.id.0), &details, touched).await?;
-    let objective = Reference { id: objective.id.0, key: objective.key, name: objective.content.name };
-    let payload = payload(key_result.id, &key_result.key, &key_result.content, objective);
+    let domain = domains::reference(tx, actor.tenant, objective.content.domain_id).await?;
+    let objective = operations::payload(objective.id, &objective.key, &objective.content, domain);
+    let payload = payload(key_result.id, &key_result.key, &key_result.content, &objective);
     events::push(tx, actor, kind, key_result.id.0, &payload).await
 }
 
-/// A key result as it is told of.
-pub(crate) fn payload(id: KeyResultId, key: &str, content: &KeyResultContent, objective: Reference) -> KeyResultPayload {
+/// A key result as it is told of, with what is told of its objective.
+pub(crate) fn payload(id: KeyResultId, key: &str, content: &KeyResultContent, objective: &ObjectivePayload) -> KeyResultPayload {
     KeyResultPayload {
         id: id.0,
         key: key.to_owned(),
         name: content.name.clone(),
-        objective,
+        objective: Reference { id: objective.id, key: objective.key.clone(), name: objective.name.clone() },
+        owner: objective.owner.clone(),
+        domain: objective.domain.clone(),
         unit: content.unit.clone(),
         baseline_value: content.baseline_value,
         target_value: content.target_value,

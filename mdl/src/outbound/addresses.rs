@@ -27,9 +27,14 @@ const REFUSED: &[(&str, &str)] = &[
     ("2001:db8::/32", "for documentation"),
     ("2002::/16", "6to4, which leads to any IPv4 address"),
     ("3fff::/20", "for documentation"),
+    ("::/127", "this host"),
+    ("64:ff9b::/96", "NAT64, which leads to any IPv4 address"),
+    ("fc00::/7", "a private network"),
+    ("fe80::/10", "link-local"),
+    ("ff00::/8", "multicast"),
 ];
 
-/// All public addresses of IPv6 are in here. Outside are NAT64, unique local, link-local and multicast addresses, and this host.
+/// All public addresses of IPv6 are in here.
 const PUBLIC_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 static NETWORKS: LazyLock<Vec<(IpNet, &str)>> = LazyLock::new(|| {
@@ -40,12 +45,12 @@ static NETWORKS: LazyLock<Vec<(IpNet, &str)>> = LazyLock::new(|| {
 /// What an address is, if it is not one of the public internet. An IPv4 address in the clothes of IPv6 counts as what it is.
 pub fn not_public(address: IpAddr) -> Option<&'static str> {
     let address = address.to_canonical();
-    if let IpAddr::V6(v6) = address
-        && (v6.to_bits() ^ PUBLIC_V6.0.to_bits()) >> (128 - PUBLIC_V6.1) != 0
-    {
-        return Some("not of the public internet");
-    }
-    NETWORKS.iter().find(|(network, _)| network.contains(&address)).map(|(_, what)| *what)
+    let known = NETWORKS.iter().find(|(network, _)| network.contains(&address)).map(|(_, what)| *what);
+    known.or_else(|| is_beyond_public_v6(address).then_some("reserved"))
+}
+
+fn is_beyond_public_v6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if (v6.to_bits() ^ PUBLIC_V6.0.to_bits()) >> (128 - PUBLIC_V6.1) != 0)
 }
 
 #[cfg(test)]
@@ -101,6 +106,23 @@ mod tests {
         }
         for public in ["1.1.1.1", "8.8.8.8", "100.63.255.255", "172.32.0.1", "::ffff:8.8.8.8", "2606:4700::1111", "2a00::1"] {
             assert_eq!(not_public(public.parse().unwrap()), None, "{public}");
+        }
+    }
+
+    #[test]
+    fn each_is_said_to_be_what_it_is() {
+        for (address, what) in [
+            ("127.0.0.1", "this host"),
+            ("::1", "this host"),
+            ("::", "this host"),
+            ("fd00:ec2::254", "a private network"),
+            ("fe80::1", "link-local"),
+            ("ff02::1", "multicast"),
+            ("64:ff9b::7f00:1", "NAT64, which leads to any IPv4 address"),
+            ("::127.0.0.1", "reserved"),
+            ("5f00::1", "reserved"),
+        ] {
+            assert_eq!(not_public(address.parse().unwrap()), Some(what), "{address}");
         }
     }
 }

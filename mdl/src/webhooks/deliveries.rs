@@ -62,39 +62,52 @@ pub struct Replay {
     pub from: i64,
     /// The last sequence; the newest event's if not set.
     pub to: Option<i64>,
-    /// The kinds; those that the endpoint wants if not set.
+    /// Only these kinds, of those that the endpoint wants.
     pub kinds: Option<Vec<String>>,
+}
+
+impl Replay {
+    fn check(&self) -> Result<()> {
+        let mut problems = Problems::default();
+        if self.from < 1 {
+            problems.add("from", Code::OutOfRange, "Must be at least 1");
+        }
+        if self.to.is_some_and(|to| to < self.from) {
+            problems.add("to", Code::OutOfRange, "Must not be before the first");
+        }
+        if self.kinds.as_ref().is_some_and(Vec::is_empty) {
+            problems.add("kinds", Code::Required, "Must name a kind; leave it out for all that the endpoint is told of");
+        }
+        check_kinds(&mut problems, "kinds", self.kinds.as_deref().unwrap_or_default());
+        problems.check()
+    }
+
+    fn includes(&self, kind: &str) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|included| included == kind))
+    }
 }
 
 /// Sends an endpoint events again that it wants, with new ids. Returns how many there were.
 ///
-/// Problems: `from` (no longer kept), `to` (before `from`, or more than [`MAX_REPLAYED`] events away), `kinds`.
+/// Problems: `from` (below 1, or no longer kept), `to` (before `from`, or more than [`MAX_REPLAYED`] events away), `kinds`.
 pub async fn replay(app: &App, actor: &Actor, id: WebhookEndpointId, replay: &Replay) -> Result<usize> {
     actor.require(Permission::Webhooks)?;
-    let mut problems = Problems::default();
-    check_kinds(&mut problems, "kinds", replay.kinds.as_deref().unwrap_or_default());
-    problems.check()?;
+    replay.check()?;
     let tx = app.db.begin(actor.tenant).await?;
-    let mut endpoint = enabled(&tx, actor.tenant, id).await?;
-    if let Some(kinds) = &replay.kinds {
-        endpoint.settings.event_kinds.clone_from(kinds);
-    }
+    let endpoint = enabled(&tx, actor.tenant, id).await?;
     let bounds = events::bounds(&tx, actor.tenant).await?;
-    let (from, to) = (replay.from.max(1), replay.to.map_or(bounds.last, |to| to.min(bounds.last)));
+    let (from, to) = (replay.from, replay.to.map_or(bounds.last, |to| to.min(bounds.last)));
     if from < bounds.kept_from {
         let message = format!("Events before {} are no longer kept", bounds.kept_from);
         return Err(Error::invalid("from", Code::OutOfRange, message));
-    }
-    if replay.to.is_some_and(|to| to < from) {
-        return Err(Error::invalid("to", Code::OutOfRange, "Must not be before the first"));
     }
     let (mut after, mut count) = (from - 1, 0);
     while after < to {
         let events: Vec<Stamped> = events::after(&tx, actor.tenant, after, READ).await?;
         let Some(last) = events.last().map(|event| event.sequence) else { break };
         after = last;
-        let wanted = events.iter().filter(|event| event.sequence <= to && endpoint.settings.wants(&event.kind, &event.payload));
-        let wanted: Vec<&Stamped> = wanted.collect();
+        let asked = events.iter().filter(|event| event.sequence <= to && replay.includes(&event.kind));
+        let wanted: Vec<&Stamped> = asked.filter(|event| endpoint.settings.wants(&event.kind, &event.payload)).collect();
         count += wanted.len();
         if count > MAX_REPLAYED {
             let message = format!("There are more than {MAX_REPLAYED} events in between; replay them in parts");

@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::Text;
 use diesel_async::RunQueryDsl;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -45,8 +47,8 @@ impl Draft {
         }
     }
 
-    /// What is to be stored, or everything that is wrong with it.
-    fn parse(self, app: &App, id: WebhookEndpointId, before: &Headers) -> Result<Settings> {
+    /// What is to be stored in place of `before`, or everything that is wrong with it.
+    fn parse(self, app: &App, id: WebhookEndpointId, before: Option<&Settings>) -> Result<Settings> {
         let mut problems = Problems::default();
         let url = WebhookUrl::parse(&self.url, &Guard::new(&app.config.webhooks.allow));
         if let Err(message) = &url {
@@ -56,7 +58,15 @@ impl Draft {
         problems.count("event_kinds", self.event_kinds.len(), 100);
         check_kinds(&mut problems, "event_kinds", &self.event_kinds);
         self.filter.check(&mut problems);
-        let headers = Headers::from_drafts(&self.headers, before, &app.sealer, id, &mut problems)?;
+        let none = Headers::default();
+        let kept = before.map_or(&none, |before| &before.headers);
+        // Whoever may change the address may not know these values, and would have them sent to wherever that leads.
+        let elsewhere = matches!((&url, before), (Ok(url), Some(before)) if !url.is_at_origin_of(&before.url));
+        if elsewhere && let Some(names) = kept.names_kept_by(&self.headers) {
+            let message = format!("Give the values of secret headers again when the address changes: {names}");
+            problems.add("headers", Code::Required, message);
+        }
+        let headers = Headers::from_drafts(&self.headers, kept, &app.sealer, id, &mut problems)?;
         if self.rate_limit.is_some_and(|limit| !(1..=10_000).contains(&limit)) {
             problems.add("rate_limit", Code::OutOfRange, "Must be between 1 and 10000");
         }
@@ -87,14 +97,16 @@ struct NewRow {
 
 /// Adds an endpoint. Its secret is returned here and never again.
 ///
-/// Problems: `url`, `description`, `event_kinds`, `filter`, `headers`, `rate_limit`. `Unavailable` without an encryption key.
+/// Problems: `url`, `description`, `event_kinds`, `filter`, `headers`, `rate_limit`, and that there are too many already.
+/// `Unavailable` without an encryption key.
 pub async fn create(app: &App, actor: &Actor, draft: Draft) -> Result<(Endpoint, SigningSecret)> {
     actor.require(Permission::Webhooks)?;
     let id = WebhookEndpointId::new();
-    let settings = draft.parse(app, id, &Headers::default())?;
+    let settings = draft.parse(app, id, None)?;
     let secret = SigningSecret::random();
     let by = actor.user().map(|user| user.0);
     let tx = app.db.begin(actor.tenant).await?;
+    check_room(&tx, actor.tenant, app.config.webhooks.max_endpoints).await?;
     let endpoint: Endpoint = diesel::insert_into(endpoints::table)
         .values((NewRow { tenant_id: actor.tenant, id, created_by: by, updated_by: by }, settings))
         .returning(Endpoint::as_returning())
@@ -104,6 +116,19 @@ pub async fn create(app: &App, actor: &Actor, draft: Draft) -> Result<(Endpoint,
     record(&tx, actor, "webhook.created", &endpoint).await?;
     tx.commit().await?;
     Ok((endpoint, secret))
+}
+
+/// Whether there may be one more. Whoever else adds one to this tenant counts when this is committed.
+async fn check_room(tx: &Transaction, tenant: TenantId, most: u32) -> Result<()> {
+    sql_query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+        .bind::<Text, _>(format!("webhook endpoints of {tenant}"))
+        .execute(&mut &**tx)
+        .await?;
+    if store::count(tx, tenant).await? < i64::from(most) {
+        return Ok(());
+    }
+    let message = format!("There are {most} webhook endpoints already, which is as many as MDL_WEBHOOK_MAX_ENDPOINTS allows");
+    Err(Error::invalid("", Code::TooMany, message))
 }
 
 /// Changes an endpoint: `edit` is given its present draft. A change of nothing writes nothing.
@@ -119,7 +144,7 @@ pub async fn update(
     let endpoint = lock(&tx, actor.tenant, id, expected_revision).await?;
     let mut draft = Draft::of(&endpoint.settings);
     edit(&mut draft);
-    let settings = draft.parse(app, id, &endpoint.settings.headers)?;
+    let settings = draft.parse(app, id, Some(&endpoint.settings))?;
     if settings == endpoint.settings {
         return Ok(endpoint);
     }

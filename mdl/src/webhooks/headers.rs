@@ -17,7 +17,19 @@ const MAX_HEADERS: usize = 20;
 /// Longest value, in bytes.
 const MAX_VALUE: usize = 4_000;
 /// What we or HTTP itself say.
-const OURS: &[&str] = &["connection", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "user-agent"];
+const OURS: &[&str] = &[
+    "accept-encoding",
+    "connection",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+];
 /// The same, all that begin so.
 const OUR_PREFIXES: &[&str] = &["webhook-", "content-", "proxy-", "trace"];
 
@@ -49,7 +61,7 @@ pub enum Stored {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderDraft {
     pub name: String,
-    /// A secret without a value keeps the one that its name had before.
+    /// A secret without a value keeps the one that its name had before, as long as the address is at the same origin.
     pub value: Option<String>,
     /// It is encrypted, and never shown again.
     pub secret: bool,
@@ -66,6 +78,17 @@ impl Headers {
             HeaderDraft { name: header.name.clone(), value, secret }
         };
         self.0.iter().map(draft).collect()
+    }
+
+    /// The names of those drafts that keep one of these values without saying it, if there are any.
+    pub fn names_kept_by(&self, drafts: &[HeaderDraft]) -> Option<String> {
+        let is_sealed = |draft: &HeaderDraft| {
+            let mut sealed = self.0.iter().filter(|header| matches!(header.value, Stored::Sealed(_)));
+            sealed.any(|header| header.name.eq_ignore_ascii_case(draft.name.trim()))
+        };
+        let kept = drafts.iter().filter(|draft| draft.secret && draft.value.is_none() && is_sealed(draft));
+        let names: Vec<&str> = kept.map(|draft| draft.name.trim()).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     /// What is to be stored for these drafts. What is wrong with them is added to the problems.

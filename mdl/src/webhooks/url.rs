@@ -48,6 +48,11 @@ impl WebhookUrl {
         self.0.as_str()
     }
 
+    /// Whether scheme, host and port are the same.
+    pub fn is_at_origin_of(&self, other: &Self) -> bool {
+        self.0.origin() == other.0.origin()
+    }
+
     /// Host and port: what the receivers of one machine have in common.
     pub fn host(&self) -> String {
         format!("{}:{}", self.0.host_str().unwrap_or_default(), self.0.port_or_known_default().unwrap_or_default())

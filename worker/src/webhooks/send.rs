@@ -1,10 +1,11 @@
 //! One attempt: a signed request, and what came back.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use mdl::error::causes;
+use mdl::ids::TenantId;
 use mdl::outbound::{self, Guard};
 use mdl::webhooks::headers::Headers;
 use mdl::webhooks::ledger::{Claimed, Ended};
@@ -17,6 +18,7 @@ use reqwest::{Response, StatusCode};
 use tracing::{Span, info_span, warn};
 use zeroize::Zeroizing;
 
+use super::breaker::Host;
 use super::record::Sent;
 
 /// How much of an answer's body is kept, in bytes.
@@ -24,6 +26,7 @@ const KEPT: usize = 4_096;
 
 /// An endpoint, ready to be sent to.
 pub struct Receiver {
+    tenant: TenantId,
     url: WebhookUrl,
     /// Its own headers, and what to sign with; `None` when they cannot be decrypted.
     opened: Option<Opened>,
@@ -45,11 +48,11 @@ impl Receiver {
         if let Err(error) = &opened {
             warn!(webhook.endpoint = %endpoint.id, error = causes(error), "Could not decrypt the secrets of a webhook endpoint");
         }
-        Self { url: endpoint.settings.url, opened: opened.ok() }
+        Self { tenant: endpoint.tenant_id, url: endpoint.settings.url, opened: opened.ok() }
     }
 
-    pub fn host(&self) -> String {
-        self.url.host()
+    pub fn host(&self) -> Host {
+        (self.tenant, self.url.host())
     }
 }
 
@@ -82,7 +85,9 @@ struct Answer {
     status: Option<StatusCode>,
     failure: Option<(ErrorClass, String)>,
     response: String,
-    retry_after: Option<std::time::Duration>,
+    /// Until the status was there.
+    duration: Duration,
+    retry_after: Option<Duration>,
 }
 
 impl Sender {
@@ -93,7 +98,7 @@ impl Sender {
 
     /// Makes one attempt. Never fails: what goes wrong is what came of it.
     pub async fn send(&self, delivery: Claimed, receiver: &Receiver) -> Sent {
-        let (at, start) = (delivery.claimed_at, Instant::now());
+        let at = delivery.claimed_at;
         let answer = match &receiver.opened {
             Some(opened) => self.ask(&delivery, &receiver.url, opened, at).await,
             None => {
@@ -110,7 +115,7 @@ impl Sender {
             origin: delivery.origin,
             attempt: delivery.attempt,
             at,
-            duration: start.elapsed(),
+            duration: answer.duration,
             status: answer.status.map(|status| status.as_u16()),
             failure: answer.failure,
             response: answer.response,
@@ -142,9 +147,10 @@ impl Sender {
             }
         }
         let request = self.client.post(url.as_url().clone()).headers(headers).body(Bytes::from(body));
+        let start = Instant::now();
         match request.send().await {
-            Ok(response) => Answer::from_response(response).await,
-            Err(error) => Answer::from_error(&error),
+            Ok(response) => Answer::from_response(response, start.elapsed()).await,
+            Err(error) => Answer::from_error(error, start.elapsed()),
         }
     }
 }
@@ -158,23 +164,26 @@ fn trace_headers() -> impl Iterator<Item = (HeaderName, String)> {
 
 impl Answer {
     fn none(class: ErrorClass, error: String) -> Self {
-        Self { status: None, failure: Some((class, error)), response: String::new(), retry_after: None }
+        let failure = Some((class, error));
+        Self { status: None, failure, response: String::new(), duration: Duration::ZERO, retry_after: None }
     }
 
-    fn from_error(error: &reqwest::Error) -> Self {
-        if let Some(refused) = outbound::refused(error) {
-            return Self::none(ErrorClass::Address, refused.to_string());
+    fn from_error(error: reqwest::Error, duration: Duration) -> Self {
+        // The address may hold a secret, and is not for the log.
+        let error = error.without_url();
+        if let Some(refused) = outbound::refused(&error) {
+            return Self { duration, ..Self::none(ErrorClass::Address, refused.to_string()) };
         }
         let class = match () {
             () if error.is_timeout() => ErrorClass::Timeout,
             () if error.is_connect() => ErrorClass::Connect,
             () => ErrorClass::Protocol,
         };
-        Self::none(class, causes(error))
+        Self { duration, ..Self::none(class, causes(&error)) }
     }
 
     /// Reads no more of the body than is kept.
-    async fn from_response(mut response: Response) -> Self {
+    async fn from_response(mut response: Response, duration: Duration) -> Self {
         let status = response.status();
         let asked = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         let retry_after = response.headers().get(RETRY_AFTER).filter(|_| asked).and_then(|value| value.to_str().ok());
@@ -194,6 +203,6 @@ impl Answer {
         }
         let response = String::from_utf8_lossy(&kept).replace('\0', "\u{fffd}");
         let failure = class.map(|class| (class, format!("Answered {status}")));
-        Self { status: Some(status), failure, response, retry_after }
+        Self { status: Some(status), failure, response, duration, retry_after }
     }
 }

@@ -9,7 +9,7 @@ use mdl::webhooks::ledger::{Share, Waiting};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::breaker::Trial;
+use super::breaker::{Host, Trial};
 use crate::ahead::soon;
 
 /// How many are claimed ahead for an endpoint, at most, for each that may be under way.
@@ -28,7 +28,7 @@ pub struct Limits {
 #[derive(Debug, Default)]
 pub struct Places {
     endpoints: HashMap<WebhookEndpointId, Taken>,
-    hosts: HashMap<String, usize>,
+    hosts: HashMap<Host, usize>,
     /// Requests that succeeded since the last round.
     done: HashMap<WebhookEndpointId, usize>,
     /// How many more are claimed for an endpoint in this round: as many as will be done soon, by the last. One that answers quickly
@@ -61,11 +61,11 @@ pub struct Turn {
 
 impl Places {
     /// Takes a place. Its request begins in its turn.
-    pub fn take(&mut self, endpoint: WebhookEndpointId, host: &str, each: usize) -> Turn {
+    pub fn take(&mut self, endpoint: WebhookEndpointId, host: &Host, each: usize) -> Turn {
         let first = || Turn { permits: Arc::new(Semaphore::new(each)), go_back: CancellationToken::new() };
         let taken = self.endpoints.entry(endpoint).or_insert_with(|| Taken { count: 0, turn: first() });
         taken.count += 1;
-        *self.hosts.entry(host.to_owned()).or_default() += 1;
+        *self.hosts.entry(host.clone()).or_default() += 1;
         self.taken += 1;
         taken.turn.clone()
     }
@@ -92,7 +92,7 @@ impl Places {
     ///
     /// What is due for endpoints that fail, or whose host does not answer, waits for its time: looking each time that a request to
     /// somebody else ends would cost all others, and find the same again.
-    pub fn free(&mut self, endpoint: WebhookEndpointId, host: &str) -> bool {
+    pub fn free(&mut self, endpoint: WebhookEndpointId, host: &Host) -> bool {
         self.taken -= 1;
         if let Some(taken) = self.endpoints.get_mut(&endpoint) {
             taken.count -= 1;
@@ -111,10 +111,10 @@ impl Places {
 
     /// Shares the free places out. An endpoint gets no more than is due for it; one that fails, one at a time, and all that
     /// fail together no more than half of the places; a host that does not answer gets as much as `trial` says.
-    pub fn shares(&mut self, waiting: &[Waiting], limits: Limits, trial: impl Fn(&str) -> Trial) -> Vec<Share> {
+    pub fn shares(&mut self, waiting: &[Waiting], limits: Limits, trial: impl Fn(&Host) -> Trial) -> Vec<Share> {
         let mut free = limits.places.saturating_sub(self.taken);
         let mut free_for_failing = free.saturating_sub(limits.places / 2);
-        let mut tried: HashMap<String, usize> = HashMap::new();
+        let mut tried: HashMap<Host, usize> = HashMap::new();
         let mut tenants: BTreeMap<TenantId, VecDeque<Candidate>> = BTreeMap::new();
         self.full.clear();
         for endpoint in waiting {
@@ -128,7 +128,7 @@ impl Places {
             let under_way = self.endpoints.get(&endpoint.endpoint_id).map_or(0, |taken| taken.count);
             let due = usize::try_from(endpoint.due).unwrap_or(0);
             let mut room = most.saturating_sub(under_way).min(due);
-            let host = endpoint.url.host();
+            let host = (endpoint.tenant_id, endpoint.url.host());
             match trial(&host) {
                 Trial::Free if due > room && !endpoint.failing => {
                     self.full.insert(endpoint.endpoint_id);
@@ -197,6 +197,10 @@ mod tests {
         Waiting { tenant_id: tenant, endpoint_id, url, failing: false, rate_limited: false, due }
     }
 
+    fn host() -> Host {
+        (TenantId::new(), "host".to_owned())
+    }
+
     fn counts(waiting: &[Waiting], shares: &[Share]) -> Vec<i64> {
         let of = |one: &Waiting| shares.iter().find(|share| share.endpoint_id == one.endpoint_id).map_or(0, |share| share.count);
         waiting.iter().map(of).collect()
@@ -216,16 +220,16 @@ mod tests {
     #[test]
     fn an_endpoint_gets_what_is_due_within_its_limit() {
         let tenant = TenantId::new();
-        let all = [waiting(tenant, 1), waiting(tenant, 100)];
+        let (all, host) = ([waiting(tenant, 1), waiting(tenant, 100)], host());
         let mut places = Places::default();
         let shares = places.shares(&all, LIMITS, |_| Trial::Free);
         assert_eq!(counts(&all, &shares), [1, 4]);
         for _ in 0..3 {
-            let _turns = places.take(all[1].endpoint_id, "host", LIMITS.each);
+            let _turns = places.take(all[1].endpoint_id, &host, LIMITS.each);
         }
         let shares = places.shares(&all, LIMITS, |_| Trial::Free);
         assert_eq!(counts(&all, &shares), [1, 1]);
-        places.free(all[1].endpoint_id, "host");
+        places.free(all[1].endpoint_id, &host);
         let shares = places.shares(&all, LIMITS, |_| Trial::Free);
         assert_eq!(counts(&all, &shares), [1, 2]);
     }
@@ -250,13 +254,13 @@ mod tests {
 
     #[test]
     fn those_that_have_not_begun_go_back_when_one_fails() {
-        let endpoint = WebhookEndpointId::new();
+        let (endpoint, host) = (WebhookEndpointId::new(), host());
         let mut places = Places::default();
-        let before = places.take(endpoint, "host", 4);
+        let before = places.take(endpoint, &host, 4);
         let _under_way = before.permits.try_acquire().unwrap();
         places.ended(endpoint, false);
         assert!(before.go_back.is_cancelled());
-        let after = places.take(endpoint, "host", 4);
+        let after = places.take(endpoint, &host, 4);
         assert!(!after.go_back.is_cancelled());
         assert_eq!(after.permits.available_permits(), 3, "and no more are under way at once than before");
     }
@@ -266,12 +270,12 @@ mod tests {
         let tenant = TenantId::new();
         let (busy, idle) = (waiting(tenant, 9), waiting(tenant, 1));
         let failing = Waiting { failing: true, ..waiting(tenant, 9) };
-        let mut places = Places::default();
+        let (mut places, host) = (Places::default(), host());
         let mut round = |waiting: &[Waiting], limits: Limits, trial: Trial| {
             places.shares(waiting, limits, |_| trial);
             [&busy, &idle, &failing].map(|one| {
-                let _turns = places.take(one.endpoint_id, "host", LIMITS.each);
-                places.free(one.endpoint_id, "host")
+                let _turns = places.take(one.endpoint_id, &host, LIMITS.each);
+                places.free(one.endpoint_id, &host)
             })
         };
         let all = [busy.clone(), idle.clone(), failing.clone()];
@@ -303,8 +307,11 @@ mod tests {
         let mut places = Places::default();
         let shares = places.shares(&all, LIMITS, |_| Trial::One);
         assert_eq!(counts(&all, &shares), [1, 1, 0], "two endpoints of one host are one");
-        let _turns = places.take(all[0].endpoint_id, &all[0].url.host(), LIMITS.each);
+        let _turns = places.take(all[0].endpoint_id, &(tenant, all[0].url.host()), LIMITS.each);
         let shares = places.shares(&all, LIMITS, |_| Trial::One);
         assert_eq!(counts(&all, &shares), [0, 1, 0]);
+        all[2].tenant_id = TenantId::new();
+        let shares = places.shares(&all, LIMITS, |_| Trial::One);
+        assert_eq!(counts(&all, &shares), [0, 1, 1], "and two tenants at one host are two");
     }
 }

@@ -80,9 +80,19 @@ impl WebhookDelivery {
         self.0.state.into()
     }
 
-    /// When the next attempt is made, if there is to be one.
-    fn next_attempt_at(&self) -> Option<DateTime<Utc>> {
-        (self.0.state == webhooks::DeliveryState::Pending).then_some(self.0.next_attempt_at)
+    /// When the next attempt is made, if there is to be one; null while an attempt is under way.
+    async fn next_attempt_at(&self, ctx: &Context<'_>) -> Result<Option<DateTime<Utc>>> {
+        let at = self.0.next_attempt_at;
+        if self.0.state != webhooks::DeliveryState::Pending {
+            return Ok(None);
+        }
+        if self.0.attempt == 0 || at <= Utc::now() {
+            return Ok(Some(at));
+        }
+        // While its last attempt is not written down, that is when its claim ends.
+        let attempts = ctx.reading()?.loaders.webhooks.attempts.get(self.0.id).await?;
+        let ended = attempts.into_iter().flatten().any(|attempt| attempt.attempt == self.0.attempt);
+        Ok(ended.then_some(at))
     }
 
     /// All attempts that have ended, in their order.
@@ -109,7 +119,7 @@ pub struct WebhookAttempt {
     number: i32,
     /// When it was made.
     at: DateTime<Utc>,
-    /// How long the answer took, in milliseconds.
+    /// How long it took until the status of the answer was there, in milliseconds; without one, until the attempt was given up.
     milliseconds: i32,
     /// The answer's HTTP status; null when there was no answer.
     status: Option<i32>,

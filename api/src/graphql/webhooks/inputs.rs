@@ -79,7 +79,7 @@ impl From<WebhookFilterInput> for Filter {
 pub struct WebhookHeaderInput {
     /// Its name, in any case.
     name: String,
-    /// Its value. A secret that had one before keeps it if this is left out.
+    /// Its value. A secret that had one before keeps it if this is left out, unless scheme, host or port of the URL change.
     value: Option<String>,
     /// Whether it is encrypted, and never shown again; `false` if not given.
     secret: Option<bool>,
@@ -158,7 +158,7 @@ pub struct ReplayEventsInput {
     from: i64,
     /// The `sequence` of the last; the newest if not given.
     to: Option<i64>,
-    /// Of which kinds; those that the endpoint is told of if not given.
+    /// Only of these kinds, as far as the endpoint is told of them; all that it is told of if not given.
     kinds: Option<Vec<String>>,
 }
 

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::StreamMap;
+use tokio_tungstenite::tungstenite;
 
 use super::{Frame, operate};
 use crate::auth::Authenticated;
@@ -49,6 +50,8 @@ enum End {
     Close(u16, String),
     /// With one of the client's. The library has an answer to it at hand, which is still to be sent.
     Closed,
+    /// A message is longer than this, and was not read.
+    TooLong(usize),
     /// The client went away, or does not take what it is sent.
     Gone,
 }
@@ -145,17 +148,22 @@ impl Session {
             Err(end) => end,
         };
         // A client that is gone meanwhile does not hear it.
-        let _in_time = timeout(CLOSE_TIME, self.close(end)).await;
+        let _in_time = timeout(CLOSE_TIME, self.end(end)).await;
     }
 
-    async fn close(&mut self, end: End) {
+    async fn end(&mut self, end: End) {
         match end {
             End::Close(code, reason) => {
-                let frame = CloseFrame { code, reason: reason.into() };
-                if self.socket.send(Message::Close(Some(frame))).await.is_ok() {
+                if self.close(code, reason).await {
                     // Until the client has answered: what it has sent and nobody has read would reset the connection, and the frame
                     // could be lost with it.
                     while let Some(Ok(_)) = self.socket.recv().await {}
+                }
+            }
+            // The rest of the message cannot be read, so the connection stays for as long as it may.
+            End::TooLong(longest) => {
+                if self.close(1009, format!("A message has at most {longest} bytes")).await {
+                    std::future::pending::<()>().await;
                 }
             }
             End::Closed => {
@@ -163,6 +171,12 @@ impl Session {
             }
             End::Gone => {}
         }
+    }
+
+    /// Whether it was sent.
+    async fn close(&mut self, code: u16, reason: String) -> bool {
+        let frame = CloseFrame { code, reason: reason.into() };
+        self.socket.send(Message::Close(Some(frame))).await.is_ok()
     }
 
     fn pause(&self) -> Duration {
@@ -310,6 +324,9 @@ impl Session {
                 // The library answers pings of the websocket itself.
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Close(_))) => return Err(End::Closed),
+                Some(Err(error)) if is_too_long(&error) => {
+                    return Err(End::TooLong(self.server.app.config.http.max_body_bytes));
+                }
                 Some(Err(_)) | None => return Err(End::Gone),
             }
         }
@@ -338,6 +355,12 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether a message was refused for its length.
+fn is_too_long(error: &axum::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<tungstenite::Error>());
+    matches!(cause, Some(tungstenite::Error::Capacity(_)))
 }
 
 fn stopping() -> End {

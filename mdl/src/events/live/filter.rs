@@ -11,10 +11,10 @@ use crate::events::kinds::TENANT_RESTORED;
 pub struct Filter {
     /// Kinds, or the beginnings of kinds: `metric` stands for all that begin with `metric.`.
     pub kinds: Option<Vec<String>>,
-    /// Keys or names of business domains: events of entries in them, and of themselves.
+    /// Keys or names of business domains: events of entries in them, and of themselves. A key result is in that of its objective.
     pub domains: Option<Vec<String>>,
     pub tags: Option<Vec<String>>,
-    /// Owners of any sort, as the entries name them.
+    /// Owners of any sort, as the entries name them; of key results, those of their objectives.
     pub owners: Option<Vec<String>>,
     /// What the event happened to.
     pub subject: Option<Uuid>,
@@ -120,9 +120,11 @@ mod tests {
     #[test]
     fn things_are_in_domains_and_objectives() {
         let domain = Filter { domains: Some(vec!["DOMAIN-IDENTITY".to_owned()]), ..Filter::default() };
-        for kind in ["metric.created", "domain.updated", "objective.created"] {
+        for kind in ["metric.created", "domain.updated", "objective.created", "keyResult.updated"] {
             assert!(domain.wants(&event(kind)), "{kind}");
         }
+        let owner = Filter { owners: Some(vec!["Dana Whitfield".to_owned()]), ..Filter::default() };
+        assert!(owner.wants(&event("keyResult.updated")), "its objective's");
         let objective = event("objective.created").subject;
         let filter = Filter { objective, ..Filter::default() };
         assert!(filter.wants(&event("keyResult.progress.changed")));

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::events::kinds::{
     KEY_RESULT_CREATED, KEY_RESULT_PROGRESS_CHANGED, KEY_RESULT_UPDATED, OBJECTIVE_CREATED, OBJECTIVE_UPDATED,
 };
-use crate::events::payloads::Reference;
+use crate::events::payloads::ObjectivePayload;
 use crate::extra::Extra;
 use crate::ids::{DomainId, KeyResultId, ObjectiveId};
 use crate::metrics::changes::FieldChange;
@@ -62,14 +62,13 @@ impl Session {
             }
         }
         let is_new = row.is_none();
+        let objective = objectives::payload(id, key, content, self.domains.reference(content.domain_id));
         if !self.dry_run && (is_new || !fields.is_empty()) {
             self.put_objective(id, key, content, is_new).await?;
             let kind = if is_new { OBJECTIVE_CREATED } else { OBJECTIVE_UPDATED };
-            let domain = self.domains.reference(content.domain_id);
-            self.event(kind, id.0, &objectives::payload(id, key, content, domain)).await?;
+            self.event(kind, id.0, &objective).await?;
         }
         let (present, mut position) = if is_new { (HashMap::new(), 0) } else { self.key_results_of(id).await? };
-        let objective = Reference { id: id.0, key: key.clone(), name: content.name.clone() };
         for draft in key_results {
             for mut field in self.write_key_result(&objective, draft, present.get(&draft.key), &mut position).await? {
                 field.field = format!("key_results.{}.{}", draft.key, field.field);
@@ -128,7 +127,7 @@ impl Session {
     /// Writes a key result where it differs. Returns in which fields it did.
     async fn write_key_result(
         &self,
-        objective: &Reference,
+        objective: &ObjectivePayload,
         draft: &KeyResultDraft,
         present: Option<&Present>,
         position: &mut i32,
@@ -177,7 +176,7 @@ impl Session {
             Some(present) if present.content.current_value != draft.content.current_value => KEY_RESULT_PROGRESS_CHANGED,
             Some(_) => KEY_RESULT_UPDATED,
         };
-        self.event(kind, id.0, &key_results::payload(id, &draft.key, &draft.content, objective.clone())).await?;
+        self.event(kind, id.0, &key_results::payload(id, &draft.key, &draft.content, objective)).await?;
         Ok(fields)
     }
 
