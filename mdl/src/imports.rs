@@ -10,7 +10,7 @@
 //! [`tidy`] removes the file an hour later.
 //!
 //! `input` makes text of the stored bytes (gzip, encodings, limits), one parser per format in `formats` makes values of the
-//! text, and `draft` makes catalog content of the values, the same for all formats.
+//! text (`value`), and `draft` makes catalog content of the values, the same for all formats.
 
 mod apply;
 mod draft;
@@ -23,6 +23,7 @@ mod run;
 pub mod store;
 mod survey;
 mod tidy;
+mod value;
 mod watch;
 
 pub use formats::csv::csv_template;

@@ -77,8 +77,9 @@ impl Problems {
     pub fn line(&mut self, field: &str, text: &str, max: usize) {
         if text.trim().is_empty() {
             self.add(field, Code::Required, "Must not be blank");
+        } else {
+            self.optional_line(field, text, max);
         }
-        self.optional_line(field, text, max);
     }
 
     /// As [`Problems::line`], but may be blank.
@@ -147,3 +148,20 @@ macro_rules! jsonb {
     };
 }
 pub(crate) use jsonb;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::definition::check_key;
+
+    #[test]
+    fn what_is_blank_has_one_problem() {
+        for blank in ["", " ", "\t", "\n "] {
+            let mut problems = Problems::default();
+            problems.line("name", blank, 10);
+            check_key(&mut problems, "key", blank);
+            let codes: Vec<_> = problems.into_vec().into_iter().map(|problem| problem.code).collect();
+            assert_eq!(codes, [Code::Required, Code::Required], "{blank:?}");
+        }
+    }
+}

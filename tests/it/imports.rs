@@ -362,8 +362,79 @@ async fn only_editors_import_and_only_their_tenant_sees_it() {
     assert!(matches!(cancelled, Err(Error::NotFound { .. })));
     imports::run(&test.app, other.tenant, import.id, CancellationToken::new(), true).await.unwrap();
     assert_eq!(read(&test, import.id).await.state, ImportState::Queued);
-    let empty = imports::start_inline(&test.app, &test.system(), String::new(), rows("m.ndjson")).await;
-    assert!(matches!(empty, Err(Error::Invalid(_))));
+    for (text, code) in [(String::new(), "REQUIRED"), (" ".repeat(512 * 1024 + 1), "TOO_LONG")] {
+        let refused = imports::start_inline(&test.app, &test.system(), text, rows("m.ndjson")).await;
+        let Err(Error::Invalid(problems)) = refused else { panic!("{refused:?}") };
+        let found: Vec<_> = problems.iter().map(|problem| (problem.field.join("."), problem.code.as_str())).collect();
+        assert_eq!(found, [("text".to_owned(), code)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_refuses_the_dates_that_an_import_refuses() {
+    let test = TestApp::start().await;
+    let file = json!({"objectives": [{"objective_id": "O", "name": "o", "start_date": "-9999-01-01"}]}).to_string();
+    for dry_run in [true, false] {
+        let import = import(&test, file.clone(), Upload { dry_run, ..whole("m.json") }).await;
+        assert_eq!((import.state, import.failed_count), (ImportState::Failed, 1));
+        let found: Vec<_> = issues(&test, import.id).await.into_iter().map(|issue| (issue.field, issue.code)).collect();
+        assert_eq!(found, [(Some("start_date".to_owned()), "OUT_OF_RANGE".to_owned())]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_names_domains_and_says_null_for_nothing() {
+    let test = TestApp::start().await;
+    let file = |domain: &str, keys: serde_json::Value| {
+        json!({
+            "metrics": [{"metric_id": "M", "name": "m", "business_domain": domain, "tags": keys,
+                "relationships": {"upstream_metric_ids": keys}}],
+            "objectives": [{"objective_id": "O", "name": "o", "business_domain": domain}],
+        })
+        .to_string()
+    };
+    let dry = Upload { dry_run: true, ..whole("m.json") };
+    let created = import(&test, file("Growth", json!(["A"])), dry.clone()).await;
+    let fields: Vec<_> = changes(&test, created.id).await.into_iter().flat_map(|change| change.fields.0).collect();
+    assert!(fields.iter().any(|field| field.field == "name") && fields.iter().all(|field| field.before.is_null()), "{fields:?}");
+
+    import(&test, file("Growth", json!(["A"])), whole("m.json")).await;
+    let updated = import(&test, file("Sales", json!([])), dry).await;
+    let fields: Vec<_> = changes(&test, updated.id).await.into_iter().map(|change| change.fields.0).collect();
+    let domain = json!({"field": "domain", "before": "Growth", "after": "Sales"});
+    assert_eq!(
+        serde_json::to_value(&fields).unwrap(),
+        json!([
+            [
+                domain,
+                {"field": "tags", "before": ["A"], "after": null},
+                {"field": "relationships.upstream_keys", "before": ["A"], "after": null},
+            ],
+            [domain],
+        ])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_for_a_metric_that_exists_is_warned_of() {
+    let test = TestApp::start().await;
+    import(&test, ndjson(0..1), whole("m.ndjson")).await;
+    let again = import(&test, ndjson(0..1).replace("1.4.0", "3.0.0"), whole("m.ndjson")).await;
+    assert_eq!((counts(&again), again.warning_count), ((0, 0, 1, 0), 1));
+    let found: Vec<_> = issues(&test, again.id).await.into_iter().map(|issue| (issue.field, issue.code)).collect();
+    assert_eq!(found, [(Some("governance.version".to_owned()), "CHANGED".to_owned())]);
+    assert_eq!(metric(&test, "METRIC-0").await.version, Semver { major: 1, minor: 4, patch: 0 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_refused_has_its_format() {
+    let test = TestApp::start().await;
+    let csv = import(&test, "metric_id,nmae\nA,a\n", rows("m.txt")).await;
+    assert_eq!((csv.state, csv.format), (ImportState::Failed, Some(Format::Csv)));
+    let yaml = import(&test, "metrics: {}\n", whole("m.yaml")).await;
+    assert_eq!((yaml.state, yaml.format), (ImportState::Failed, Some(Format::Yaml)));
+    let unknown = import(&test, "Dear all, these are our metrics", rows("m.txt")).await;
+    assert_eq!((unknown.state, unknown.format), (ImportState::Failed, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,7 +118,6 @@ async fn everything_wrong_with_a_metric_is_said_at_once() {
         "definition.formula: INVALID",
         "category: REQUIRED",
         "definition.unit: REQUIRED",
-        "definition.unit: INVALID",
         "governance.ownerTeam: REQUIRED",
         "tags.1: REQUIRED",
         "tags.2: TOO_LONG",

@@ -34,8 +34,9 @@ async fn everything_wrong_with_an_objective_is_said_at_once() {
     editor.write("createObjective", json!({ "key": "OBJ-1", "name": "Grow" })).await;
     let before = app.database.contents().await;
     let attempt = async |input: Value| editor.mutate("createObjective", input, "").await.user_errors();
-    let bad = json!({ "key": "", "name": "", "startsOn": "2026-02-01", "endsOn": "2026-01-01", "metricKeys": ["a b"] });
-    assert_eq!(attempt(bad).await, ["key: REQUIRED", "name: REQUIRED", "endsOn: OUT_OF_RANGE", "metricKeys.0: INVALID"]);
+    let bad = json!({ "key": "", "name": "", "startsOn": "2026-02-01", "endsOn": "2026-01-01", "metricKeys": ["a b", " "] });
+    let wanted = ["key: REQUIRED", "name: REQUIRED", "endsOn: OUT_OF_RANGE", "metricKeys.0: INVALID", "metricKeys.1: REQUIRED"];
+    assert_eq!(attempt(bad).await, wanted);
     assert_eq!(attempt(json!({ "key": "OBJ-2", "name": "Grow", "domain": "NONE" })).await, ["domain: NOT_FOUND"]);
     assert_eq!(attempt(json!({ "key": "OBJ-1", "name": "Grow" })).await, ["key: TAKEN"]);
     assert_eq!(app.database.contents().await, before);

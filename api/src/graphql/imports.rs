@@ -36,7 +36,7 @@ pub struct ImportFilter {
 pub struct ImportCatalogInput {
     /// The file, sent as multipart/form-data by the GraphQL multipart request specification; gzip is recognised.
     file: Option<Upload>,
-    /// The content itself, at most one megabyte.
+    /// The content itself, at most 512 KiB; what is longer is given as `file`.
     text: Option<String>,
     /// Name of the file, from which the format may be told; that of the upload if not given.
     file_name: Option<String>,

@@ -7,10 +7,10 @@ mod objective;
 
 pub use fields::{Fields, Report};
 
-use serde_json::{Map, Value};
-
 use super::Severity;
 use super::entry::{Entry, Kind, Place, codes, raw};
+use super::value::{Map, Value};
+use crate::error::Code;
 
 /// One entry of a known kind, or of one that its fields tell.
 pub fn entry(kind: Option<Kind>, place: Place, value: Value) -> Entry {
@@ -36,19 +36,14 @@ pub fn entry(kind: Option<Kind>, place: Place, value: Value) -> Entry {
 }
 
 /// Reads an entry with `read`, and collects what it and the checks find wrong.
-pub fn from_fields(
-    kind: Kind,
-    place: Place,
-    map: Map<String, Value>,
-    read: impl FnOnce(&mut Fields<'_>) -> super::entry::Draft,
-) -> Entry {
+pub fn from_fields(kind: Kind, place: Place, map: Map, read: impl FnOnce(&mut Fields<'_>) -> super::entry::Draft) -> Entry {
     use super::entry::Draft;
 
     let mut report = Report::default();
     let mut fields = Fields::new(map, &mut report);
     let mut draft = read(&mut fields);
     fields.finish();
-    let Report { issues, extra } = report;
+    let Report { issues, extra, refused } = report;
     let extra = crate::extra::Extra(extra);
     let (key, problems) = match &mut draft {
         Draft::Metric(metric) => {
@@ -78,7 +73,10 @@ pub fn from_fields(
             Kind::Domain => domain::file_path(&field),
             Kind::Objective => objective::file_path(&field),
         };
-        entry.issues.push(entry.problem(&problem, &path));
+        // What is there but could not be taken is not missing as well.
+        if problem.code != Code::Required || !refused.contains(&path) {
+            entry.issues.push(entry.problem(&problem, &path));
+        }
     }
     if entry.issues.iter().all(|issue| issue.severity == Severity::Warning) {
         entry.draft = Some(draft);
@@ -87,7 +85,7 @@ pub fn from_fields(
 }
 
 /// What an entry is that stands by itself: `{"metric": {…}}`, or told by its key field.
-fn unwrap(mut map: Map<String, Value>) -> Result<(Kind, Map<String, Value>), Map<String, Value>> {
+fn unwrap(mut map: Map) -> Result<(Kind, Map), Map> {
     if map.len() == 1 {
         for (name, kind) in [
             ("metric", Kind::Metric),
@@ -109,7 +107,7 @@ fn unwrap(mut map: Map<String, Value>) -> Result<(Kind, Map<String, Value>), Map
 }
 
 /// What the fields of an object say that it is.
-pub fn kind_of(map: &Map<String, Value>) -> Option<Kind> {
+pub fn kind_of(map: &Map) -> Option<Kind> {
     let has = |name: &str| map.contains_key(name);
     if has("metric_id") {
         Some(Kind::Metric)
@@ -123,5 +121,36 @@ pub fn kind_of(map: &Map<String, Value>) -> Option<Kind> {
         Some(Kind::Domain)
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::imports::entry::{Draft, codes};
+    use crate::imports::formats::tests::parse;
+
+    #[test]
+    fn a_wrong_value_is_one_error() {
+        let text = r#"[{"metric_id": ["x"], "name": ["x"], "dimensions": [null, {"name": ["d"]}]}, {"objective_id": "O", "title": ["x"]}]"#;
+        let entries = parse("x.json", text).unwrap();
+        let issues: Vec<_> =
+            entries.iter().flat_map(|entry| &entry.issues).map(|issue| (issue.field.as_deref(), issue.code)).collect();
+        let wrong = |field| (Some(field), "INVALID");
+        assert_eq!(issues, [wrong("metric_id"), wrong("name"), wrong("dimensions.1.name"), wrong("title")]);
+        assert!(entries.iter().all(|entry| entry.draft.is_none()));
+    }
+
+    #[test]
+    fn numbers_of_json_that_may_be_changed_are_warned_of() {
+        let text = r#"{"metric_id": "A", "name": "a", "category": 1.10, "tags": [7], "big": 123456789012345678901234567890}"#;
+        let entries = parse("x.json", text).unwrap();
+        let issues: Vec<_> = entries[0].issues.iter().map(|issue| (issue.field.as_deref(), issue.code)).collect();
+        assert_eq!(issues, [(Some("category"), codes::CHANGED), (Some("big"), codes::CHANGED)]);
+        let Some(Draft::Metric(metric)) = &entries[0].draft else { panic!("{:?}", entries[0].issues) };
+        assert_eq!(
+            (metric.definition.summary.category.as_deref(), &metric.definition.summary.tags[..]),
+            (Some("1.1"), &["7".to_owned()][..])
+        );
+        assert!(metric.definition.details.extra.0["big"].is_f64());
     }
 }

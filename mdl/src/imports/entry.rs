@@ -1,8 +1,7 @@
 //! What the parsers hand over: the entries of a file, each with its place, its content, and what is wrong with it.
 
-use serde_json::Value;
-
 use super::Severity;
+use super::value::Value;
 use crate::domains;
 use crate::error::Problem;
 use crate::metrics::{Definition, Semver};
@@ -54,8 +53,8 @@ pub struct MetricDraft {
     pub domain: Option<String>,
     /// Its `domain_id` is not yet set.
     pub definition: Definition,
-    /// The version that the metric starts with when it is new.
-    pub version: Semver,
+    /// The version that the file gives it, and the field that does. A new metric starts with it, or with 1.0.0.
+    pub version: Option<(&'static str, Semver)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -156,6 +155,8 @@ pub mod codes {
     pub const INFLATE_RATIO: &str = "INFLATE_RATIO";
     /// Nested or repeated (YAML aliases) beyond what is read.
     pub const TOO_COMPLEX: &str = "TOO_COMPLEX";
+    /// A value is taken otherwise than it is written.
+    pub const CHANGED: &str = "CHANGED";
     /// The database refused it.
     pub const REFUSED: &str = "REFUSED";
     /// Stands for the problems that are not kept.
@@ -178,6 +179,7 @@ pub mod codes {
         CORRUPT_GZIP,
         INFLATE_RATIO,
         TOO_COMPLEX,
+        CHANGED,
         REFUSED,
         MORE,
         TOO_LONG,
@@ -229,11 +231,7 @@ impl Entry {
 
 /// A value as a person would recognise it in their file, cut to 200 characters.
 pub fn raw(value: &Value) -> String {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    cut(&text)
+    cut(&value.text().unwrap_or_else(|| value.clone().into_json(&mut None).to_string()))
 }
 
 /// The first 200 characters. NUL, which PostgreSQL does not store, is shown as its symbol.

@@ -25,8 +25,8 @@ pub struct Hints {
     pub max_document_bytes: u64,
 }
 
-/// Parses the whole text into the sink. Returns the format it was found to be in.
-pub fn read(mut text: Text, hints: &Hints, sink: &mut Sink) -> Result<Format, Halt> {
+/// The format that a text is in: the one that is named, or what its name and beginning tell.
+pub fn tell(text: &mut Text, hints: &Hints) -> Result<Format, Halt> {
     let head = match text.fill_buf() {
         Ok(head) => head,
         Err(error) => return Err(text.halt().unwrap_or(Halt::Storage(error))),
@@ -34,21 +34,24 @@ pub fn read(mut text: Text, hints: &Hints, sink: &mut Sink) -> Result<Format, Ha
     if head.iter().all(u8::is_ascii_whitespace) && head.len() < 1024 {
         return Err(Issue::refusal(Place::default(), codes::EMPTY_FILE, "The file is empty").into());
     }
-    let format = match hints.format {
+    Ok(match hints.format {
         Some(format) => format,
         None => detect(hints.file_name.as_deref(), &String::from_utf8_lossy(head))?,
-    };
+    })
+}
+
+/// Parses the whole text into the sink.
+pub fn read(text: Text, format: Format, hints: &Hints, sink: &mut Sink) -> Result<(), Halt> {
     match format {
-        Format::Json => json::read(text, sink)?,
-        Format::Ndjson => ndjson::read(text, sink)?,
-        Format::Csv => csv::read(text, sink)?,
-        Format::Yaml => yaml::read(&text.into_string(hints.max_document_bytes)?, sink)?,
+        Format::Json => json::read(text, sink),
+        Format::Ndjson => ndjson::read(text, sink),
+        Format::Csv => csv::read(text, sink),
+        Format::Yaml => yaml::read(&text.into_string(hints.max_document_bytes)?, sink),
         Format::MetricHub => {
             let namespace = hints.namespace.clone().or_else(|| hints.file_name.as_deref().and_then(file_stem));
-            metric_hub::read(&text.into_string(hints.max_document_bytes)?, namespace.as_deref(), sink)?;
+            metric_hub::read(&text.into_string(hints.max_document_bytes)?, namespace.as_deref(), sink)
         }
     }
-    Ok(format)
 }
 
 /// The format that a file's name tells.
@@ -132,9 +135,10 @@ pub mod tests {
         let limits = Limits::parse_from(["test", "--import-max-rows", "1000", "--import-max-inflate-ratio", "20"]).imports;
         let (sender, mut chunks) = mpsc::channel(1000);
         let mut sink = Sink::new(sender, limits.max_rows);
-        let text = Text::open(std::io::Cursor::new(bytes.to_vec()), Arc::default(), &limits).unwrap();
+        let mut text = Text::open(std::io::Cursor::new(bytes.to_vec()), Arc::default(), &limits).unwrap();
         let hints = Hints { file_name: Some(file_name.to_owned()), max_document_bytes: 1 << 20, ..Hints::default() };
-        let result = read(text, &hints, &mut sink).and_then(|_| sink.flush());
+        let read = tell(&mut text, &hints).and_then(|format| read(text, format, &hints, &mut sink));
+        let result = read.and_then(|()| sink.flush());
         let mut found = Vec::new();
         while let Ok(chunk) = chunks.try_recv() {
             found.push(chunk);

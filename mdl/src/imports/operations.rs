@@ -20,8 +20,9 @@ use crate::storage::Stored;
 use crate::text::Problems;
 use crate::{audit, events};
 
-/// Longest text that is given inline, in bytes.
-const MAX_INLINE: usize = 1024 * 1024;
+/// Longest text that is given inline, in bytes. Half of the default `MDL_MAX_BODY_BYTES`, which bounds the request around it: JSON writes
+/// each quote and line end of the text with two bytes.
+const MAX_INLINE: usize = 512 * 1024;
 
 /// How a file is to be imported.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,7 +83,7 @@ where
     let key = format!("{}/imports/{id}", actor.tenant);
     let stored = app.storage.put(&key, content, app.config.imports.max_bytes).await?;
     let result = match stored.bytes {
-        0 => Err(Error::invalid("file", Code::Required, "The file is empty")),
+        0 => Err(Error::invalid("file", Code::Required, "Is empty")),
         _ => insert(app, actor, id, &key, &stored, &upload).await,
     };
     // Its row names the file. Without the row, nobody would ever find or remove it.
@@ -92,7 +93,7 @@ where
     result
 }
 
-/// As [`start`], with the content given as text.
+/// As [`start`], with the content given as text: problems of the content are those of the field `text`.
 pub async fn start_inline(app: &App, actor: &Actor, text: String, upload: Upload) -> Result<Import> {
     actor.require(Permission::CatalogImport)?;
     if text.len() > MAX_INLINE {
@@ -100,7 +101,15 @@ pub async fn start_inline(app: &App, actor: &Actor, text: String, upload: Upload
         return Err(Error::invalid("text", Code::TooLong, message));
     }
     let content = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(text))]);
-    start(app, actor, content, upload).await
+    start(app, actor, content, upload).await.map_err(|error| match error {
+        Error::Invalid(mut problems) => {
+            for name in problems.iter_mut().flat_map(|problem| &mut problem.field).filter(|name| *name == "file") {
+                *name = "text".to_owned();
+            }
+            Error::Invalid(problems)
+        }
+        other => other,
+    })
 }
 
 /// Stops an import. One that waits is cancelled at once; one that runs, within a second: entry by entry what was applied

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -32,7 +32,9 @@ pub struct Chunk {
 /// A file being read.
 pub struct Reading {
     chunks: mpsc::Receiver<Chunk>,
-    parser: JoinHandle<Result<Format, Halt>>,
+    parser: JoinHandle<Result<(), Halt>>,
+    /// Set before anything is read as this format.
+    format: Arc<OnceLock<Format>>,
 }
 
 impl Reading {
@@ -50,14 +52,22 @@ impl Reading {
             namespace: import.namespace.clone(),
             max_document_bytes: limits.max_document_bytes,
         };
+        let format = Arc::new(OnceLock::new());
+        let told = format.clone();
         let parser = tokio::task::spawn_blocking(move || {
             let mut sink = Sink::new(sender, limits.max_rows);
-            let text = Text::open(stored, bytes_read, &limits).map_err(Halt::Storage)?;
-            let format = formats::read(text, &hints, &mut sink)?;
-            sink.flush()?;
-            Ok(format)
+            let mut text = Text::open(stored, bytes_read, &limits).map_err(Halt::Storage)?;
+            let format = formats::tell(&mut text, &hints)?;
+            told.get_or_init(|| format);
+            formats::read(text, format, &hints, &mut sink)?;
+            sink.flush()
         });
-        Ok(Self { chunks, parser })
+        Ok(Self { chunks, parser, format })
+    }
+
+    /// What the file is written in, as far as that has been told.
+    pub fn format(&self) -> Option<Format> {
+        self.format.get().copied()
     }
 
     /// The next entries, or how the reading ended.
@@ -66,7 +76,7 @@ impl Reading {
             return Ok(Next::Chunk(chunk));
         }
         match (&mut self.parser).await.map_err(Error::internal)? {
-            Ok(format) => Ok(Next::End(format)),
+            Ok(()) => Ok(Next::End),
             Err(Halt::Refused(issue)) => Ok(Next::Refused(issue)),
             Err(Halt::Storage(error)) => Err(Error::unavailable("the file storage", error)),
             // Only dropping this reading stops the parser.
@@ -78,8 +88,8 @@ impl Reading {
 /// What comes next out of a file.
 pub enum Next {
     Chunk(Chunk),
-    /// The file has been read to its end, as this format.
-    End(Format),
+    /// The file has been read to its end.
+    End,
     /// The file cannot be read further, and is no good.
     Refused(Box<Issue>),
 }

@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::apply::{Applied, Log, Session, Tally};
-use super::entry::{Entry, Issue, Kind};
+use super::entry::{Entry, Kind};
 use super::operations::cancel_asked;
 use super::reader::{Next, Reading};
-use super::survey::{Survey, survey};
+use super::survey::{Refusal, Survey, survey};
 use super::watch::{Progress, Watch};
 use super::{Format, GivenUp, Import, ImportState, Mode, store};
 use crate::actor::Actor;
@@ -116,7 +116,7 @@ impl Work<'_> {
     async fn run(&mut self) -> Result<()> {
         let survey = match survey(self.app, self.import, self.progress.bytes_read.clone()).await? {
             Ok(survey) => survey,
-            Err(issue) => return self.refuse(&issue).await,
+            Err(refusal) => return self.refuse(refusal).await,
         };
         self.session.set_total(survey.total).await?;
         let whole = self.import.mode == Mode::AllOrNothing && !self.import.dry_run;
@@ -126,11 +126,10 @@ impl Work<'_> {
     }
 
     /// The file cannot be read: nothing of it is imported.
-    async fn refuse(&mut self, issue: &Issue) -> Result<()> {
-        self.log.issues([issue.clone()]);
-        let place = issue.place.to_string();
-        let error = format!("Nothing was imported: {} ({place})", issue.message);
-        self.end_with(ImportState::Failed, None, &Tally::default(), Some(&error)).await
+    async fn refuse(&mut self, Refusal { issue, format }: Refusal) -> Result<()> {
+        let error = format!("Nothing was imported: {} ({})", issue.message, issue.place);
+        self.log.issues([*issue]);
+        self.end_with(ImportState::Failed, format, &Tally::default(), Some(&error)).await
     }
 
     /// Each batch is a transaction. Entries that earlier attempts have committed are passed over.
@@ -155,7 +154,7 @@ impl Work<'_> {
         let refused = self.import.mode == Mode::AllOrNothing && survey.failed > 0;
         let error = refused.then(|| nothing_imported(survey.failed));
         let state = if refused { ImportState::Failed } else { ImportState::Succeeded };
-        self.end_with(state, Some(survey.format), &Tally::default(), error.as_deref()).await?;
+        self.end_with(state, survey.format, &Tally::default(), error.as_deref()).await?;
         Ok(survey.failed)
     }
 
@@ -166,7 +165,7 @@ impl Work<'_> {
             self.log.more(survey.issue_count - survey.issues.len() as i64);
             self.log.issues(survey.warnings.into_iter().chain(survey.issues));
             let error = nothing_imported(survey.failed);
-            self.end_with(ImportState::Failed, Some(survey.format), &tally, Some(&error)).await?;
+            self.end_with(ImportState::Failed, survey.format, &tally, Some(&error)).await?;
             return Ok(survey.failed);
         }
         let mut tally = Tally { warnings: survey.warnings.len() as i64, ..Tally::default() };
@@ -182,12 +181,12 @@ impl Work<'_> {
                 self.session.roll_back().await?;
                 let error = nothing_imported(tally.failed);
                 let tally = Tally { failed: tally.failed, warnings: tally.warnings, ..Tally::default() };
-                self.end_with(ImportState::Failed, Some(survey.format), &tally, Some(&error)).await?;
+                self.end_with(ImportState::Failed, survey.format, &tally, Some(&error)).await?;
                 return Ok(tally.failed);
             }
         }
         self.session.checkpoint(&tally, &mut self.log).await?;
-        self.session.finish(self.import, ImportState::Succeeded, Some(survey.format), None).await?;
+        self.session.finish(self.import, ImportState::Succeeded, survey.format, None).await?;
         self.session.commit().await?;
         tally.publish();
         Ok(0)
@@ -242,7 +241,7 @@ impl Entries {
                         }
                     }
                 }
-                Next::End(_) => self.ended = true,
+                Next::End => self.ended = true,
                 Next::Refused(issue) => {
                     return Err(Error::internal(format!("the stored file has changed since it was checked: {}", issue.message)));
                 }

@@ -14,7 +14,7 @@ const MAX_DOMAINS: usize = 10_000;
 
 /// What a file holds.
 pub struct Survey {
-    pub format: Format,
+    pub format: Option<Format>,
     pub total: i64,
     /// Entries that have errors.
     pub failed: i64,
@@ -27,10 +27,17 @@ pub struct Survey {
     pub domains: Vec<Entry>,
 }
 
+/// Why a file cannot be imported.
+pub struct Refusal {
+    pub issue: Box<Issue>,
+    /// As far as it was told.
+    pub format: Option<Format>,
+}
+
 /// Reads the file to its end. The inner error says why it cannot be read.
-pub async fn survey(app: &App, import: &Import, bytes_read: Arc<AtomicU64>) -> Result<Result<Survey, Box<Issue>>> {
+pub async fn survey(app: &App, import: &Import, bytes_read: Arc<AtomicU64>) -> Result<Result<Survey, Refusal>> {
     let mut survey = Survey {
-        format: Format::Json,
+        format: None,
         total: 0,
         failed: 0,
         issues: Vec::new(),
@@ -42,8 +49,8 @@ pub async fn survey(app: &App, import: &Import, bytes_read: Arc<AtomicU64>) -> R
     loop {
         let chunk = match reading.next().await? {
             Next::Chunk(chunk) => chunk,
-            Next::End(format) => return Ok(Ok(Survey { format, ..survey })),
-            Next::Refused(issue) => return Ok(Err(issue)),
+            Next::End => return Ok(Ok(Survey { format: reading.format(), ..survey })),
+            Next::Refused(issue) => return Ok(Err(Refusal { issue, format: reading.format() })),
         };
         let room = (MAX_KEPT as usize).saturating_sub(survey.warnings.len());
         survey.warnings.extend(chunk.warnings.into_iter().take(room));
@@ -56,7 +63,8 @@ pub async fn survey(app: &App, import: &Import, bytes_read: Arc<AtomicU64>) -> R
             if entry.kind == Some(Kind::Domain) {
                 if survey.domains.len() == MAX_DOMAINS {
                     let message = format!("Has more than {MAX_DOMAINS} business domains");
-                    return Ok(Err(Issue::refusal(Place { path: None, ..entry.place }, codes::TOO_MANY, message)));
+                    let issue = Issue::refusal(Place { path: None, ..entry.place }, codes::TOO_MANY, message);
+                    return Ok(Err(Refusal { issue, format: reading.format() }));
                 }
                 survey.domains.push(entry);
             }

@@ -138,6 +138,7 @@ pub fn check_key(problems: &mut Problems, field: &str, key: &str) {
     problems.line(field, key, 200);
     if let Some(bad) = key.chars().find(|c| !(c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/')))
         && !bad.is_control()
+        && !key.trim().is_empty()
     {
         problems.add(field, Code::Invalid, format!("A key has letters, digits and - _ . : / only, not {bad:?}"));
     }

@@ -6,8 +6,8 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
+use super::super::Severity;
 use super::super::entry::{DomainDraft, Entry, Kind, MetricDraft, ObjectiveDraft, codes};
-use super::super::{ChangeAction, Severity};
 use super::record::Change;
 use super::{Applied, Item, Outcome, Session, differences};
 use crate::domains::{Content, key_of_name, payload};
@@ -116,6 +116,31 @@ impl Session {
         Ok(())
     }
 
+    /// For people, puts the names of domains in the place of their ids.
+    pub(super) async fn name_domains(&mut self, fields: &mut [FieldChange]) -> Result<()> {
+        for field in fields.iter_mut().filter(|field| field.field == "domain") {
+            for value in [&mut field.before, &mut field.after] {
+                let Some(id) = value.as_str().and_then(|id| id.parse().ok()).map(DomainId) else { continue };
+                if self.domains.label(id).is_none() {
+                    self.find_domain(id).await?;
+                }
+                if let Some(name) = self.domains.label(id) {
+                    *value = Value::from(name);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns a domain that nothing in the file has named.
+    async fn find_domain(&mut self, id: DomainId) -> Result<()> {
+        let query = "SELECT key, name FROM business_domains WHERE tenant_id = $1 AND id = $2";
+        if let Some(row) = self.client.query_opt(query, &[&self.tenant.0, &id.0]).await? {
+            self.domains.learn(id, row.get(0), row.get(1));
+        }
+        Ok(())
+    }
+
     /// The domain that an entry names: known by now, or made for it.
     async fn domain(&mut self, entry: &Entry, text: &str, applied: &mut Applied) -> Result<Option<DomainId>> {
         if let Some(id) = self.domains.known.get(text) {
@@ -193,7 +218,7 @@ impl Session {
             let id = DomainId::new();
             if self.dry_run {
                 let fields = differences(&Content::default(), content)?;
-                applied.changes.push(Change { action: ChangeAction::Create, kind: Kind::Domain, key: key.clone(), fields });
+                applied.changes.push(Change::new(true, Kind::Domain, key, fields));
             } else {
                 self.insert_domain(id, key, content).await?;
                 self.event(DOMAIN_CREATED, id.0, &payload(id, key, content)).await?;
@@ -217,7 +242,7 @@ impl Session {
             return Ok(Outcome::Unchanged);
         }
         if self.dry_run {
-            applied.changes.push(Change { action: ChangeAction::Update, kind: Kind::Domain, key: key.clone(), fields });
+            applied.changes.push(Change::new(false, Kind::Domain, key, fields));
         } else {
             if let (Some(_), Some(implied)) = (by_key, by_name) {
                 self.absorb(DomainId(implied.get(0)), id).await?;

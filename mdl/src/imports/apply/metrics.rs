@@ -7,14 +7,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use futures::pin_mut;
-use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
-use super::super::ChangeAction;
-use super::super::entry::{Kind, MetricDraft};
+use super::super::Severity;
+use super::super::entry::{Issue, Kind, MetricDraft, codes};
 use super::record::Change;
 use super::{Applied, Item, Outcome, Session, refused};
 use crate::error::{Error, Result};
@@ -53,6 +52,13 @@ struct Staged<'a> {
     edges_changed: bool,
 }
 
+/// What writing some metrics tells of them.
+#[derive(Default)]
+struct Told {
+    changes: Vec<Change>,
+    warnings: Vec<Issue>,
+}
+
 impl Session {
     /// Writes metrics, all at once where the database lets it, and counts what became of each.
     pub(super) async fn write_metrics(&mut self, items: &[Item<MetricDraft>], applied: &mut Applied) -> Result<()> {
@@ -63,12 +69,13 @@ impl Session {
         let mut left = vec![(0, items.len())];
         while let Some((start, end)) = left.pop() {
             self.client.batch_execute("SAVEPOINT metrics").await?;
-            let mut changes = Vec::new();
-            match self.write_some(&items[start..end], &mut changes).await {
+            let mut told = Told::default();
+            match self.write_some(&items[start..end], &mut told).await {
                 Ok(outcomes) => {
                     self.client.batch_execute("RELEASE metrics").await?;
                     outcomes.into_iter().for_each(|outcome| applied.tally.count(outcome));
-                    applied.changes.append(&mut changes);
+                    applied.changes.append(&mut told.changes);
+                    applied.issues.append(&mut told.warnings);
                 }
                 Err(error) => {
                     // Asks of any entry whether the error is a row's fault; which row's is found by halving.
@@ -88,18 +95,25 @@ impl Session {
         Ok(())
     }
 
-    async fn write_some(&self, items: &[Item<MetricDraft>], changes: &mut Vec<Change>) -> Result<Vec<Outcome>> {
+    async fn write_some(&mut self, items: &[Item<MetricDraft>], told: &mut Told) -> Result<Vec<Outcome>> {
         let mut outcomes = Vec::with_capacity(items.len());
-        let mut drafts: Vec<&MetricDraft> = items.iter().map(|item| &item.draft).collect();
+        let mut left: Vec<&Item<MetricDraft>> = items.iter().collect();
         for _ in 0..ROUNDS {
-            let present = self.present(&drafts).await?;
+            let present = self.present(&left).await?;
             let mut staged = Vec::new();
-            for draft in &drafts {
-                match compare(draft, present.get(&draft.key)) {
+            for &item in &left {
+                let before = present.get(&item.draft.key);
+                let compared = compare(&item.draft, before);
+                if let Some(before) = before {
+                    let after = compared.as_ref().map_or(before.version, |(state, _)| state.version);
+                    told.warnings.extend(other_version(item, before.version, after));
+                }
+                match compared {
                     None => outcomes.push(Outcome::Unchanged),
-                    Some((state, fields)) => {
+                    Some((state, mut fields)) => {
                         if self.dry_run {
-                            changes.push(self.change(&state, fields));
+                            self.name_domains(&mut fields).await?;
+                            told.changes.push(Change::new(state.is_new, Kind::Metric, &item.draft.key, fields));
                             outcomes.push(if state.is_new { Outcome::Created } else { Outcome::Updated });
                         }
                         staged.push(state);
@@ -115,14 +129,14 @@ impl Session {
             if lost.is_empty() {
                 return Ok(outcomes);
             }
-            drafts.retain(|draft| lost.contains(&draft.key));
+            left.retain(|item| lost.contains(&item.draft.key));
         }
         Err(Error::unavailable("the catalog", "others keep adding the same metrics"))
     }
 
-    /// The metrics with these drafts' keys, locked in the order of their keys so that two imports wait instead of blocking each other.
-    async fn present(&self, drafts: &[&MetricDraft]) -> Result<HashMap<String, Present>> {
-        let keys: Vec<&str> = drafts.iter().map(|draft| draft.key.as_str()).collect();
+    /// The metrics with these entries' keys, locked in the order of their keys so that two imports wait instead of blocking each other.
+    async fn present(&self, items: &[&Item<MetricDraft>]) -> Result<HashMap<String, Present>> {
+        let keys: Vec<&str> = items.iter().map(|item| item.draft.key.as_str()).collect();
         let query = if self.dry_run { &self.metrics.present } else { &self.metrics.lock };
         let rows = self.client.query(query, &[&self.tenant.0, &keys]).await?;
         rows.iter().map(present).collect()
@@ -225,20 +239,6 @@ impl Session {
         self.client.execute(&statements.events, &[tenant, &self.by, &self.trace]).await?;
         Ok(lost)
     }
-
-    /// For a dry run, with domains by name.
-    fn change(&self, state: &Staged<'_>, mut fields: Vec<FieldChange>) -> Change {
-        for field in fields.iter_mut().filter(|field| field.field == "domain") {
-            for value in [&mut field.before, &mut field.after] {
-                let id = value.as_str().and_then(|id| id.parse().ok()).map(DomainId);
-                if let Some(label) = id.and_then(|id| self.domains.label(id)) {
-                    *value = Value::from(label);
-                }
-            }
-        }
-        let action = if state.is_new { ChangeAction::Create } else { ChangeAction::Update };
-        Change { action, kind: Kind::Metric, key: state.draft.key.clone(), fields }
-    }
 }
 
 /// The state that a draft asks for, and what differs; `None` when the metric says the same already.
@@ -253,7 +253,7 @@ fn compare<'a>(draft: &'a MetricDraft, present: Option<&Present>) -> Option<(Sta
             id: MetricId::new(),
             draft,
             event: METRIC_CREATED,
-            version: draft.version,
+            version: draft.version.map_or(Semver::FIRST, |(_, version)| version),
             revision: 1,
             tier: ChangeTier::Initial,
             changed_fields,
@@ -276,6 +276,13 @@ fn compare<'a>(draft: &'a MetricDraft, present: Option<&Present>) -> Option<(Sta
         }
     };
     Some((state, fields))
+}
+
+/// Warns of a version that the metric neither has nor gets.
+fn other_version(item: &Item<MetricDraft>, before: Semver, after: Semver) -> Option<Issue> {
+    let (field, version) = item.draft.version.filter(|(_, version)| *version != before && *version != after)?;
+    let message = format!("Only a new metric takes its version from a file: {version} is left out, this one is at {before}");
+    Some(item.entry.issue(Severity::Warning, field, codes::CHANGED, message))
 }
 
 fn present(row: &Row) -> Result<(String, Present)> {

@@ -7,7 +7,6 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use super::super::ChangeAction;
 use super::super::entry::{KeyResultDraft, Kind, ObjectiveDraft};
 use super::record::Change;
 use super::{Applied, Item, Outcome, Session, differences};
@@ -54,12 +53,6 @@ impl Session {
         }
         for field in fields.iter_mut().filter(|field| field.field == "domain_id") {
             field.field = "domain".to_owned();
-            for value in [&mut field.before, &mut field.after] {
-                let id = value.as_str().and_then(|id| id.parse().ok()).map(DomainId);
-                if let Some(label) = id.and_then(|id| self.domains.label(id)) {
-                    *value = Value::from(label);
-                }
-            }
         }
         let is_new = row.is_none();
         let objective = objectives::payload(id, key, content, self.domains.reference(content.domain_id));
@@ -81,8 +74,8 @@ impl Session {
             (false, true) => return Ok(Outcome::Unchanged),
         };
         if self.dry_run {
-            let action = if is_new { ChangeAction::Create } else { ChangeAction::Update };
-            applied.changes.push(Change { action, kind: Kind::Objective, key: key.clone(), fields });
+            self.name_domains(&mut fields).await?;
+            applied.changes.push(Change::new(is_new, Kind::Objective, key, fields));
         }
         Ok(outcome)
     }
@@ -151,6 +144,9 @@ impl Session {
         }
         if present.is_some_and(|present| present.archived) {
             fields.push(FieldChange { field: "archived".to_owned(), before: Value::from(true), after: Value::from(false) });
+        }
+        if present.is_none() {
+            fields.iter_mut().for_each(|field| field.before = Value::Null);
         }
         if self.dry_run || (present.is_some() && fields.is_empty()) {
             return Ok(fields);

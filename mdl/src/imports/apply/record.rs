@@ -63,6 +63,32 @@ pub struct Change {
     pub fields: Vec<FieldChange>,
 }
 
+impl Change {
+    /// What is empty is told as null: an empty text or list is nothing, and a new entry was nothing before.
+    pub(super) fn new(is_new: bool, kind: Kind, key: &str, mut fields: Vec<FieldChange>) -> Self {
+        for field in &mut fields {
+            if is_new || is_nothing(&field.before) {
+                field.before = Value::Null;
+            }
+            if is_nothing(&field.after) {
+                field.after = Value::Null;
+            }
+        }
+        let action = if is_new { ChangeAction::Create } else { ChangeAction::Update };
+        Self { action, kind, key: key.to_owned(), fields }
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
 /// Issues and changes that are yet to be stored, no more of them than are kept.
 #[derive(Debug, Default)]
 pub struct Log {

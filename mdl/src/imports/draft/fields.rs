@@ -2,17 +2,23 @@
 //!
 //! An empty string, list or object, and null, are all the same as an absent field: templates are full of them.
 
-use serde_json::{Map, Number, Value};
+use std::collections::HashSet;
+
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime};
+use serde_json::Value as Json;
 
 use super::super::Severity;
-use super::super::entry::raw;
+use super::super::entry::{codes, raw};
+use super::super::value::{Map, Value};
 
 /// What reading an entry leaves behind besides its content.
 #[derive(Debug, Default)]
 pub struct Report {
     pub issues: Vec<FieldIssue>,
     /// Fields nobody asked for, under dotted names.
-    pub extra: Map<String, Value>,
+    pub extra: serde_json::Map<String, Json>,
+    /// Fields whose value could not be taken, by the first of their names. The checks would call them missing.
+    pub refused: HashSet<String>,
 }
 
 /// Something wrong with a field of an entry.
@@ -30,13 +36,15 @@ pub struct FieldIssue {
 pub struct Fields<'a> {
     /// Dotted name of the object with a dot behind it; empty for the entry itself.
     prefix: String,
-    map: Map<String, Value>,
+    /// The same with the first of each field's names, as the checks call it.
+    first_prefix: String,
+    map: Map,
     report: &'a mut Report,
 }
 
 impl<'a> Fields<'a> {
-    pub fn new(map: Map<String, Value>, report: &'a mut Report) -> Self {
-        Self { prefix: String::new(), map, report }
+    pub fn new(map: Map, report: &'a mut Report) -> Self {
+        Self { prefix: String::new(), first_prefix: String::new(), map, report }
     }
 
     /// One line of text, without the spaces around it. Each field may have several names: the first one present counts.
@@ -44,16 +52,14 @@ impl<'a> Fields<'a> {
         self.text(names).map(|text| text.trim().to_owned())
     }
 
-    /// Text as it is written; numbers and truth values in their usual form.
+    /// Text as it is written; numbers and truth values, too.
     pub fn text(&mut self, names: &[&str]) -> Option<String> {
         let (name, value) = self.take(names)?;
-        match scalar(&value) {
-            Some(text) => Some(text),
-            None => {
-                self.wrong(&name, "INVALID", "Must be text", &value);
-                None
-            }
+        let text = self.words(&name, &value);
+        if text.is_none() {
+            self.refuse(names, &name, "INVALID", "Must be text", &value);
         }
+        text
     }
 
     /// A list of lines; one line alone is a list of one.
@@ -65,9 +71,10 @@ impl<'a> Fields<'a> {
         };
         let mut lines = Vec::with_capacity(items.len());
         for (i, item) in items.into_iter().enumerate() {
-            match scalar(&item) {
+            let at = format!("{name}.{i}");
+            match self.words(&at, &item) {
                 Some(line) => lines.push(line.trim().to_owned()),
-                None => self.wrong(&format!("{name}.{i}"), "INVALID", "Must be text", &item),
+                None => self.wrong(&at, "INVALID", "Must be text", &item),
             }
         }
         lines.retain(|line| !line.is_empty());
@@ -78,12 +85,12 @@ impl<'a> Fields<'a> {
     pub fn number(&mut self, names: &[&str]) -> Option<f64> {
         let (name, value) = self.take(names)?;
         let number = match &value {
-            Value::Number(number) => number.as_f64(),
+            Value::Plain(plain) => plain.json.as_f64(),
             Value::String(text) => text.trim().parse().ok(),
             _ => None,
         };
         if number.is_none() {
-            self.wrong(&name, "INVALID", "Must be a number", &value);
+            self.refuse(names, &name, "INVALID", "Must be a number", &value);
         }
         number
     }
@@ -91,25 +98,49 @@ impl<'a> Fields<'a> {
     /// True or false, yes or no.
     pub fn flag(&mut self, names: &[&str]) -> Option<bool> {
         let (name, value) = self.take(names)?;
-        let flag = match scalar(&value).map(|text| text.trim().to_lowercase()).as_deref() {
+        let flag = match value.text().map(|text| text.trim().to_lowercase()).as_deref() {
             Some("true" | "yes" | "1") => Some(true),
             Some("false" | "no" | "0") => Some(false),
             _ => None,
         };
         if flag.is_none() {
-            self.wrong(&name, "INVALID", "Must be true or false", &value);
+            self.refuse(names, &name, "INVALID", "Must be true or false", &value);
         }
         flag
+    }
+
+    /// A day, or the day of a point in time, which is then kept as it is.
+    pub fn day(&mut self, names: &[&str]) -> Option<NaiveDate> {
+        let (name, value) = self.take(names)?;
+        let text = value.text().unwrap_or_default();
+        let (day, time) = match DateTime::parse_from_rfc3339(text.trim()) {
+            Ok(at) => (Some(at.date_naive()), at.time()),
+            Err(_) => (text.trim().parse::<NaiveDate>().ok(), NaiveTime::MIN),
+        };
+        let Some(day) = day else {
+            self.refuse(names, &name, "INVALID", "Must be a day like 2026-03-31", &value);
+            return None;
+        };
+        if !(1..=9999).contains(&day.year()) {
+            self.refuse(names, &name, "OUT_OF_RANGE", "A date is between 0001-01-01 and 9999-12-31", &value);
+            return None;
+        }
+        if time != NaiveTime::MIN {
+            let message = format!("Only the day is taken, {day}; the time is kept among the extra fields");
+            self.warn(&name, codes::CHANGED, &message, &value);
+            self.keep(&name, value);
+        }
+        Some(day)
     }
 
     /// One of a few words. Upper case, spaces and dashes do not matter; an unknown word does.
     pub fn word<T: Copy>(&mut self, names: &[&str], words: &[(&str, T)]) -> Option<T> {
         let (name, value) = self.take(names)?;
-        let word = scalar(&value).map(|text| fold(&text));
+        let word = value.text().map(|text| fold(&text));
         let found = word.and_then(|word| words.iter().find(|(text, _)| *text == word).map(|(_, value)| *value));
         if found.is_none() {
             let allowed: Vec<&str> = words.iter().map(|(text, _)| *text).collect();
-            self.wrong(&name, "INVALID", &format!("Must be one of {}", allowed.join(", ")), &value);
+            self.refuse(names, &name, "INVALID", &format!("Must be one of {}", allowed.join(", ")), &value);
         }
         found
     }
@@ -124,7 +155,12 @@ impl<'a> Fields<'a> {
             }
             None => (names[0].to_owned(), Map::new()),
         };
-        let mut inner = Fields { prefix: format!("{}{name}.", self.prefix), map, report: &mut *self.report };
+        let mut inner = Fields {
+            prefix: format!("{}{name}.", self.prefix),
+            first_prefix: format!("{}{}.", self.first_prefix, names[0]),
+            map,
+            report: &mut *self.report,
+        };
         let read = read(&mut inner);
         inner.finish();
         read
@@ -139,22 +175,33 @@ impl<'a> Fields<'a> {
         };
         let mut items = Vec::with_capacity(list.len());
         for (i, item) in list.into_iter().enumerate() {
+            let at = format!("{name}.{i}");
             let map = match item {
                 Value::Object(map) => map,
-                other if is_empty(&other) => continue,
-                other => match scalar(&other) {
-                    Some(text) if !short.is_empty() => Map::from_iter([(short.to_owned(), Value::String(text))]),
-                    _ => {
-                        self.wrong(&format!("{name}.{i}"), "INVALID", "Must be an object with fields", &other);
+                other if other.is_empty() => continue,
+                other => {
+                    let text = if short.is_empty() { None } else { self.words(&at, &other) };
+                    let Some(text) = text else {
+                        self.wrong(&at, "INVALID", "Must be an object with fields", &other);
                         continue;
-                    }
-                },
+                    };
+                    Map::from([(short.to_owned(), Value::String(text))])
+                }
             };
             // A flag says nothing by itself.
-            if map.values().all(|value| is_empty(value) || matches!(value, Value::Bool(false))) {
+            let says_nothing = |value: &Value| match value {
+                Value::Plain(plain) => plain.json.as_bool() == Some(false),
+                other => other.is_empty(),
+            };
+            if map.values().all(says_nothing) {
                 continue;
             }
-            let mut inner = Fields { prefix: format!("{}{name}.{i}.", self.prefix), map, report: &mut *self.report };
+            let mut inner = Fields {
+                prefix: format!("{}{at}.", self.prefix),
+                first_prefix: format!("{}{}.{}.", self.first_prefix, names[0], items.len()),
+                map,
+                report: &mut *self.report,
+            };
             items.push(read(&mut inner));
             inner.finish();
         }
@@ -162,27 +209,32 @@ impl<'a> Fields<'a> {
     }
 
     /// An object as it is.
-    pub fn object(&mut self, names: &[&str]) -> Map<String, Value> {
+    pub fn object(&mut self, names: &[&str]) -> serde_json::Map<String, Json> {
         match self.take(names) {
-            Some((_, Value::Object(map))) => map.into_iter().map(|(name, value)| (name, canonical(value))).collect(),
+            Some((name, value @ Value::Object(_))) => match self.json(&name, value) {
+                Json::Object(map) => map,
+                _ => serde_json::Map::new(),
+            },
             Some((name, other)) => {
                 self.wrong(&name, "INVALID", "Must be an object with fields", &other);
-                Map::new()
+                serde_json::Map::new()
             }
-            None => Map::new(),
+            None => serde_json::Map::new(),
         }
     }
 
     /// A value as it is.
-    pub fn value(&mut self, names: &[&str]) -> Option<Value> {
-        self.take(names).map(|(_, value)| canonical(value))
+    pub fn value(&mut self, names: &[&str]) -> Option<Json> {
+        let (name, value) = self.take(names)?;
+        Some(self.json(&name, value))
     }
 
     /// Keeps a value under a name of its own.
     pub fn keep(&mut self, name: &str, value: impl Into<Value>) {
         let value = value.into();
-        if !is_empty(&value) {
-            self.report.extra.insert(format!("{}{name}", self.prefix), canonical(value));
+        if !value.is_empty() {
+            let value = self.json(name, value);
+            self.report.extra.insert(format!("{}{name}", self.prefix), value);
         }
     }
 
@@ -192,6 +244,36 @@ impl<'a> Fields<'a> {
 
     pub fn wrong(&mut self, name: &str, code: &'static str, message: &str, value: &Value) {
         self.issue(Severity::Error, name, code, message, value);
+    }
+
+    /// As [`Fields::wrong`], for a field that is then missing.
+    fn refuse(&mut self, names: &[&str], name: &str, code: &'static str, message: &str, value: &Value) {
+        self.wrong(name, code, message, value);
+        self.report.refused.insert(format!("{}{}", self.first_prefix, names[0]));
+    }
+
+    /// What a text, number or truth value says as text.
+    fn words(&mut self, name: &str, value: &Value) -> Option<String> {
+        let text = value.text()?;
+        if value.is_reworded() {
+            self.warn(
+                name,
+                codes::CHANGED,
+                &format!("A number in the place of text, read as {text:?}; quote it to keep its form"),
+                value,
+            );
+        }
+        Some(text)
+    }
+
+    /// A value as JSON, with a warning where that cannot say the same.
+    fn json(&mut self, name: &str, value: Value) -> Json {
+        let mut long = None;
+        let json = value.into_json(&mut long);
+        if let Some(long) = long {
+            self.warn(name, codes::CHANGED, long.message, &Value::String(long.text));
+        }
+        json
     }
 
     fn issue(&mut self, severity: Severity, name: &str, code: &'static str, message: &str, value: &Value) {
@@ -212,15 +294,19 @@ impl<'a> Fields<'a> {
     }
 
     /// What was not read, under its own names, for content that keeps such fields itself.
-    pub fn rest(&mut self) -> Map<String, Value> {
-        let rest = std::mem::take(&mut self.map).into_iter();
-        rest.filter(|(_, value)| !is_empty(value)).map(|(name, value)| (name, canonical(value))).collect()
+    pub fn rest(&mut self) -> serde_json::Map<String, Json> {
+        let rest = std::mem::take(&mut self.map).into_iter().filter(|(_, value)| !value.is_empty());
+        rest.map(|(name, value)| {
+            let json = self.json(&name, value);
+            (name, json)
+        })
+        .collect()
     }
 
     fn take(&mut self, names: &[&str]) -> Option<(String, Value)> {
         for name in names {
             if let Some((name, value)) = self.map.remove_entry(*name)
-                && !is_empty(&value)
+                && !value.is_empty()
             {
                 return Some((name, value));
             }
@@ -229,43 +315,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.trim().is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
-    }
-}
-
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        _ => None,
-    }
-}
-
 /// `In Review`, `in-review` and `IN_REVIEW` are the same word.
 pub fn fold(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c == '-' || c == '_').filter(|word| !word.is_empty());
     words.map(str::to_lowercase).collect::<Vec<_>>().join("_")
-}
-
-/// Whole numbers that are written as floats and that PostgreSQL gives back as integers are made integers at once, so that
-/// what is stored equals what was meant.
-fn canonical(value: Value) -> Value {
-    match value {
-        Value::Number(number) if number.is_f64() => match number.as_f64() {
-            Some(float) if float.fract() == 0.0 && (1e16..9.2e18).contains(&float.abs()) => {
-                Value::Number(Number::from(float as i64))
-            }
-            _ => Value::Number(number),
-        },
-        Value::Array(items) => Value::Array(items.into_iter().map(canonical).collect()),
-        Value::Object(map) => Value::Object(map.into_iter().map(|(name, value)| (name, canonical(value))).collect()),
-        other => other,
-    }
 }

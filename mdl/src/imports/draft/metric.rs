@@ -1,8 +1,7 @@
 //! A metric as files write it.
 
-use serde_json::Value;
-
 use super::super::entry::{Draft, MetricDraft};
+use super::super::value::Value;
 use super::fields::Fields;
 use crate::metrics::Semver;
 use crate::metrics::definition::*;
@@ -104,7 +103,7 @@ pub fn read(fields: &mut Fields<'_>) -> Draft {
         summary.technical_owner = fields.line(&["technical_owner"]);
         summary.business_owner = fields.line(&["business_owner"]);
         status = fields.word(&["status"], STATUSES).or(status);
-        version = first_version(fields);
+        version = first_version(fields).map(|version| ("governance.version", version));
     });
     summary.status = status.unwrap_or_default();
     details.dimensions = fields.items(&["dimensions"], "name", |fields| Dimension {
@@ -146,10 +145,10 @@ pub fn read(fields: &mut Fields<'_>) -> Draft {
             details.example_queries = fields.items(&["example_queries"], "query", example_query);
         }
         if version.is_none() {
-            version = first_version(fields);
+            version = first_version(fields).map(|version| ("metadata.version", version));
         }
     });
-    Draft::Metric(Box::new(MetricDraft { key, domain, definition, version: version.unwrap_or(Semver::FIRST) }))
+    Draft::Metric(Box::new(MetricDraft { key, domain, definition, version }))
 }
 
 fn alignment(fields: &mut Fields<'_>) -> Alignment {
@@ -167,7 +166,7 @@ fn event_count(fields: &mut Fields<'_>) -> Option<EventCount> {
         filters: fields.items(&["filters"], "", |fields| EventFilter {
             field: fields.line(&["field"]).unwrap_or_default(),
             operator: fields.line(&["operator"]).unwrap_or_default(),
-            value: fields.value(&["value"]).unwrap_or(Value::Null),
+            value: fields.value(&["value"]).unwrap_or_default(),
         }),
     };
     (count != EventCount::default()).then_some(count)

@@ -2,9 +2,6 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, NaiveDate};
-use serde_json::Value;
-
 use super::super::entry::{Draft, KeyResultDraft, ObjectiveDraft};
 use super::fields::Fields;
 use crate::error::Code;
@@ -40,14 +37,18 @@ pub fn read(fields: &mut Fields<'_>) -> Draft {
         status: fields.word(&["status"], STATUSES).unwrap_or_default(),
         priority: fields.line(&["business_priority", "priority"]),
         pillar: fields.line(&["strategic_theme", "strategic_pillar", "pillar"]),
-        starts_on: date(fields, &["start_date", "starts_on"]),
-        ends_on: date(fields, &["end_date", "ends_on"]),
+        starts_on: fields.day(&["start_date", "starts_on"]),
+        ends_on: fields.day(&["end_date", "ends_on"]),
         metric_keys: fields.lines(&["metric_ids", "metric_keys"]),
         ..Content::default()
     };
     fields.section(&["timeframe"], |fields| {
-        content.starts_on = content.starts_on.or(date(fields, &["start", "start_date"]));
-        content.ends_on = content.ends_on.or(date(fields, &["end", "end_date"]));
+        if content.starts_on.is_none() {
+            content.starts_on = fields.day(&["start", "start_date"]);
+        }
+        if content.ends_on.is_none() {
+            content.ends_on = fields.day(&["end", "end_date"]);
+        }
     });
     let key_results = fields.items(&["key_results"], "", key_result);
     Draft::Objective(ObjectiveDraft { key, domain, content, key_results })
@@ -77,19 +78,6 @@ fn key_result(fields: &mut Fields<'_>) -> KeyResultDraft {
     let metric_keys = if metric_keys.is_empty() { fields.lines(&["metric_id"]) } else { metric_keys };
     content.extra = Extra(fields.rest());
     KeyResultDraft { key, content, metric_keys }
-}
-
-/// A day, or the day of a point in time.
-fn date(fields: &mut Fields<'_>, names: &[&str]) -> Option<NaiveDate> {
-    let text = fields.line(names)?;
-    let date = match DateTime::parse_from_rfc3339(&text) {
-        Ok(time) => Some(time.date_naive()),
-        Err(_) => text.parse().ok(),
-    };
-    if date.is_none() {
-        fields.wrong(names[0], "INVALID", "Must be a day like 2026-03-31", &Value::String(text));
-    }
-    date
 }
 
 /// Everything that is wrong with the content, by the checks that all objectives go through.
@@ -127,5 +115,43 @@ pub fn file_path(field: &str) -> String {
         "ends_on" => "timeframe.end".to_owned(),
         "starts_on" => "timeframe.start".to_owned(),
         _ => field.replace("metric_keys", "metric_ids"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imports::entry::{Entry, codes};
+    use crate::imports::formats::tests::parse;
+
+    fn objective(fields: &str) -> Entry {
+        parse("x.json", &format!("{{\"objective_id\": \"O\", \"name\": \"o\", {fields}}}")).unwrap().remove(0)
+    }
+
+    #[test]
+    fn dates_are_of_years_that_everybody_can_write() {
+        for day in ["-9999-01-01", "0000-12-31", "+10000-01-01"] {
+            for (fields, name) in [
+                (format!("\"starts_on\": \"{day}\""), "starts_on"),
+                (format!("\"timeframe\": {{\"end\": \"{day}\"}}"), "timeframe.end"),
+            ] {
+                let entry = objective(&fields);
+                let issues: Vec<_> = entry.issues.iter().map(|issue| (issue.field.as_deref(), issue.code)).collect();
+                assert_eq!((issues, entry.draft.is_none()), (vec![(Some(name), "OUT_OF_RANGE")], true), "{day}");
+            }
+        }
+        let entry = objective("\"start_date\": \"0001-01-01\", \"end_date\": \"9999-12-31\"");
+        assert_eq!((entry.draft.is_some(), entry.issues.len()), (true, 0));
+    }
+
+    #[test]
+    fn the_time_of_a_day_is_kept_with_a_warning() {
+        let entry = objective("\"start_date\": \"2025-01-01T00:00:00Z\", \"end_date\": \"2025-12-31T23:59:59Z\"");
+        let issues: Vec<_> = entry.issues.iter().map(|issue| (issue.field.as_deref(), issue.code)).collect();
+        assert_eq!(issues, [(Some("end_date"), codes::CHANGED)]);
+        let Some(Draft::Objective(objective)) = entry.draft else { panic!("{:?}", entry.issues) };
+        assert_eq!(objective.content.ends_on.map(|day| day.to_string()).as_deref(), Some("2025-12-31"));
+        assert_eq!(objective.content.extra.0["end_date"], "2025-12-31T23:59:59Z");
+        assert_eq!(objective.content.extra.0.len(), 1);
     }
 }

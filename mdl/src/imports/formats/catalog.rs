@@ -1,11 +1,10 @@
 //! The top level of a JSON or YAML document: lists of metrics, domains and objectives, or one entry by itself.
 
-use serde_json::{Map, Value};
-
 use super::super::draft;
 use super::super::entry::{Issue, Kind, Place, codes, raw};
 use super::super::input::Halt;
 use super::super::reader::Sink;
+use super::super::value::{Map, Value};
 
 /// Fields of a catalog that say nothing about its entries.
 const KNOWN: &[&str] = &[
@@ -26,7 +25,7 @@ const KNOWN: &[&str] = &[
 /// The fields of a document's top level that are no lists of entries.
 #[derive(Default)]
 pub struct Catalog {
-    rest: Map<String, Value>,
+    rest: Map,
     has_lists: bool,
 }
 
@@ -57,7 +56,7 @@ impl Catalog {
             ("business_domain", Kind::Domain),
             ("objective", Kind::Objective),
         ] {
-            if self.rest.get(name).is_some_and(Value::is_object)
+            if matches!(self.rest.get(name), Some(Value::Object(_)))
                 && let Some(value) = self.rest.remove(name)
             {
                 self.has_lists = true;

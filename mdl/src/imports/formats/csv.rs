@@ -8,12 +8,12 @@ use std::io::BufRead;
 use std::rc::Rc;
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
-use serde_json::{Map, Value};
 
 use super::super::draft;
 use super::super::entry::{Entry, Issue, Kind, Place, codes, cut};
 use super::super::input::{Halt, Text};
 use super::super::reader::Sink;
+use super::super::value::{Map, Value};
 use columns::columns;
 use quotes::{Guarded, Quotes};
 

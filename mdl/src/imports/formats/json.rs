@@ -6,12 +6,12 @@ use std::io::{self, BufRead, Read};
 use std::rc::Rc;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
 
 use super::super::draft;
 use super::super::entry::{Issue, Kind, Place, codes};
 use super::super::input::{Halt, Text};
 use super::super::reader::Sink;
+use super::super::value::Value;
 use super::catalog::Catalog;
 use super::strict::Strict;
 
@@ -35,18 +35,22 @@ pub fn read(mut text: Text, sink: &mut Sink) -> Result<(), Halt> {
 
 /// A syntax error of a document or line, as an issue.
 pub fn syntax(error: &serde_json::Error, line: u64) -> Box<Issue> {
+    if error.is_eof() {
+        let message = format!("The file ends too early: {}", what(error, line));
+        return Issue::refusal(Place::line(line), codes::TRUNCATED, message);
+    }
+    let code = if error.to_string().contains("recursion limit") { codes::TOO_COMPLEX } else { codes::SYNTAX };
+    Issue::refusal(Place::line(line), code, format!("Cannot be read as JSON: {}", what(error, line)))
+}
+
+/// What is wrong, and where. Just behind a line's end there is no column.
+pub fn what(error: &serde_json::Error, line: u64) -> String {
     let text = error.to_string();
     let what = text.split(" at line ").next().unwrap_or_default();
-    let column = error.column();
-    if error.is_eof() {
-        return Issue::refusal(
-            Place::line(line),
-            codes::TRUNCATED,
-            format!("The file ends too early: {what}, line {line} column {column}"),
-        );
+    match error.column() {
+        0 => format!("{what}, line {line}"),
+        column => format!("{what}, line {line} column {column}"),
     }
-    let code = if what.contains("recursion limit") { codes::TOO_COMPLEX } else { codes::SYNTAX };
-    Issue::refusal(Place::line(line), code, format!("Cannot be read as JSON: {what}, line {line} column {column}"))
 }
 
 /// How far the parser has come, and how much longer the present entry may be.

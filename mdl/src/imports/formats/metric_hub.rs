@@ -3,14 +3,13 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Map, Number, Value};
 use toml::de::{DeTable, DeValue};
 
 use super::super::draft::{self, Fields};
 use super::super::entry::{Draft, Issue, Kind, MetricDraft, Place, codes};
 use super::super::input::Halt;
 use super::super::reader::Sink;
-use crate::metrics::Semver;
+use super::super::value::{Map, Value};
 use crate::metrics::definition::{Definition, Direction, MetricType, Source, Status, Tier};
 
 /// The tables of the format. Only metrics become entries; data sources are told with the metrics that read them.
@@ -104,7 +103,7 @@ fn metric(fields: &mut Fields<'_>, namespace: &str, slug: &str, sources: &HashMa
         key: format!("{namespace}.{slug}"),
         domain: Some(humanise(namespace)),
         definition,
-        version: Semver::FIRST,
+        version: None,
     }))
 }
 
@@ -142,17 +141,17 @@ fn json(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-            .map_or_else(|_| Value::String(integer.to_string()), |integer| Value::Number(integer.into())),
-        DeValue::Float(float) => match float.as_str().parse().ok().and_then(Number::from_f64) {
-            Some(number) => Value::Number(number),
+            .map_or_else(|_| Value::String(integer.to_string()), |number| Value::written(number, integer.to_string())),
+        DeValue::Float(float) => match float.as_str().parse::<f64>().ok().filter(|number| number.is_finite()) {
+            Some(number) => Value::written(number, float.as_str()),
             None => Value::String(float.to_string()),
         },
-        DeValue::Boolean(flag) => Value::Bool(*flag),
+        DeValue::Boolean(flag) => Value::plain(*flag),
         DeValue::Datetime(time) => Value::String(time.to_string()),
         DeValue::Array(items) => Value::Array(items.iter().map(|item| json(item.get_ref())).collect()),
-        DeValue::Table(table) => Value::Object(
-            table.iter().map(|(name, value)| (name.get_ref().to_string(), json(value.get_ref()))).collect::<Map<_, _>>(),
-        ),
+        DeValue::Table(table) => {
+            Value::Object(table.iter().map(|(name, value)| (name.get_ref().to_string(), json(value.get_ref()))).collect::<Map>())
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::super::draft;
 use super::super::entry::{Entry, Issue, Place, codes, cut};
 use super::super::input::{Halt, Text};
 use super::super::reader::Sink;
-use super::json::{MAX_ENTRY, syntax};
+use super::json::{MAX_ENTRY, syntax, what};
 use super::strict::Strict;
 
 /// Reads the lines. A last line that breaks off means that the file did.
@@ -32,12 +32,16 @@ pub fn read(mut text: Text, sink: &mut Sink) -> Result<(), Halt> {
             continue;
         }
         let place = Place::line(number);
-        match serde_json::from_slice::<Strict>(&line) {
+        match serde_json::from_slice::<Strict>(line.trim_ascii_end()) {
             Ok(Strict(value)) => sink.entry(draft::entry(None, place, value))?,
             Err(error) if error.is_eof() && !line.ends_with(b"\n") => return Err(syntax(&error, number).into()),
             Err(error) => {
-                let message = syntax(&error, number).message;
-                let code = if error.is_eof() { codes::SYNTAX } else { syntax(&error, number).code };
+                let (code, message) = if error.is_eof() {
+                    (codes::SYNTAX, format!("The line ends too early: {}", what(&error, number)))
+                } else {
+                    let issue = syntax(&error, number);
+                    (issue.code, issue.message)
+                };
                 sink.entry(Entry::unreadable(place, code, message, Some(cut(&String::from_utf8_lossy(&line)))))?;
             }
         }
@@ -73,6 +77,8 @@ mod tests {
     fn a_broken_line_fails_alone_and_a_broken_end_refuses_the_file() {
         let entries = parse("x.ndjson", "{\"metric_id\":\"A\",\n{\"metric_id\":\"B\",\"name\":\"b\"}\n").unwrap();
         assert_eq!((entries[0].issues[0].code, entries[0].place.line), (codes::SYNTAX, Some(1)));
+        let message = &entries[0].issues[0].message;
+        assert!(message.starts_with("The line ends too early: ") && message.contains(", line 1 column 1"), "{message}");
         assert!(entries[1].draft.is_some());
         let issue = parse("x.ndjson", "{\"metric_id\":\"B\",\"name\":\"b\"}\n{\"metric_id\":\"A\",").unwrap_err();
         assert_eq!((issue.code, issue.place.line), (codes::TRUNCATED, Some(2)));

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
-use serde_json::{Map, Number, Value};
 
 use super::super::draft;
 use super::super::entry::{Issue, Kind, Place, codes, cut};
 use super::super::input::Halt;
 use super::super::reader::Sink;
+use super::super::value::{Map, Value};
 use super::catalog::Catalog;
 
 /// Deepest nesting of lists and mappings.
@@ -201,32 +201,36 @@ fn merge(map: &mut Map<String, Value>, merged: Vec<Value>) {
     }
 }
 
-/// By YAML 1.2's core schema. Days and times stay text, as do infinity and not-a-number, which JSON has no numbers for.
+/// By YAML 1.2's core schema. Days and times stay text, as do infinity and not-a-number, which JSON has no numbers for. Numbers and
+/// truth values keep the text that they are written as.
 fn scalar(text: String, style: ScalarStyle, tag: Option<&Tag>) -> Value {
     if style != ScalarStyle::Plain || tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str") {
         return Value::String(text);
     }
     match text.as_str() {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
+        "true" | "True" | "TRUE" => return Value::written(true, text),
+        "false" | "False" | "FALSE" => return Value::written(false, text),
         _ => {}
     }
     let digits = text.strip_prefix(['-', '+']).unwrap_or(&text);
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return Value::String(text);
     }
-    let whole = match (digits.strip_prefix("0x"), digits.strip_prefix("0o")) {
+    let whole = match (text.strip_prefix("0x"), text.strip_prefix("0o")) {
         (Some(hex), _) => i64::from_str_radix(hex, 16).ok(),
         (_, Some(octal)) => i64::from_str_radix(octal, 8).ok(),
         _ => text.strip_prefix('+').unwrap_or(&text).parse::<i64>().ok(),
     };
     if let Some(whole) = whole {
-        return Value::Number(whole.into());
+        return Value::written(whole, text);
+    }
+    if let Ok(whole) = text.strip_prefix('+').unwrap_or(&text).parse::<u64>() {
+        return Value::written(whole, text);
     }
     let numeric = digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'));
-    match text.parse::<f64>().ok().filter(|_| numeric).and_then(Number::from_f64) {
-        Some(number) => Value::Number(number),
+    match text.parse::<f64>().ok().filter(|number| numeric && number.is_finite()) {
+        Some(number) => Value::written(number, text),
         None => Value::String(text),
     }
 }
@@ -271,10 +275,35 @@ mod tests {
         assert_eq!(metric.definition.summary.name, "2026");
         assert_eq!(metric.definition.summary.unit.as_deref(), Some("7"));
         assert_eq!(
-            Value::Object(metric.definition.details.calculation.example.clone()),
+            serde_json::Value::Object(metric.definition.details.calculation.example.clone()),
             serde_json::json!({"a": 31, "b": 1.5, "c": "2026-01-01", "d": null, "e": -3})
         );
         assert_eq!(metric.definition.details.extra.0["pii"], "yes");
+    }
+
+    #[test]
+    fn text_is_what_is_written_and_numbers_what_it_means() {
+        let text = "metrics:\n  - metric_id: A\n    name: 010\n    category: &v 1.10\n    description: 012\n    short_name: *v\n    synonyms: TRUE\n    tags: [0x10, 1e3, 010, .5]\n    governance: {version: *v}\n    targets_and_alerts: {target_value: 1.50}\n    cost: 1.50\n    big: 123456789012345678901234567890\n    large: 18446744073709551615\n";
+        let entries = parse("x.yaml", text).unwrap();
+        let Some(Draft::Metric(metric)) = &entries[0].draft else { panic!("{:?}", entries[0].issues) };
+        let summary = &metric.definition.summary;
+        assert_eq!(
+            (summary.name.as_str(), summary.category.as_deref(), summary.description.as_str()),
+            ("010", Some("1.10"), "012")
+        );
+        assert_eq!(summary.short_name.as_deref(), Some("1.10"));
+        assert_eq!(
+            (&summary.tags[..], &summary.synonyms[..]),
+            (&["0x10", "1e3", "010", ".5"].map(str::to_owned)[..], &["TRUE".to_owned()][..])
+        );
+        assert_eq!(metric.version.unwrap().1.to_string(), "1.10.0");
+        assert_eq!(metric.definition.details.targets.target_value, Some(1.5));
+        assert_eq!(
+            serde_json::Value::Object(metric.definition.details.extra.0.clone()),
+            serde_json::json!({"cost": 1.5, "big": "123456789012345678901234567890", "large": 18_446_744_073_709_551_615_u64})
+        );
+        let found: Vec<_> = entries[0].issues.iter().map(|issue| (issue.code, issue.field.as_deref())).collect();
+        assert_eq!(found, [(codes::CHANGED, Some("big"))]);
     }
 
     #[test]

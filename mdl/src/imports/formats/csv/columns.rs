@@ -1,9 +1,10 @@
 //! The columns of a CSV file: which there are, what their cells hold, and what a header that names others is told.
 
 use csv::ByteRecord;
-use serde_json::{Map, Value, json};
 
 use super::super::super::entry::{Issue, Place, codes};
+use super::super::super::value::{Map, Value};
+use super::super::strict::Strict;
 
 /// What a cell holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,11 +114,11 @@ pub struct Column {
 
 impl Column {
     /// Puts a value where the column's dotted name says.
-    pub fn put(&self, row: &mut Map<String, Value>, value: Value) {
+    pub fn put(&self, row: &mut Map, value: Value) {
         let Some((last, parents)) = self.path.split_last() else { return };
         let mut map = row;
         for name in parents {
-            let inner = map.entry(name.as_str()).or_insert_with(|| Value::Object(Map::new()));
+            let inner = map.entry(name.clone()).or_insert_with(|| Value::Object(Map::new()));
             let Value::Object(inner) = inner else { return };
             map = inner;
         }
@@ -131,19 +132,25 @@ impl Cells {
         let text = cell.trim();
         match self {
             Cells::Text | Cells::Number | Cells::Flag => Ok(Value::String(cell.to_owned())),
-            Cells::Json => serde_json::from_str(text).map_err(|_| "Must be JSON"),
-            Cells::List | Cells::Sources if text.starts_with('[') => {
-                serde_json::from_str(text).map_err(|_| "Begins like a JSON list but is none")
-            }
-            Cells::List => Ok(items(text).map(Value::from).collect()),
-            Cells::Sources => Ok(items(text)
-                .map(|item| match item.split_once(':') {
-                    Some((system, table)) => json!({ "system": system, "table_or_stream": table }),
-                    None => json!({ "system": item }),
-                })
-                .collect()),
+            Cells::Json => json(text).ok_or("Must be JSON, with no field twice"),
+            Cells::List | Cells::Sources if text.starts_with('[') => json(text).ok_or("Begins like a JSON list but is none"),
+            Cells::List => Ok(Value::Array(items(text).map(string).collect())),
+            Cells::Sources => Ok(Value::Array(items(text).map(source).collect())),
         }
     }
+}
+
+fn json(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok().map(|Strict(value)| value)
+}
+
+fn string(text: &str) -> Value {
+    Value::String(text.to_owned())
+}
+
+fn source(item: &str) -> Value {
+    let (system, table) = item.split_once(':').unwrap_or((item, ""));
+    Value::Object(Map::from([("system".to_owned(), string(system)), ("table_or_stream".to_owned(), string(table))]))
 }
 
 fn items(text: &str) -> impl Iterator<Item = &str> {
