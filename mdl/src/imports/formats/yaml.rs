@@ -187,7 +187,7 @@ impl<'a> Reader<'a> {
 }
 
 /// `<<: *defaults` gives a mapping the fields that it does not have itself.
-fn merge(map: &mut Map<String, Value>, merged: Vec<Value>) {
+fn merge(map: &mut Map, merged: Vec<Value>) {
     for value in merged {
         match value {
             Value::Object(defaults) => {
