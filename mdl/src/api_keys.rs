@@ -21,7 +21,7 @@ use crate::page::{Page, PageArgs};
 use crate::schema::{api_keys, audit_log, memberships};
 use crate::text::Problems;
 use crate::tokens::ApiKeyText;
-use crate::users::require_self_or_manage;
+use crate::users::{check_own, require_self_or_manage};
 use crate::{audit, events, tenants, users};
 
 const REFUSED: Error = Error::Unauthenticated("The API key is not valid, or no longer");
@@ -74,9 +74,7 @@ pub async fn create(app: &App, actor: &Actor, new: NewApiKey) -> Result<(ApiKey,
     if new.scopes.iter().next().is_none() {
         problems.add("scopes", Code::Required, "A key needs at least one scope");
     }
-    for scope in new.scopes.iter().filter(|scope| !actor.permissions.contains(*scope)) {
-        problems.add("scopes", Code::Invalid, format!("You may not do {} yourself", scope.as_str()));
-    }
+    check_own(&mut problems, "scopes", actor, new.scopes);
     if new.expires_at.is_some_and(|at| at <= Utc::now()) {
         problems.add("expires_at", Code::OutOfRange, "Must be in the future");
     }
@@ -108,11 +106,12 @@ pub async fn create(app: &App, actor: &Actor, new: NewApiKey) -> Result<(ApiKey,
     Ok((key, text))
 }
 
-/// Revokes a key: one's own, or with `manage` anybody's. Revoking it again changes nothing.
+/// Revokes a key: one's own, or with `manage` anybody's. Revoking it again changes nothing. A key that the actor may not revoke is
+/// answered like one that does not exist.
 pub async fn revoke(app: &App, actor: &Actor, id: ApiKeyId) -> Result<ApiKey> {
     let tx = app.db.begin(actor.tenant).await?;
-    let key = by_id(&tx, actor.tenant, id).await?.ok_or_else(|| Error::not_found("API key", id))?;
-    require_self_or_manage(actor, key.user_id)?;
+    let key = by_id(&tx, actor.tenant, id).await?.filter(|key| require_self_or_manage(actor, key.user_id).is_ok());
+    let key = key.ok_or_else(|| Error::not_found("API key", id))?;
     let mut conn: &AsyncPgConnection = &tx;
     let revoked = diesel::update(api_keys::table.find((actor.tenant, id)).filter(api_keys::revoked_at.is_null()))
         .set(api_keys::revoked_at.eq(now))
