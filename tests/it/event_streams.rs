@@ -79,6 +79,17 @@ async fn who_reads_json_as_well_gets_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_stream_too_many_is_told_when_to_come_back() {
+    let app = TestApp::start_with(&[("MDL_LIVE_CONNECTIONS_PER_USER", "1")]).await;
+    let viewer = app.client(Role::Viewer).await;
+    let query = "subscription { catalogChanged { key } }";
+    let _first = stream(&viewer, query, json!({}), None).await;
+    let second = viewer.send_with(query, json!({}), &[("accept", "text/event-stream")]).await;
+    assert_eq!((second.status.as_u16(), second.error_code()), (429, Some("TOO_MANY")), "{}", second.body);
+    assert_eq!(second.header("retry-after"), Some("5"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_with_its_access_token() {
     let app = TestApp::start().await;
     let anonymous = app.anonymous();
