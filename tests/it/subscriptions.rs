@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 pub const CHANGES: &str = "subscription($filter: CatalogChangeFilter, $after: String) { \
      catalogChanged(filter: $filter, after: $after) { cursor sequence kind key name changedFields breaking payload } }";
-const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "graphql-transport-ws");
+pub const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "graphql-transport-ws");
 
 /// An API with a worker, and the first event told: from then on everything is at work.
 pub async fn started(settings: &[(&str, &str)]) -> (TestApp, Client) {

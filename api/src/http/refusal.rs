@@ -47,7 +47,6 @@ impl Refusal {
                 Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"mdl\", error=\"invalid_token\"")))
             }
             Error::Unavailable { .. } => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
-            // Places become free when somebody leaves; whoever was let go may come back at once.
             Error::TooMany(_) | Error::TooSlow => Some((header::RETRY_AFTER, HeaderValue::from_static("5"))),
             _ => None,
         };
