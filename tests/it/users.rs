@@ -202,6 +202,30 @@ async fn a_removed_member_is_still_named_by_history() {
     assert_eq!((&back["id"], &back["name"], &back["role"]), (&id, &json!("Back"), &json!("VIEWER")));
 }
 
+/// Whether an answer is kept for others or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn colleagues_see_the_name_and_no_more() {
+    const ASK: &str = r#"{ metric(key: "M") { createdBy { id name email role suspendedAt } } }"#;
+    const SIGNED_IN: &str = r#"{ metric(key: "M") { createdBy { lastSignedInAt } } }"#;
+    let app = TestApp::start().await;
+    let (admin, editor, viewer) =
+        (app.client(Role::Admin).await, app.client(Role::Editor).await, app.client(Role::Viewer).await);
+    editor.write("createMetric", json!({ "key": "M", "name": "M" })).await;
+    let id = id_of(&app, Role::Editor).await;
+    let made = admin.mutate("createApiKey", json!({ "name": "reader", "scopes": ["CATALOG_READ"] }), "key").await;
+    let reader = admin.with(made.payload()["key"].as_str().unwrap());
+    let own = json!({ "id": id, "name": "The editor", "email": email(Role::Editor), "role": "EDITOR", "suspendedAt": null });
+    let others = json!({ "id": id, "name": "The editor", "email": null, "role": null, "suspendedAt": null });
+    // Each of them twice: what is kept of one must not be given to another.
+    for _ in 0..2 {
+        for (client, seen) in [(&admin, &own), (&viewer, &others), (&editor, &own), (&reader, &others)] {
+            assert_eq!(client.ask(ASK, json!({})).await["metric"]["createdBy"], *seen);
+            let signed_in = client.ask(SIGNED_IN, json!({})).await["metric"]["createdBy"]["lastSignedInAt"].clone();
+            assert_eq!(signed_in.is_null(), seen == &others);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_password_ends_the_sessions() {
     let app = TestApp::start().await;
