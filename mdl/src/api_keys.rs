@@ -306,6 +306,27 @@ pub async fn permissions_of(
     Ok(found.into_iter().map(|(id, scopes, role)| (id, permissions(&scopes).and(role.permissions()))).collect())
 }
 
+/// Why these keys do not work, as those are told who still use them. A key that is neither revoked nor past its time is that of a
+/// suspended member.
+pub async fn why_refused(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    keys: &[ApiKeyId],
+) -> Result<Vec<(ApiKeyId, &'static str)>> {
+    let query = api_keys::table.filter(api_keys::tenant_id.eq(tenant)).filter(api_keys::id.eq_any(keys)).select((
+        api_keys::id,
+        api_keys::revoked_at.is_not_null(),
+        sql::<Bool>("coalesce(api_keys.expires_at <= now(), false)"),
+    ));
+    let found: Vec<(ApiKeyId, bool, bool)> = query.load(&mut conn).await?;
+    let why = |revoked, expired| match (revoked, expired) {
+        (true, _) => "The API key was revoked",
+        (false, true) => "The API key has expired",
+        (false, false) => "The user of the API key is suspended",
+    };
+    Ok(found.into_iter().map(|(key, revoked, expired)| (key, why(revoked, expired))).collect())
+}
+
 /// Writes `last_used_at` without keeping the request waiting. Of many at once one writes.
 fn note_use(app: &App, tenant: TenantId, id: ApiKeyId) {
     let db = app.db.clone();

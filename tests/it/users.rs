@@ -208,8 +208,7 @@ async fn colleagues_see_the_name_and_no_more() {
     const ASK: &str = r#"{ metric(key: "M") { createdBy { id name email role suspendedAt } } }"#;
     const SIGNED_IN: &str = r#"{ metric(key: "M") { createdBy { lastSignedInAt } } }"#;
     let app = TestApp::start().await;
-    let (admin, editor, viewer) =
-        (app.client(Role::Admin).await, app.client(Role::Editor).await, app.client(Role::Viewer).await);
+    let (admin, editor, viewer) = (app.client(Role::Admin).await, app.client(Role::Editor).await, app.client(Role::Viewer).await);
     editor.write("createMetric", json!({ "key": "M", "name": "M" })).await;
     let id = id_of(&app, Role::Editor).await;
     let made = admin.mutate("createApiKey", json!({ "name": "reader", "scopes": ["CATALOG_READ"] }), "key").await;
