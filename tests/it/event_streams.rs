@@ -132,12 +132,12 @@ async fn a_server_that_stops_sends_its_clients_elsewhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_keeps_its_place_among_the_connections() {
     let app = TestApp::start().await;
-    let editor = app.client(Role::Editor).await;
+    let key = key(&app.client(Role::Editor).await).await;
     let api = ApiProcess::start(&app, &[("MDL_MAX_CONNECTIONS", "1")]).await;
     let health = format!("{}/health", api.base());
     let open = async || {
         let mut socket = Socket::open(&api.base(), &[PROTOCOL]).await.ok()?;
-        socket.init(editor.credential.as_ref().unwrap()).await;
+        socket.init(&key).await;
         socket.next().await.ok().map(|_| socket)
     };
     let mut socket = eventually("the connection of before has ended", open).await;
