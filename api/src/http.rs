@@ -11,6 +11,7 @@ mod negotiate;
 mod observe;
 mod ops;
 mod parse;
+mod places;
 mod refusal;
 mod run;
 mod serve;

@@ -24,6 +24,12 @@ use uuid::Uuid;
 /// How often credentials are looked at again.
 const RECHECK: Duration = Duration::from_secs(2);
 
+/// Of a credential that is not there any more.
+const GONE: &str = "Your credential is not valid any more";
+
+/// What a credential allows, or why it allows nothing any more.
+type Standing = Result<Permissions, &'static str>;
+
 /// The open connections of this process. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct LiveConnections(Arc<Inner>);
@@ -40,8 +46,8 @@ struct Inner {
 struct Open {
     of_tenants: HashMap<TenantId, u32>,
     of_actors: HashMap<(TenantId, Uuid), u32>,
-    /// What the credentials of open connections allow; nothing when they no longer hold.
-    standings: HashMap<(TenantId, Subject), watch::Sender<Option<Permissions>>>,
+    /// Of the credentials of open connections.
+    standings: HashMap<(TenantId, Subject), watch::Sender<Standing>>,
     watched: bool,
 }
 
@@ -52,7 +58,7 @@ pub struct LiveConnection {
     actor: Uuid,
     transport: &'static str,
     began_with: Permissions,
-    standing: watch::Receiver<Option<Permissions>>,
+    standing: watch::Receiver<Standing>,
 }
 
 impl LiveConnections {
@@ -74,10 +80,10 @@ impl LiveConnections {
         let too_many = *of_tenant >= limits.connections_per_tenant;
         *of_tenant += 1;
         let sender =
-            open.standings.entry((actor.tenant, actor.subject)).or_insert_with(|| watch::Sender::new(Some(actor.permissions)));
+            open.standings.entry((actor.tenant, actor.subject)).or_insert_with(|| watch::Sender::new(Ok(actor.permissions)));
         // An entry that nobody has looked at for a while may be of before a change.
         if sender.receiver_count() == 0 {
-            sender.send_replace(Some(actor.permissions));
+            sender.send_replace(Ok(actor.permissions));
         }
         let standing = sender.subscribe();
         if !std::mem::replace(&mut open.watched, true) {
@@ -117,11 +123,12 @@ impl LiveConnections {
 impl LiveConnection {
     /// Waits until the caller may no longer do what they might when they came, or may do more; and says why that ends the connection.
     pub async fn changed(&mut self) -> &'static str {
-        let began_with = Some(self.began_with);
+        let began_with = Ok(self.began_with);
         match self.standing.wait_for(|now| *now != began_with).await.map(|now| *now) {
-            Ok(Some(_)) => "What you may do has changed; connect again",
+            Ok(Ok(_)) => "What you may do has changed; connect again",
+            Ok(Err(reason)) => reason,
             // The sender lives as long as this.
-            Ok(None) | Err(_) => "Your credential is not valid any more",
+            Err(_) => GONE,
         }
     }
 }
@@ -174,7 +181,7 @@ async fn recheck(inner: Weak<Inner>) {
                     let open = inner.lock();
                     for subject in subjects {
                         if let Some(sender) = open.standings.get(&(tenant, subject)) {
-                            let now = now.get(&subject_id(subject)).copied();
+                            let now = now.get(&subject_id(subject)).copied().unwrap_or(Err(GONE));
                             sender.send_if_modified(|was| std::mem::replace(was, now) != now);
                         }
                     }
@@ -189,8 +196,8 @@ async fn recheck(inner: Weak<Inner>) {
     }
 }
 
-/// What those of these credentials allow that still hold.
-async fn standings(app: &App, tenant: TenantId, subjects: &[Subject]) -> Result<HashMap<Uuid, Permissions>> {
+/// Of those of these credentials that are there.
+async fn standings(app: &App, tenant: TenantId, subjects: &[Subject]) -> Result<HashMap<Uuid, Standing>> {
     let (mut of_sessions, mut of_keys) = (Vec::new(), Vec::new());
     let mut found = HashMap::new();
     for subject in subjects {
@@ -198,16 +205,27 @@ async fn standings(app: &App, tenant: TenantId, subjects: &[Subject]) -> Result<
             Subject::User { session, .. } => of_sessions.push(*session),
             Subject::ApiKey { key, .. } => of_keys.push(*key),
             Subject::System => {
-                found.insert(subject_id(*subject), Permissions::all());
+                found.insert(subject_id(*subject), Ok(Permissions::all()));
             }
         }
     }
     let snapshot = app.db.snapshot(tenant);
     let roles = snapshot.read(async |conn| sessions::roles_of(conn, tenant, &of_sessions).await).await?;
     let keys = snapshot.read(async |conn| api_keys::permissions_of(conn, tenant, &of_keys).await).await?;
+    found.extend(roles.into_iter().map(|(session, role)| (session.0, Ok(role.permissions()))));
+    found.extend(keys.into_iter().map(|(key, permissions)| (key.0, Ok(permissions))));
+    of_sessions.retain(|session| !found.contains_key(&session.0));
+    of_keys.retain(|key| !found.contains_key(&key.0));
+    // Seldom: their connections end.
+    if !of_sessions.is_empty() {
+        let ended = snapshot.read(async |conn| sessions::why_ended(conn, tenant, &of_sessions).await).await?;
+        found.extend(ended.into_iter().map(|(session, reason)| (session.0, Err(reason))));
+    }
+    if !of_keys.is_empty() {
+        let refused = snapshot.read(async |conn| api_keys::why_refused(conn, tenant, &of_keys).await).await?;
+        found.extend(refused.into_iter().map(|(key, reason)| (key.0, Err(reason))));
+    }
     snapshot.finish().await;
-    found.extend(roles.into_iter().map(|(session, role)| (session.0, role.permissions())));
-    found.extend(keys.into_iter().map(|(key, permissions)| (key.0, permissions)));
     Ok(found)
 }
 

@@ -124,7 +124,7 @@ impl<K: Clone + Hash + Eq> Limiter<K> {
 }
 
 /// Of an IPv6 address only the network counts: its holder has all addresses in it.
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

@@ -21,7 +21,7 @@ use crate::page::{Page, PageArgs};
 use crate::schema::{api_keys, audit_log, memberships};
 use crate::text::Problems;
 use crate::tokens::ApiKeyText;
-use crate::users::require_self_or_manage;
+use crate::users::{check_own, require_self_or_manage};
 use crate::{audit, events, tenants, users};
 
 const REFUSED: Error = Error::Unauthenticated("The API key is not valid, or no longer");
@@ -74,9 +74,7 @@ pub async fn create(app: &App, actor: &Actor, new: NewApiKey) -> Result<(ApiKey,
     if new.scopes.iter().next().is_none() {
         problems.add("scopes", Code::Required, "A key needs at least one scope");
     }
-    for scope in new.scopes.iter().filter(|scope| !actor.permissions.contains(*scope)) {
-        problems.add("scopes", Code::Invalid, format!("You may not do {} yourself", scope.as_str()));
-    }
+    check_own(&mut problems, "scopes", actor, new.scopes);
     if new.expires_at.is_some_and(|at| at <= Utc::now()) {
         problems.add("expires_at", Code::OutOfRange, "Must be in the future");
     }
@@ -108,11 +106,12 @@ pub async fn create(app: &App, actor: &Actor, new: NewApiKey) -> Result<(ApiKey,
     Ok((key, text))
 }
 
-/// Revokes a key: one's own, or with `manage` anybody's. Revoking it again changes nothing.
+/// Revokes a key: one's own, or with `manage` anybody's. Revoking it again changes nothing. A key that the actor may not revoke is
+/// answered like one that does not exist.
 pub async fn revoke(app: &App, actor: &Actor, id: ApiKeyId) -> Result<ApiKey> {
     let tx = app.db.begin(actor.tenant).await?;
-    let key = by_id(&tx, actor.tenant, id).await?.ok_or_else(|| Error::not_found("API key", id))?;
-    require_self_or_manage(actor, key.user_id)?;
+    let key = by_id(&tx, actor.tenant, id).await?.filter(|key| require_self_or_manage(actor, key.user_id).is_ok());
+    let key = key.ok_or_else(|| Error::not_found("API key", id))?;
     let mut conn: &AsyncPgConnection = &tx;
     let revoked = diesel::update(api_keys::table.find((actor.tenant, id)).filter(api_keys::revoked_at.is_null()))
         .set(api_keys::revoked_at.eq(now))
@@ -305,6 +304,27 @@ pub async fn permissions_of(
         .select((api_keys::id, api_keys::scopes, memberships::role));
     let found: Vec<(ApiKeyId, Vec<String>, Role)> = query.load(&mut conn).await?;
     Ok(found.into_iter().map(|(id, scopes, role)| (id, permissions(&scopes).and(role.permissions()))).collect())
+}
+
+/// Why these keys do not work, as those are told who still use them. A key that is neither revoked nor past its time is that of a
+/// suspended member.
+pub async fn why_refused(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    keys: &[ApiKeyId],
+) -> Result<Vec<(ApiKeyId, &'static str)>> {
+    let query = api_keys::table.filter(api_keys::tenant_id.eq(tenant)).filter(api_keys::id.eq_any(keys)).select((
+        api_keys::id,
+        api_keys::revoked_at.is_not_null(),
+        sql::<Bool>("coalesce(api_keys.expires_at <= now(), false)"),
+    ));
+    let found: Vec<(ApiKeyId, bool, bool)> = query.load(&mut conn).await?;
+    let why = |revoked, expired| match (revoked, expired) {
+        (true, _) => "The API key was revoked",
+        (false, true) => "The API key has expired",
+        (false, false) => "The user of the API key is suspended",
+    };
+    Ok(found.into_iter().map(|(key, revoked, expired)| (key, why(revoked, expired))).collect())
 }
 
 /// Writes `last_used_at` without keeping the request waiting. Of many at once one writes.

@@ -67,7 +67,7 @@ pub struct Held {
 }
 
 /// Takes a key for a request. `request_hash` covers everything that makes the request what it is: document, operation name and
-/// variables.
+/// variables. It is [blinded](crate::tokens::Keys::blind), since variables may hold secrets.
 ///
 /// Problem: `idempotency_key`. Conflicts: another request used the key; the first request still runs.
 pub async fn begin(app: &App, actor: &Actor, key: &str, request_hash: &[u8; 32]) -> Result<Outcome> {

@@ -4,6 +4,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 pub const HTTP_REQUESTS: &str = "mdl_http_requests_total";
 pub const HTTP_REQUEST_SECONDS: &str = "mdl_http_request_seconds";
+pub const CONNECTIONS_REFUSED: &str = "mdl_connections_refused_total";
 pub const GRAPHQL_OPERATIONS: &str = "mdl_graphql_operations_total";
 pub const GRAPHQL_OPERATION_SECONDS: &str = "mdl_graphql_operation_seconds";
 pub const DOCUMENTS: &str = "mdl_graphql_documents_total";
@@ -55,6 +56,7 @@ pub const WARM_SECONDS: &str = "mdl_warm_seconds";
 pub const ALL: &[(&str, Kind, &str)] = &[
     (HTTP_REQUESTS, Kind::Counter, "HTTP requests by route, method and status"),
     (HTTP_REQUEST_SECONDS, Kind::Seconds, "Time from request to response, by route"),
+    (CONNECTIONS_REFUSED, Kind::Counter, "Connections closed at once because there were too many, by limit (together, address)"),
     (GRAPHQL_OPERATIONS, Kind::Counter, "GraphQL operations by name, type and outcome (ok, error, rejected)"),
     (GRAPHQL_OPERATION_SECONDS, Kind::Seconds, "Time to execute an operation, by name"),
     (

@@ -13,6 +13,7 @@ mod store;
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use diesel_async::AsyncPgConnection;
 use metrics::counter;
 use serde_json::json;
 use tracing::{info, warn};
@@ -43,6 +44,7 @@ pub async fn prune(app: &App) -> Result<u64> {
     Ok(deleted)
 }
 
+const EXPIRED: &str = "The session has expired; sign in again";
 const ENDED: Error = Error::Unauthenticated("The session has ended; sign in again");
 const REFRESH_REFUSED: Error = Error::Unauthenticated("The refresh token is not valid, or no longer; sign in again");
 
@@ -117,6 +119,32 @@ text_enum!(EndReason {
     Suspended = "suspended",
     Removed = "removed",
 });
+
+impl EndReason {
+    /// As those are told who still use the session.
+    fn told(self) -> &'static str {
+        match self {
+            Self::SignedOut => "You signed out",
+            Self::Revoked => "All your sessions were ended; sign in again",
+            Self::RefreshTokenReused => "A refresh token of this session was used twice; sign in again",
+            Self::PasswordChanged => "Your password was changed; sign in again",
+            Self::PasswordReset => "Your password was reset; sign in again",
+            Self::Suspended => "You are suspended",
+            Self::Removed => "You are no longer a member",
+        }
+    }
+}
+
+/// Why these sessions have ended, as those are told who still use them. One that was not ended is past its time.
+pub async fn why_ended(
+    conn: &AsyncPgConnection,
+    tenant: TenantId,
+    sessions: &[SessionId],
+) -> Result<Vec<(SessionId, &'static str)>> {
+    let reasons = store::end_reasons(conn, tenant, sessions).await?;
+    let told = |reason: Option<String>| reason.and_then(|reason| EndReason::parse(&reason)).map_or(EXPIRED, EndReason::told);
+    Ok(reasons.into_iter().map(|(session, reason)| (session, told(reason))).collect())
+}
 
 /// Starts a session. `WRONG_CREDENTIALS`, without a field, whatever of tenant, address and password is wrong, and for
 /// members who are suspended.

@@ -2,6 +2,7 @@
 //!
 //! A user is a row that stays for good, so that history can name them; a membership is what makes them able to sign in.
 //! A tenant always keeps one admin who can: taking the last one away is refused, also when two admins try at the same moment.
+//! Nobody decides about a member who may do more than they may themselves.
 
 mod store;
 
@@ -10,7 +11,7 @@ use diesel::prelude::*;
 use diesel_async::AsyncPgConnection;
 use serde_json::{Value, json};
 
-use crate::actor::{Actor, Permission, Role, Subject};
+use crate::actor::{Actor, Permission, Permissions, Role, Subject};
 use crate::app::App;
 use crate::db::Transaction;
 use crate::error::{Code, Error, Problem, Result};
@@ -60,7 +61,7 @@ pub struct NewUser {
 
 /// Adds a person. Somebody who was removed before comes back as the same user, with the new name, password and role.
 ///
-/// Problems: `email`, `name`, `password`; `TAKEN` when the address belongs to a member.
+/// Problems: `email`, `name`, `password`, `role` (more than the actor may do); `TAKEN` when the address belongs to a member.
 pub async fn create(app: &App, actor: &Actor, new: NewUser) -> Result<Member> {
     actor.require(Permission::Manage)?;
     let (email, name) = (normalise_email(&new.email), new.name.trim());
@@ -68,6 +69,7 @@ pub async fn create(app: &App, actor: &Actor, new: NewUser) -> Result<Member> {
     check_email(&mut problems, &email);
     problems.line("name", name, 200);
     passwords::check_policy(&mut problems, "password", &new.password, &email);
+    check_own(&mut problems, "role", actor, new.role.permissions());
     problems.check()?;
 
     let hash = app.passwords.hash(&new.password).await?;
@@ -100,13 +102,18 @@ pub async fn update(app: &App, actor: &Actor, user: UserId, name: &str) -> Resul
 }
 
 /// Gives a member another role. It counts for their next request.
+///
+/// Problems: `role` and `id`, when the new or the old role is more than the actor may do.
 pub async fn set_role(app: &App, actor: &Actor, user: UserId, role: Role) -> Result<Member> {
     actor.require(Permission::Manage)?;
+    let mut problems = Problems::default();
+    check_own(&mut problems, "role", actor, role.permissions());
+    problems.check()?;
     let tx = app.db.begin(actor.tenant).await?;
     if role != Role::Admin {
         keep_an_admin(&tx, actor.tenant, user).await?;
     }
-    let before = existing(&tx, actor.tenant, user).await?;
+    let before = manageable(&tx, actor, user).await?;
     if before.role == role {
         tx.commit().await?;
         return Ok(before);
@@ -122,7 +129,7 @@ pub async fn suspend(app: &App, actor: &Actor, user: UserId) -> Result<Member> {
     actor.require(Permission::Manage)?;
     let tx = app.db.begin(actor.tenant).await?;
     keep_an_admin(&tx, actor.tenant, user).await?;
-    let before = existing(&tx, actor.tenant, user).await?;
+    let before = manageable(&tx, actor, user).await?;
     if before.suspended_at.is_some() {
         tx.commit().await?;
         return Ok(before);
@@ -139,7 +146,7 @@ pub async fn suspend(app: &App, actor: &Actor, user: UserId) -> Result<Member> {
 pub async fn resume(app: &App, actor: &Actor, user: UserId) -> Result<Member> {
     actor.require(Permission::Manage)?;
     let tx = app.db.begin(actor.tenant).await?;
-    let before = existing(&tx, actor.tenant, user).await?;
+    let before = manageable(&tx, actor, user).await?;
     if before.suspended_at.is_some() {
         store::set_suspended(&tx, actor.tenant, user, false).await?;
         record(&tx, actor, "user.resumed", user, json!({})).await?;
@@ -153,7 +160,7 @@ pub async fn remove_membership(app: &App, actor: &Actor, user: UserId) -> Result
     actor.require(Permission::Manage)?;
     let tx = app.db.begin(actor.tenant).await?;
     keep_an_admin(&tx, actor.tenant, user).await?;
-    let member = existing(&tx, actor.tenant, user).await?;
+    let member = manageable(&tx, actor, user).await?;
     store::delete_membership(&tx, actor.tenant, user).await?;
     sessions::end_all(&tx, actor.tenant, user, EndReason::Removed, None).await?;
     api_keys::revoke_of(&tx, actor.tenant, user).await?;
@@ -166,7 +173,7 @@ pub async fn remove_membership(app: &App, actor: &Actor, user: UserId) -> Result
 pub async fn reset_password(app: &App, actor: &Actor, user: UserId, password: &str) -> Result<()> {
     actor.require(Permission::Manage)?;
     let tx = app.db.begin(actor.tenant).await?;
-    let member = existing(&tx, actor.tenant, user).await?;
+    let member = manageable(&tx, actor, user).await?;
     tx.commit().await?;
     let mut problems = Problems::default();
     passwords::check_policy(&mut problems, "password", password, &member.user.email);
@@ -174,6 +181,8 @@ pub async fn reset_password(app: &App, actor: &Actor, user: UserId, password: &s
 
     let hash = app.passwords.hash(password).await?;
     let tx = app.db.begin(actor.tenant).await?;
+    // Their role may be another one by now.
+    manageable(&tx, actor, user).await?;
     // The password before the sessions: a sign-in with the old one that runs now is then either refused or ended here.
     store::set_password_hash(&tx, actor.tenant, user, None, &hash).await?;
     sessions::end_all(&tx, actor.tenant, user, EndReason::PasswordReset, None).await?;
@@ -199,6 +208,13 @@ pub(crate) fn require_self_or_manage(actor: &Actor, user: UserId) -> Result<()> 
     }
 }
 
+/// Nobody gives or takes over what they may not do themselves: an API key with the scope `manage` alone makes no admins.
+pub(crate) fn check_own(problems: &mut Problems, field: &str, actor: &Actor, permissions: Permissions) {
+    for permission in permissions.iter().filter(|permission| !actor.permissions.contains(*permission)) {
+        problems.add(field, Code::Invalid, format!("You may not do {} yourself", permission.as_str()));
+    }
+}
+
 fn check_email(problems: &mut Problems, email: &str) {
     problems.line("email", email, 254);
     let whole =
@@ -215,6 +231,15 @@ async fn keep_an_admin(conn: &AsyncPgConnection, tenant: TenantId, user: UserId)
         return Err(Error::Invalid(vec![Problem::new("", Code::LastAdmin, message)]));
     }
     Ok(())
+}
+
+/// A member about whom the actor may decide: one who may do nothing that the actor may not.
+async fn manageable(conn: &AsyncPgConnection, actor: &Actor, user: UserId) -> Result<Member> {
+    let member = existing(conn, actor.tenant, user).await?;
+    let mut problems = Problems::default();
+    check_own(&mut problems, "id", actor, member.role.permissions());
+    problems.check()?;
+    Ok(member)
 }
 
 async fn existing(conn: &AsyncPgConnection, tenant: TenantId, user: UserId) -> Result<Member> {

@@ -109,7 +109,13 @@ async fn a_revoked_key_is_refused() {
     program.ask(METRICS, json!({})).await;
 
     let stranger = app.client(Role::Editor).await;
-    assert_eq!(revoke(&stranger, &id).await.error_code(), Some("FORBIDDEN"));
+    assert_eq!(revoke(&stranger, &id).await.user_errors(), ["id: NOT_FOUND"]);
+    let made_up = {
+        use base64::Engine;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode([b"a".as_slice(), &[7; 16]].concat())
+    };
+    assert_eq!(revoke(&stranger, &json!(made_up)).await.user_errors(), ["id: NOT_FOUND"], "as one that does not exist");
+    assert_eq!(revoke(&program, &id).await.user_errors(), ["id: NOT_FOUND"], "a key without MANAGE has no keys of its own");
     assert_eq!(app.database.number("SELECT count(*) FROM api_keys WHERE revoked_at IS NOT NULL").await, 0);
 
     assert!(revoke(&viewer, &id).await.payload()["apiKey"]["revokedAt"].is_string());

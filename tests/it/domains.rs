@@ -5,7 +5,7 @@ use mdl_tests::{Answer, TestApp};
 use serde_json::{Value, json};
 
 const DOMAIN: &str = "id key name description ownerTeam stakeholders industry priority objectiveKeys keyMetricKeys extra implied
-    revision createdBy { email } updatedBy { email } archivedAt";
+    revision createdBy { name } updatedBy { name } archivedAt";
 const NONE: [&str; 0] = [];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,7 +19,7 @@ async fn a_domain_comes_back_as_it_was_sent() {
         assert_eq!(&domain[field], value, "{field}");
     }
     assert_eq!((&domain["revision"], &domain["implied"], &domain["archivedAt"]), (&json!(1), &json!(false), &Value::Null));
-    assert_eq!(domain["createdBy"]["email"], "editor@example.com");
+    assert_eq!(domain["createdBy"]["name"], "The editor");
 
     let viewer = app.client(Role::Viewer).await;
     let query = format!(

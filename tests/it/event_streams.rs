@@ -6,10 +6,10 @@ use futures::StreamExt;
 use mdl::actor::Role;
 use mdl_tests::servers::ApiProcess;
 use mdl_tests::socket::{Ended, Socket};
-use mdl_tests::{Client, PASSWORD, TestApp, clients, email};
+use mdl_tests::{Client, PASSWORD, TestApp, clients, email, eventually};
 use serde_json::{Value, json};
 
-use crate::subscriptions::{CHANGES, change_cursor, code, key, started};
+use crate::subscriptions::{CHANGES, PROTOCOL, change_cursor, code, key, started};
 
 /// An event stream, as lines.
 async fn stream(
@@ -79,6 +79,17 @@ async fn who_reads_json_as_well_gets_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_stream_too_many_is_told_when_to_come_back() {
+    let app = TestApp::start_with(&[("MDL_LIVE_CONNECTIONS_PER_USER", "1")]).await;
+    let viewer = app.client(Role::Viewer).await;
+    let query = "subscription { catalogChanged { key } }";
+    let _first = stream(&viewer, query, json!({}), None).await;
+    let second = viewer.send_with(query, json!({}), &[("accept", "text/event-stream")]).await;
+    assert_eq!((second.status.as_u16(), second.error_code()), (429, Some("TOO_MANY")), "{}", second.body);
+    assert_eq!(second.header("retry-after"), Some("5"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_with_its_access_token() {
     let app = TestApp::start().await;
     let anonymous = app.anonymous();
@@ -116,6 +127,25 @@ async fn a_server_that_stops_sends_its_clients_elsewhere() {
         assert!(!line.starts_with("event"), "no end of the operation is told: {line}");
     }
     assert!(api.ended_well().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_keeps_its_place_among_the_connections() {
+    let app = TestApp::start().await;
+    let key = key(&app.client(Role::Editor).await).await;
+    let api = ApiProcess::start(&app, &[("MDL_MAX_CONNECTIONS", "1")]).await;
+    let health = format!("{}/health", api.base());
+    let open = async || {
+        let mut socket = Socket::open(&api.base(), &[PROTOCOL]).await.ok()?;
+        socket.init(&key).await;
+        socket.next().await.ok().map(|_| socket)
+    };
+    let mut socket = eventually("the connection of before has ended", open).await;
+    assert!(reqwest::get(&health).await.is_err(), "there is no other place");
+    socket.subscribe("1", "{ me { role } }", json!({})).await;
+    assert_eq!(socket.next().await.unwrap()["payload"], json!({ "data": { "me": { "role": "EDITOR" } } }));
+    drop(socket);
+    eventually("the place is free again", async || reqwest::get(&health).await.ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

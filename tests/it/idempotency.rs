@@ -4,6 +4,7 @@ use mdl::actor::Role;
 use mdl_tests::{Answer, Client, TestApp, eventually};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 const CREATE: &str = "mutation($input: CreateMetricInput!) { createMetric(input: $input) {
     userErrors { field code } metric { revision name key id createdAt } } }";
@@ -42,6 +43,28 @@ async fn a_key_is_for_one_request() {
     let other = create(&editor, "key-1", "N").await;
     assert_eq!((other.status, other.error_code()), (StatusCode::CONFLICT, Some("IDEMPOTENCY_CONFLICT")));
     assert_eq!(app.database.contents().await, before);
+}
+
+/// With a plain hash, whoever has the database tries a password by one SHA-256.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stored_hash_of_a_request_tells_nothing_of_its_secrets() {
+    const CREATE_USER: &str = "mutation($input: CreateUserInput!) { createUser(input: $input) { userErrors { code } } }";
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    let variables = json!({ "input": { "email": "a@b", "name": "A", "password": "a password nobody knows", "role": "VIEWER" } });
+    let send = async || admin.send_with(CREATE_USER, variables.clone(), &[("idempotency-key", "user")]).await;
+    send().await.data();
+    let text = variables.to_string();
+    let mut plain = Sha256::new_with_prefix(Sha256::digest(CREATE_USER));
+    plain.update(0_u64.to_be_bytes());
+    plain.update((text.len() as u64).to_be_bytes());
+    plain.update(&text);
+    plain.update([0_u8; 32]);
+    let plain: [u8; 32] = plain.finalize().into();
+    let stored = app.database.text("SELECT encode(request_hash, 'hex') FROM idempotency_keys").await.unwrap();
+    assert_ne!(stored, data_encoding::HEXLOWER.encode(&plain));
+    assert_eq!(stored, data_encoding::HEXLOWER.encode(&app.keys.blind(&plain)), "it is that hash, blinded");
+    assert_eq!(send().await.header("idempotency-replayed"), Some("true"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

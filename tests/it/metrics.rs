@@ -58,9 +58,9 @@ async fn a_whole_definition_comes_back_as_it_was_sent() {
             then: metric(id: $id, version: \"2.1.0\") {{ {DEFINITION} }}
             listed: metrics {{ nodes {{ {DEFINITION} }} }}
             main: metric(id: $id) {{
-                id key name domain {{ key }} version revision createdBy {{ email }} updatedBy {{ email }} archivedAt
+                id key name domain {{ key }} version revision createdBy {{ name }} updatedBy {{ name }} archivedAt
                 alignment {{ objectives {{ key }} }}
-                versions {{ totalCount nodes {{ version revision changeTier message createdBy {{ email }} changedFields }} }}
+                versions {{ totalCount nodes {{ version revision changeTier message createdBy {{ name }} changedFields }} }}
             }} }}"
     );
     let found = app.client(Role::Viewer).await.ask(&query, json!({ "id": id })).await;
@@ -73,10 +73,7 @@ async fn a_whole_definition_comes_back_as_it_was_sent() {
     }
     let main = &found["main"];
     assert_eq!((&main["name"], &main["domain"]["key"]), (&json!("Login success rate"), &json!("DOMAIN-IDENTITY")));
-    assert_eq!(
-        (&main["createdBy"]["email"], &main["updatedBy"]["email"]),
-        (&json!("editor@example.com"), &json!("editor@example.com"))
-    );
+    assert_eq!((&main["createdBy"]["name"], &main["updatedBy"]["name"]), (&json!("The editor"), &json!("The editor")));
     let version = &main["versions"]["nodes"][0];
     assert_eq!((&version["changeTier"], &version["message"]), (&json!("INITIAL"), &json!("From the old wiki")));
     assert_eq!((&main["versions"]["totalCount"], &version["version"]), (&json!(1), &json!("2.1.0")));

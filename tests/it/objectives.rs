@@ -13,14 +13,14 @@ async fn an_objective_comes_back_as_it_was_sent() {
     editor.write("createMetric", json!({ "key": "MRR", "name": "MRR" })).await;
     let id = editor.write("createObjective", growth()).await["id"].clone();
     let query = "query($id: ID!) { objective(id: $id) { key name description owner status priority pillar timeframe { start end }
-        domain { key } metricKeys metrics { key } unresolvedMetricKeys extra revision progress keyResults { key } createdBy { email } } }";
+        domain { key } metricKeys metrics { key } unresolvedMetricKeys extra revision progress keyResults { key } createdBy { name } } }";
     let found = app.client(Role::Viewer).await.ask(query, json!({ "id": id })).await["objective"].clone();
     let wanted = json!({
         "key": "OBJ-1", "name": "Grow", "description": "Why.", "owner": "Ada", "status": "ACTIVE", "priority": "P0",
         "pillar": "Growth", "timeframe": { "start": "2026-01-01", "end": "2026-12-31" }, "domain": { "key": "DOMAIN-GROWTH" },
         "metricKeys": ["LATER", "MRR"], "metrics": [{ "key": "MRR" }], "unresolvedMetricKeys": ["LATER"],
         "extra": { "source": "okr tool" }, "revision": 1, "progress": null, "keyResults": [],
-        "createdBy": { "email": "editor@example.com" },
+        "createdBy": { "name": "The editor" },
     });
     assert_eq!(found, wanted);
     let by_key = editor.ask(r#"{ objective(key: "OBJ-1") { id } none: objective(key: "OBJ-2") { id } }"#, json!({})).await;

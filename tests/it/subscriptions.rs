@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 pub const CHANGES: &str = "subscription($filter: CatalogChangeFilter, $after: String) { \
      catalogChanged(filter: $filter, after: $after) { cursor sequence kind key name changedFields breaking payload } }";
-const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "graphql-transport-ws");
+pub const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "graphql-transport-ws");
 
 /// An API with a worker, and the first event told: from then on everything is at work.
 pub async fn started(settings: &[(&str, &str)]) -> (TestApp, Client) {
@@ -270,11 +270,19 @@ async fn whoever_may_no_longer_listen_is_told_and_let_go() {
     let mut of_viewer = listening(viewer.credential.as_ref().unwrap()).await;
     let keys = editor.ask("{ apiKeys(first: 1) { nodes { id } } }", json!({})).await;
     editor.mutate("revokeApiKey", json!({ "id": keys["apiKeys"]["nodes"][0]["id"] }), "apiKey { id }").await.data();
-    assert_eq!(of_key.closed().await, (4403, "Your credential is not valid any more".to_owned()));
+    assert_eq!(of_key.closed().await, (4403, "The API key was revoked".to_owned()));
     admin.mutate("setRole", json!({ "id": user(Role::Editor).await, "role": "VIEWER" }), "user { id }").await.data();
     assert_eq!(of_editor.closed().await, (4403, "What you may do has changed; connect again".to_owned()));
     admin.mutate("suspendUser", json!({ "id": user(Role::Viewer).await }), "user { id }").await.data();
-    assert_eq!(of_viewer.closed().await, (4403, "Your credential is not valid any more".to_owned()));
+    assert_eq!(of_viewer.closed().await, (4403, "You are suspended".to_owned()));
+
+    let mut of_key = listening(&self::key(&admin).await).await;
+    app.database.execute("UPDATE api_keys SET expires_at = now()").await;
+    assert_eq!(of_key.closed().await, (4403, "The API key has expired".to_owned()));
+    let mut of_editor = listening(editor.credential.as_ref().unwrap()).await;
+    let reset = json!({ "id": user(Role::Editor).await, "password": mdl_tests::PASSWORD });
+    admin.mutate("resetPassword", reset, "").await.data();
+    assert_eq!(of_editor.closed().await, (4403, "Your password was reset; sign in again".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,6 +67,50 @@ async fn only_admins_manage_people() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_decides_about_those_who_may_do_more() {
+    let app = TestApp::start().await;
+    let admin = app.client(Role::Admin).await;
+    let key = async |scopes: Value| {
+        let made = admin.mutate("createApiKey", json!({ "name": "people", "scopes": scopes }), "key").await;
+        admin.with(made.payload()["key"].as_str().unwrap())
+    };
+    let (manager, reader) = (key(json!(["MANAGE"])).await, key(json!(["MANAGE", "CATALOG_READ"])).await);
+    let (one, editor, viewer) =
+        (id_of(&app, Role::Admin).await, id_of(&app, Role::Editor).await, id_of(&app, Role::Viewer).await);
+    let attempts = [
+        (&manager, "createUser", json!({ "email": "a@b", "name": "A", "password": PASSWORD, "role": "VIEWER" }), "role"),
+        (&reader, "createUser", json!({ "email": "a@b", "name": "A", "password": PASSWORD, "role": "ADMIN" }), "role"),
+        (&reader, "setRole", json!({ "id": viewer, "role": "EDITOR" }), "role"),
+        (&reader, "setRole", json!({ "id": editor, "role": "VIEWER" }), "id"),
+        (&reader, "suspendUser", json!({ "id": editor }), "id"),
+        (&reader, "resumeUser", json!({ "id": editor }), "id"),
+        (&reader, "removeMembership", json!({ "id": editor }), "id"),
+        (&reader, "resetPassword", json!({ "id": editor, "password": PASSWORD }), "id"),
+        (&reader, "resetPassword", json!({ "id": one, "password": PASSWORD }), "id"),
+    ];
+    let people = async || {
+        let contents = app.database.contents().await;
+        ["users", "memberships", "sessions"].map(|table| contents[table].clone())
+    };
+    let before = people().await;
+    for (client, field, input, named) in attempts {
+        let answer = client.mutate(field, input, "").await;
+        let errors = answer.user_errors();
+        assert!(!errors.is_empty() && errors.iter().all(|error| *error == format!("{named}: INVALID")), "{field}: {errors:?}");
+        assert!(answer.body.to_string().contains("You may not do "), "{}", answer.body);
+    }
+    assert_eq!(people().await, before);
+
+    let new = json!({ "email": "a@b", "name": "A", "password": PASSWORD, "role": "VIEWER" });
+    assert_eq!(reader.mutate("createUser", new, USER).await.user_errors(), NONE);
+    for field in ["suspendUser", "resumeUser"] {
+        assert_eq!(reader.mutate(field, json!({ "id": viewer }), "").await.user_errors(), NONE, "{field}");
+    }
+    let reset = json!({ "id": viewer, "password": PASSWORD });
+    assert_eq!(reader.mutate("resetPassword", reset, "").await.user_errors(), NONE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_role_counts_for_the_next_request() {
     let app = TestApp::start().await;
     let admin = app.client(Role::Admin).await;
@@ -156,6 +200,29 @@ async fn a_removed_member_is_still_named_by_history() {
     let again = json!({ "email": email(Role::Editor), "name": "Back", "password": PASSWORD, "role": "VIEWER" });
     let back = admin.mutate("createUser", again, USER).await.payload()["user"].clone();
     assert_eq!((&back["id"], &back["name"], &back["role"]), (&id, &json!("Back"), &json!("VIEWER")));
+}
+
+/// Whether an answer is kept for others or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn colleagues_see_the_name_and_no_more() {
+    const ASK: &str = r#"{ metric(key: "M") { createdBy { id name email role suspendedAt } } }"#;
+    const SIGNED_IN: &str = r#"{ metric(key: "M") { createdBy { lastSignedInAt } } }"#;
+    let app = TestApp::start().await;
+    let (admin, editor, viewer) = (app.client(Role::Admin).await, app.client(Role::Editor).await, app.client(Role::Viewer).await);
+    editor.write("createMetric", json!({ "key": "M", "name": "M" })).await;
+    let id = id_of(&app, Role::Editor).await;
+    let made = admin.mutate("createApiKey", json!({ "name": "reader", "scopes": ["CATALOG_READ"] }), "key").await;
+    let reader = admin.with(made.payload()["key"].as_str().unwrap());
+    let own = json!({ "id": id, "name": "The editor", "email": email(Role::Editor), "role": "EDITOR", "suspendedAt": null });
+    let others = json!({ "id": id, "name": "The editor", "email": null, "role": null, "suspendedAt": null });
+    // Each of them twice: what is kept of one must not be given to another.
+    for _ in 0..2 {
+        for (client, seen) in [(&admin, &own), (&viewer, &others), (&editor, &own), (&reader, &others)] {
+            assert_eq!(client.ask(ASK, json!({})).await["metric"]["createdBy"], *seen);
+            let signed_in = client.ask(SIGNED_IN, json!({})).await["metric"]["createdBy"]["lastSignedInAt"].clone();
+            assert_eq!(signed_in.is_null(), seen == &others);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

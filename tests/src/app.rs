@@ -28,7 +28,7 @@ pub struct TestApp {
     pub tenant: Tenant,
     pub database: TestDatabase,
     environment: Vec<(String, String)>,
-    keys: Arc<Keys>,
+    pub keys: Arc<Keys>,
     storage: PathBuf,
     stop: CancellationToken,
     anonymous: Client,

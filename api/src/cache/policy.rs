@@ -240,7 +240,15 @@ mod tests {
         assert_eq!(reads("{ catalogStats { objectiveCount } }"), ["objectives"]);
         assert!(policy("{ node(id: 1) { id } }").unwrap().personal);
         assert!(policy("{ metric { name } users { nodes { name } } }").unwrap().guarded);
-        assert!(!policy("{ metric { createdBy { name } } }").unwrap().guarded);
+        for (document, of_the_caller) in [
+            ("{ metric { createdBy { id name createdAt updatedAt } } }", false),
+            ("{ metric { createdBy { email } } }", true),
+            ("{ metrics { nodes { ...F } } } fragment F on Metric { updatedBy { role } }", true),
+            ("{ businessDomain { createdBy { suspendedAt } } }", true),
+        ] {
+            let policy = policy(document).unwrap();
+            assert_eq!((policy.guarded, policy.personal), (of_the_caller, of_the_caller), "{document}");
+        }
         assert!(policy("{ objectives { nodes { keyResults { status } } } }").unwrap().daily);
         assert!(!policy("{ objectives { nodes { keyResults { progress } } } }").unwrap().daily);
         assert!(policy("{ users { nodes { name } } metric { name } }").unwrap().ttl < policy("{ metric { name } }").unwrap().ttl);

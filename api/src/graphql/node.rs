@@ -76,7 +76,7 @@ async fn by_id(ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
         Kind::KeyResult => {
             loaders.objectives.key_result_by_id.get(KeyResultId(uuid)).await?.map(|row| KeyResult::from(row).into())
         }
-        Kind::User if may_see_user(ctx, UserId(uuid)).map_err(top_level)? => {
+        Kind::User if users::may_see(ctx, UserId(uuid)).map_err(top_level)? => {
             users::by_id(ctx, Some(uuid)).await.transpose()?.map(Node::from)
         }
         Kind::Import if ctx.actor().map_err(top_level)?.permissions.contains(Permission::CatalogImport) => {
@@ -89,10 +89,4 @@ async fn by_id(ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
         Kind::User | Kind::ApiKey | Kind::Import | Kind::Document | Kind::Job | Kind::Backup | Kind::RestoreDrill => None,
         Kind::WebhookEndpoint | Kind::WebhookDelivery => None,
     })
-}
-
-/// Everybody sees themselves; those who manage users see all.
-fn may_see_user(ctx: &Context<'_>, id: UserId) -> mdl::Result<bool> {
-    let actor = ctx.actor()?;
-    Ok(actor.user() == Some(id) || actor.permissions.contains(Permission::Manage))
 }

@@ -60,6 +60,8 @@ pub struct User {
     row: users::User,
     /// Known when the user was read as a member; otherwise it is loaded when it is asked for.
     membership: Option<Membership>,
+    /// Whether they have just signed in by the same request, which so says nothing else of who asks.
+    signed_in: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -70,13 +72,14 @@ struct Membership {
 
 impl From<Member> for User {
     fn from(member: Member) -> Self {
-        Self { membership: Some(Membership { role: member.role, suspended_at: member.suspended_at }), row: member.user }
+        let membership = Some(Membership { role: member.role, suspended_at: member.suspended_at });
+        Self { membership, row: member.user, signed_in: false }
     }
 }
 
 impl From<users::User> for User {
     fn from(row: users::User) -> Self {
-        Self { row, membership: None }
+        Self { row, membership: None, signed_in: false }
     }
 }
 
@@ -87,13 +90,28 @@ pub async fn by_id(ctx: &Context<'_>, id: Option<Uuid>) -> Option<Result<User>> 
     found.map(|user| user.map(|user| users::User::clone(&user).into())).transpose()
 }
 
+/// Everybody sees themselves; those who manage users see all. Fails for those who are not known.
+pub fn may_see(ctx: &Context<'_>, id: UserId) -> mdl::Result<bool> {
+    let actor = ctx.actor()?;
+    Ok(actor.user() == Some(id) || actor.permissions.contains(actor::Permission::Manage))
+}
+
 impl User {
     /// Somebody who has just signed in.
     pub fn signed_in(row: users::User, role: actor::Role) -> Self {
-        Self { row, membership: Some(Membership { role, suspended_at: None }) }
+        Self { row, membership: Some(Membership { role, suspended_at: None }), signed_in: true }
     }
 
+    /// Whether the caller may see more of them than who they are. A field that asks this has a line in the cache's policy.
+    fn is_open_to(&self, ctx: &Context<'_>) -> bool {
+        self.signed_in || may_see(ctx, self.row.id).unwrap_or(false)
+    }
+
+    /// As far as the caller may see it.
     async fn membership(&self, ctx: &Context<'_>) -> Result<Option<Membership>> {
+        if !self.is_open_to(ctx) {
+            return Ok(None);
+        }
         if self.membership.is_some() {
             return Ok(self.membership);
         }
@@ -112,9 +130,9 @@ impl User {
         global_id::encode(Kind::User, self.row.id.0)
     }
 
-    /// The address they sign in with, in lower case.
-    fn email(&self) -> &str {
-        &self.row.email
+    /// The address they sign in with, in lower case; null unless it is one's own or one holds the permission MANAGE.
+    async fn email(&self, ctx: &Context<'_>) -> Option<String> {
+        self.is_open_to(ctx).then(|| self.row.email.clone())
     }
 
     /// Their name, as people write it.
@@ -122,12 +140,12 @@ impl User {
         &self.row.name
     }
 
-    /// What they may do; null when they are no longer a member.
+    /// What they may do; null when they are no longer a member, and unless it is oneself or one holds the permission MANAGE.
     async fn role(&self, ctx: &Context<'_>) -> Option<Result<Role>> {
         self.membership(ctx).await.map(|found| found.map(|membership| membership.role.into())).transpose()
     }
 
-    /// Since when they may neither sign in nor use their API keys; null when they may.
+    /// Since when they may neither sign in nor use their API keys; null when they may, and unless one holds the permission MANAGE.
     async fn suspended_at(&self, ctx: &Context<'_>) -> Option<Result<DateTime<Utc>>> {
         self.membership(ctx).await.map(|found| found.and_then(|membership| membership.suspended_at)).transpose()
     }
@@ -142,9 +160,9 @@ impl User {
         self.row.updated_at
     }
 
-    /// When they signed in last; null when they never did.
-    fn last_signed_in_at(&self) -> Option<DateTime<Utc>> {
-        self.row.last_signed_in_at
+    /// When they signed in last; null when they never did, and unless it is oneself or one holds the permission MANAGE.
+    async fn last_signed_in_at(&self, ctx: &Context<'_>) -> Option<DateTime<Utc>> {
+        self.row.last_signed_in_at.filter(|_| self.is_open_to(ctx))
     }
 }
 

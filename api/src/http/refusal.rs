@@ -47,6 +47,7 @@ impl Refusal {
                 Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"mdl\", error=\"invalid_token\"")))
             }
             Error::Unavailable { .. } => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
+            Error::TooMany(_) | Error::TooSlow => Some((header::RETRY_AFTER, HeaderValue::from_static("5"))),
             _ => None,
         };
         Self { status, code: error.code(), message: error.to_string(), header: header.map(Box::new) }

@@ -130,7 +130,7 @@ pub async fn run_prepared(
     let mutates = prepared.operation().kind == OperationType::Mutation;
     let outgoing = match (idempotency_key, &caller.actor) {
         (Some(key), Some(actor)) if mutates => {
-            let hash = request_hash(&prepared, file);
+            let hash = server.auth.keys().blind(&request_hash(&prepared, file));
             Box::pin(run_once(server, caller, actor, prepared, &key, &hash)).await
         }
         // A query can be repeated as it is, and the unknown have nothing that keys could belong to.
@@ -264,7 +264,8 @@ fn execute_as<'a>(server: &'a Server, caller: &Caller, actor: Option<Actor>, pre
     Box::pin(server.executor.execute(prepared, operation))
 }
 
-/// Everything that makes a request what it is, however it named its document.
+/// Everything that makes a request what it is, however it named its document. Not to be stored as it is: the variables may hold a
+/// password.
 fn request_hash(prepared: &Prepared, file: Option<&[u8; 32]>) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(prepared.document_hash());

@@ -33,6 +33,14 @@ pub struct HttpConfig {
     /// Sign-in attempts per minute and address
     #[arg(id = "sign_in_limit_per_minute", long = "sign-in-limit-per-minute", env = "MDL_SIGN_IN_LIMIT_PER_MINUTE", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub sign_in_limit_per_minute: u32,
+    /// Connections that may be open at once, websockets included; fewer when the process may not open as many files (ulimit -n).
+    /// Others are closed at once
+    #[arg(id = "max_connections", long = "max-connections", env = "MDL_MAX_CONNECTIONS", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+    /// The same of one address, and at most half of all. Loopback addresses have no limit of their own, and none has with
+    /// MDL_TRUST_FORWARDED_FOR
+    #[arg(id = "max_connections_per_address", long = "max-connections-per-address", env = "MDL_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections_per_address: u32,
     /// Take the client's address from the last entry of X-Forwarded-For: only behind a proxy that sets it
     #[arg(id = "trust_forwarded_for", long = "trust-forwarded-for", env = "MDL_TRUST_FORWARDED_FOR", default_value_t = false, action = clap::ArgAction::Set)]
     pub trust_forwarded_for: bool,

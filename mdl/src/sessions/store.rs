@@ -164,3 +164,16 @@ pub async fn roles_of(mut conn: &AsyncPgConnection, tenant: TenantId, sessions: 
         .select((sessions::id, memberships::role));
     Ok(query.load(&mut conn).await?)
 }
+
+/// Why each of these sessions was ended; `None` of those that were not.
+pub async fn end_reasons(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    sessions: &[SessionId],
+) -> Result<Vec<(SessionId, Option<String>)>> {
+    let query = sessions::table
+        .filter(sessions::tenant_id.eq(tenant))
+        .filter(sessions::id.eq_any(sessions))
+        .select((sessions::id, sessions::revoked_reason));
+    Ok(query.load(&mut conn).await?)
+}

@@ -12,6 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey};
 use ed25519_dalek::{SigningKey, VerifyingKey};
+use hmac::{Hmac, Mac};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ use crate::error::{Error, Result};
 use crate::ids::{SessionId, TenantId, UserId};
 
 const REFUSED: Error = Error::Unauthenticated("The access token is not valid, or no longer");
+
+/// What the key of [`Keys::blind`] is derived from the signing key by.
+const BLINDING: &[u8] = b"mdl: hashes of requests with an idempotency key";
 
 /// What an access token says. Times are seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +52,8 @@ pub struct AccessToken {
 /// The keys that sign and check access tokens, and what the tokens must say.
 pub struct Keys {
     signing: EncodingKey,
+    /// Derived from the signing key.
+    blinding: Zeroizing<[u8; 32]>,
     header: Header,
     accepted: HashMap<String, DecodingKey>,
     validation: Validation,
@@ -85,6 +91,7 @@ impl Keys {
 
         Ok(Self {
             signing: EncodingKey::from_ed_der(signing.to_pkcs8_der().context("Could not encode the signing key")?.as_bytes()),
+            blinding: Zeroizing::new(mac(signing.as_bytes(), BLINDING)),
             header,
             accepted,
             validation,
@@ -119,6 +126,12 @@ impl Keys {
         let token = jsonwebtoken::decode::<Claims>(token, key, &self.validation).map_err(|_| REFUSED)?;
         Ok(token.claims)
     }
+
+    /// What is stored of a request in place of its hash: its variables may hold a password, which nobody is to guess with the database
+    /// alone. The same in every process with this signing key, and another one after that key was changed.
+    pub fn blind(&self, hash: &[u8; 32]) -> [u8; 32] {
+        mac(&self.blinding, hash)
+    }
 }
 
 /// A new private key for [`AuthConfig::signing_key_file`]: PKCS#8, PEM.
@@ -129,6 +142,13 @@ impl Keys {
 pub fn generate_key_pem() -> String {
     // Encoding a key just made cannot fail.
     random_key().to_pkcs8_pem(LineEnding::LF).expect("a new key can be encoded").to_string()
+}
+
+/// HMAC-SHA256.
+fn mac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(message);
+    mac.finalize().into_bytes().into()
 }
 
 fn random_key() -> SigningKey {
@@ -249,6 +269,19 @@ mod tests {
         for file in [old, new] {
             std::fs::remove_file(file).unwrap();
         }
+    }
+
+    #[test]
+    fn hashes_are_blinded_by_the_signing_key() {
+        let file = key_file("blinding", &generate_key_pem());
+        let mut config = config();
+        let hash = [7; 32];
+        let other = Keys::load(&config).unwrap().blind(&hash);
+        config.signing_key_file = Some(file.clone());
+        let blind = || Keys::load(&config).unwrap().blind(&hash);
+        assert_eq!(blind(), blind());
+        assert!(blind() != hash && blind() != other);
+        std::fs::remove_file(file).unwrap();
     }
 
     #[test]

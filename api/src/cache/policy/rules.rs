@@ -69,6 +69,8 @@ pub const OBJECTIVE: Rule = reads(OBJECTIVES);
 pub const THING: Rule = reads(Entities::of(&[Entity::Things]));
 const PERSON: Rule = Rule { reads: PEOPLE, seconds: PEOPLE_SECONDS, ..Rule::NOTHING };
 const NEVER: Rule = Rule { never: true, ..Rule::NOTHING };
+/// Of oneself, or of everybody for those who manage people; null for others.
+const PRIVATE: Rule = Rule { personal: true, guarded: true, ..Rule::NOTHING };
 /// Any thing, and oneself: everybody finds their own user, and not all find others.
 const NODE: Rule = Rule { reads: Entities::ALL, seconds: PEOPLE_SECONDS, personal: true, ..Rule::NOTHING };
 
@@ -221,6 +223,9 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("CatalogStats", "metricCount", THERE),
     ("CatalogStats", "businessDomainCount", DOMAIN),
     ("CatalogStats", "objectiveCount", OBJECTIVE),
+    ("User", "email", PRIVATE),
+    ("User", "role", PRIVATE),
+    ("User", "suspendedAt", PRIVATE),
     // Changes with each sign-in.
     ("User", "lastSignedInAt", NEVER),
 ];
