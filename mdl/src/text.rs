@@ -73,6 +73,10 @@ impl Problems {
         self.0.push(Problem::new(field, code, message));
     }
 
+    pub fn push(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
     /// A name or key: not blank, at most `max` characters, no control characters.
     pub fn line(&mut self, field: &str, text: &str, max: usize) {
         if text.trim().is_empty() {
