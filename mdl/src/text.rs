@@ -79,10 +79,14 @@ impl Problems {
 
     /// A name or key: not blank, at most `max` characters, no control characters.
     pub fn line(&mut self, field: &str, text: &str, max: usize) {
+        self.required(field, text);
+        self.optional_line(field, text, max);
+    }
+
+    pub fn required(&mut self, field: &str, text: &str) {
         if text.trim().is_empty() {
             self.add(field, Code::Required, "Must not be blank");
         }
-        self.optional_line(field, text, max);
     }
 
     /// As [`Problems::line`], but may be blank.
