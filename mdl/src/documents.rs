@@ -88,7 +88,7 @@ impl Caching {
         match self.seconds {
             Some(seconds) if !(0..=Self::MAX_SECONDS).contains(&seconds) => {
                 let message = format!("Must be from 0 to {} seconds", Self::MAX_SECONDS);
-                Err(Error::invalid("cache_seconds", Code::OutOfRange, message))
+                Err(Error::invalid("caching.cache_seconds", Code::OutOfRange, message))
             }
             _ => Ok(()),
         }
@@ -128,7 +128,7 @@ pub fn from_hex(text: &str) -> Option<DocumentHash> {
 /// withdrawn is published again. Returns them as they are now, in the order given.
 ///
 /// Problems, all of the field `manifest`: an id that stands for another text, an id or a name that is blank or too long, too
-/// many at once. Of the field `cache_seconds`: out of range.
+/// many at once. Of the field `caching.cache_seconds`: out of range.
 pub async fn publish(app: &App, actor: &Actor, new: &[NewDocument], caching: Option<Caching>) -> Result<Vec<Document>> {
     actor.require(Permission::PublishDocuments)?;
     check(new)?;

@@ -207,7 +207,7 @@ async fn whoever_publishes_says_how_answers_are_kept() {
     assert_eq!(publish(json!({ "cacheSeconds": 0 })).await.user_errors(), [""; 0]);
     answered("no-store", "BYPASS").await;
     for wrong in [-1, 86_401] {
-        assert_eq!(publish(json!({ "cacheSeconds": wrong })).await.user_errors(), ["cacheSeconds: OUT_OF_RANGE"]);
+        assert_eq!(publish(json!({ "cacheSeconds": wrong })).await.user_errors(), ["caching.cacheSeconds: OUT_OF_RANGE"]);
     }
     let changes = "SELECT count(*) FROM audit_log WHERE action = 'documents.caching_changed'";
     assert_eq!(app.database.number(changes).await, 2);

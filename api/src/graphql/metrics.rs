@@ -23,6 +23,7 @@ pub use self::object::{Metric, wants_details};
 use super::context::ContextExt;
 use super::eager::Eager;
 use super::error::top_level;
+use super::filter::check_texts;
 use super::global_id::{Kind, expect};
 use super::guard::Needs;
 use super::limits::page_cost;
@@ -173,6 +174,7 @@ payloads! {
 }
 
 async fn find(ctx: &Context<'_>, key: Option<String>, id: Option<ID>, version: Option<String>) -> Result<Option<Metric>> {
+    check_texts("key", &key).map_err(top_level)?;
     let view = ctx.reading()?;
     let version = version.as_deref().map(parse_version).transpose().map_err(top_level)?;
     // A version has details of its own.

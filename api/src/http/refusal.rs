@@ -9,7 +9,7 @@ use serde::Serialize;
 use tracing::error;
 
 use super::negotiate::Media;
-use crate::graphql::error::coded;
+use crate::graphql::error::{coded, message};
 use crate::rate_limit::Limited;
 
 /// Why a request is not answered.
@@ -49,7 +49,7 @@ impl Refusal {
             Error::Unavailable { .. } => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
         };
-        Self { status, code: error.code(), message: error.to_string(), header: header.map(Box::new) }
+        Self { status, code: error.code(), message: message(&error), header: header.map(Box::new) }
     }
 
     pub fn rate_limited(limited: Limited, of_what: &str) -> Self {
