@@ -186,7 +186,7 @@ fn other_text(id: &str, name: &str) -> Problem {
 pub async fn withdraw(app: &App, actor: &Actor, id: DocumentId) -> Result<Document> {
     actor.require(Permission::PublishDocuments)?;
     let tx = app.db.begin(actor.tenant).await?;
-    let document = store::by_id(&tx, actor.tenant, id).await?.ok_or_else(|| Error::not_found("document", id))?;
+    let document = store::by_id(&tx, actor.tenant, id).await?.ok_or_else(|| Error::unknown_id("document"))?;
     let withdrawn = store::withdraw(&tx, actor.tenant, id).await?;
     if withdrawn.is_some() {
         let details = json!({ "document_id": document.document_id, "name": document.name, "version": document.version });

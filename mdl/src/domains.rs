@@ -202,7 +202,7 @@ async fn write(mut conn: &AsyncPgConnection, actor: &Actor, domain: Domain) -> R
 }
 
 async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: DomainId, expected: Option<i32>) -> Result<Domain> {
-    let domain = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::not_found("business domain", id))?;
+    let domain = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::unknown_id("business domain"))?;
     match expected {
         Some(expected) if expected != domain.revision => {
             Err(Error::VersionConflict { kind: "business domain", expected, actual: domain.revision })

@@ -244,7 +244,7 @@ async fn write(
 }
 
 async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: MetricId, expected: Option<i32>) -> Result<(Metric, Details)> {
-    let (metric, details) = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::not_found("metric", id))?;
+    let (metric, details) = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::unknown_id("metric"))?;
     match expected {
         Some(expected) if expected != metric.revision => {
             Err(Error::VersionConflict { kind: "metric", expected, actual: metric.revision })

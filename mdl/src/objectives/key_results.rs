@@ -253,7 +253,7 @@ async fn write(mut conn: &AsyncPgConnection, actor: &Actor, key_result: KeyResul
 }
 
 async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: KeyResultId, expected: Option<i32>) -> Result<KeyResult> {
-    let found = store::lock_key_result(conn, tenant, id).await?.ok_or_else(|| Error::not_found("key result", id))?;
+    let found = store::lock_key_result(conn, tenant, id).await?.ok_or_else(|| Error::unknown_id("key result"))?;
     match expected {
         Some(expected) if expected != found.revision => {
             Err(Error::VersionConflict { kind: "key result", expected, actual: found.revision })

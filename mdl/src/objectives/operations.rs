@@ -139,7 +139,7 @@ async fn write(mut conn: &AsyncPgConnection, actor: &Actor, objective: Objective
 }
 
 async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: ObjectiveId, expected: Option<i32>) -> Result<Objective> {
-    let objective = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::not_found("objective", id))?;
+    let objective = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::unknown_id("objective"))?;
     match expected {
         Some(expected) if expected != objective.revision => {
             Err(Error::VersionConflict { kind: "objective", expected, actual: objective.revision })

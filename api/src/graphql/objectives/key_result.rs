@@ -196,6 +196,6 @@ impl KeyResult {
         }
         let id = self.row.objective_id;
         let found = ctx.reading()?.loaders.objectives.by_id.get(id).await?;
-        found.ok_or_else(|| top_level(Error::not_found("objective", id)))
+        found.ok_or_else(|| top_level(Error::unknown_id("objective")))
     }
 }
