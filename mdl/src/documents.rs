@@ -183,10 +183,17 @@ fn other_text(id: &str, name: &str) -> Problem {
 }
 
 /// Withdraws a document of the actor's tenant: it is not run any more. Again changes nothing.
+///
+/// Problem of the field `id`: the document is for all tenants.
 pub async fn withdraw(app: &App, actor: &Actor, id: DocumentId) -> Result<Document> {
     actor.require(Permission::PublishDocuments)?;
     let tx = app.db.begin(actor.tenant).await?;
-    let document = store::by_id(&tx, actor.tenant, id).await?.ok_or_else(|| Error::unknown_id("document"))?;
+    let Some(document) = store::by_id(&tx, actor.tenant, id).await? else {
+        return Err(match store::by_id(&tx, ALL_TENANTS, id).await? {
+            Some(_) => Error::invalid("id", Code::Invalid, "The document is for all tenants: only the operator withdraws it"),
+            None => Error::unknown_id("document"),
+        });
+    };
     let withdrawn = store::withdraw(&tx, actor.tenant, id).await?;
     if withdrawn.is_some() {
         let details = json!({ "document_id": document.document_id, "name": document.name, "version": document.version });

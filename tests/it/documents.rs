@@ -282,6 +282,8 @@ async fn a_manifest_is_published_whole_or_not_at_all() {
     for (manifest, code) in [("", "INVALID"), ("{}", "REQUIRED"), ("[1]", "INVALID"), ("{ \"a\": ", "INVALID")] {
         assert_eq!(publish(&admin, manifest).await.user_errors(), [format!("manifest: {code}")], "{manifest}");
     }
+    let two_texts = r#"{ "a": "{ me { role } }", "b": "{ __typename }", "a": "{ me { isApiKey } }" }"#;
+    assert_eq!(publish(&admin, two_texts).await.user_errors(), ["manifest: TAKEN"]);
     assert_eq!(app.database.contents().await, before);
 
     // Documents whose variables decide on cost or are required can be published.
@@ -377,7 +379,9 @@ async fn documents_of_all_tenants_are_read_by_all_and_written_by_none() {
     let list = admin.ask("{ documents { nodes { id forAllTenants useCount } } }", json!({})).await["documents"]["nodes"].clone();
     assert_eq!((&list[0]["forAllTenants"], &list[0]["useCount"]), (&json!(true), &Value::Null));
     let withdrawn = admin.mutate("withdrawDocument", json!({ "id": list[0]["id"] }), "document { id }").await;
-    assert_eq!(withdrawn.user_errors(), ["id: NOT_FOUND"]);
+    assert_eq!(withdrawn.user_errors(), ["id: INVALID"]);
+    let message = withdrawn.payload()["userErrors"][0]["message"].clone();
+    assert_eq!(message, "The document is for all tenants: only the operator withdraws it");
     // Row-level security says so, too.
     let tx = app.app.db.begin(app.tenant.id).await.unwrap();
     let mut conn: &diesel_async::AsyncPgConnection = &tx;
