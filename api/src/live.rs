@@ -83,7 +83,7 @@ impl LiveConnections {
             open.standings.entry((actor.tenant, actor.subject)).or_insert_with(|| watch::Sender::new(Ok(actor.permissions)));
         // An entry that nobody has looked at for a while may be of before a change.
         if sender.receiver_count() == 0 {
-            sender.send_replace(Ok(actor.permissions));
+            let _before = sender.send_replace(Ok(actor.permissions));
         }
         let standing = sender.subscribe();
         if !std::mem::replace(&mut open.watched, true) {

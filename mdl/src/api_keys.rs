@@ -111,7 +111,7 @@ pub async fn create(app: &App, actor: &Actor, new: NewApiKey) -> Result<(ApiKey,
 pub async fn revoke(app: &App, actor: &Actor, id: ApiKeyId) -> Result<ApiKey> {
     let tx = app.db.begin(actor.tenant).await?;
     let key = by_id(&tx, actor.tenant, id).await?.filter(|key| require_self_or_manage(actor, key.user_id).is_ok());
-    let key = key.ok_or_else(|| Error::not_found("API key", id))?;
+    let key = key.ok_or_else(|| Error::unknown_id("API key"))?;
     let mut conn: &AsyncPgConnection = &tx;
     let revoked = diesel::update(api_keys::table.find((actor.tenant, id)).filter(api_keys::revoked_at.is_null()))
         .set(api_keys::revoked_at.eq(now))
@@ -130,7 +130,7 @@ pub async fn revoke(app: &App, actor: &Actor, id: ApiKeyId) -> Result<ApiKey> {
 pub async fn revoke_all(app: &App, actor: &Actor, user: UserId) -> Result<usize> {
     require_self_or_manage(actor, user)?;
     let tx = app.db.begin(actor.tenant).await?;
-    users::by_id(&tx, actor.tenant, user).await?.ok_or_else(|| Error::not_found("user", user))?;
+    users::by_id(&tx, actor.tenant, user).await?.ok_or_else(|| Error::unknown_id("user"))?;
     let count = revoke_of(&tx, actor.tenant, user).await?;
     if count > 0 {
         audit::record(&tx, actor, "user.api_keys_revoked", ("user", user.0), &json!({ "api_keys": count })).await?;

@@ -88,7 +88,7 @@ impl Caching {
         match self.seconds {
             Some(seconds) if !(0..=Self::MAX_SECONDS).contains(&seconds) => {
                 let message = format!("Must be from 0 to {} seconds", Self::MAX_SECONDS);
-                Err(Error::invalid("cache_seconds", Code::OutOfRange, message))
+                Err(Error::invalid("caching.cache_seconds", Code::OutOfRange, message))
             }
             _ => Ok(()),
         }
@@ -128,7 +128,7 @@ pub fn from_hex(text: &str) -> Option<DocumentHash> {
 /// withdrawn is published again. Returns them as they are now, in the order given.
 ///
 /// Problems, all of the field `manifest`: an id that stands for another text, an id or a name that is blank or too long, too
-/// many at once. Of the field `cache_seconds`: out of range.
+/// many at once. Of the field `caching.cache_seconds`: out of range.
 pub async fn publish(app: &App, actor: &Actor, new: &[NewDocument], caching: Option<Caching>) -> Result<Vec<Document>> {
     actor.require(Permission::PublishDocuments)?;
     check(new)?;
@@ -183,10 +183,17 @@ fn other_text(id: &str, name: &str) -> Problem {
 }
 
 /// Withdraws a document of the actor's tenant: it is not run any more. Again changes nothing.
+///
+/// Problem of the field `id`: the document is for all tenants.
 pub async fn withdraw(app: &App, actor: &Actor, id: DocumentId) -> Result<Document> {
     actor.require(Permission::PublishDocuments)?;
     let tx = app.db.begin(actor.tenant).await?;
-    let document = store::by_id(&tx, actor.tenant, id).await?.ok_or_else(|| Error::not_found("document", id))?;
+    let Some(document) = store::by_id(&tx, actor.tenant, id).await? else {
+        return Err(match store::by_id(&tx, ALL_TENANTS, id).await? {
+            Some(_) => Error::invalid("id", Code::Invalid, "The document is for all tenants: only the operator withdraws it"),
+            None => Error::unknown_id("document"),
+        });
+    };
     let withdrawn = store::withdraw(&tx, actor.tenant, id).await?;
     if withdrawn.is_some() {
         let details = json!({ "document_id": document.document_id, "name": document.name, "version": document.version });

@@ -95,12 +95,19 @@ pub fn key_of_name(name: &str) -> String {
     key.chars().take(200).collect()
 }
 
-/// The domain that an input names, by key or name, in its field `domain`.
-pub(crate) async fn named(conn: &AsyncPgConnection, tenant: TenantId, name: &str) -> Result<DomainId> {
-    match store::by_key_or_name(conn, tenant, name).await? {
-        Some(domain) => Ok(domain.id),
-        None => Err(Error::invalid("domain", Code::NotFound, format!("There is no business domain {name:?}"))),
+/// The domain that an input names, by key or name, in its field `domain`. That there is none is one of the problems.
+pub(crate) async fn named(
+    conn: &AsyncPgConnection,
+    tenant: TenantId,
+    name: &str,
+    problems: &mut Problems,
+) -> Result<Option<DomainId>> {
+    // PostgreSQL cannot be asked for a name with the NUL character.
+    let found = if name.contains('\0') { None } else { store::by_key_or_name(conn, tenant, name).await? };
+    if found.is_none() {
+        problems.add("domain", Code::NotFound, format!("There is no business domain {name:?}"));
     }
+    Ok(found.map(|domain| domain.id))
 }
 
 #[derive(Insertable)]
@@ -119,9 +126,9 @@ pub async fn create(app: &App, actor: &Actor, key: &str, content: &Content) -> R
     let mut problems = Problems::default();
     check_key(&mut problems, "key", key);
     content.check(&mut problems);
-    problems.check()?;
-
     let tx = app.db.begin(actor.tenant).await?;
+    check_free(&tx, actor.tenant, None, key, &content.name, &mut problems).await?;
+    problems.check()?;
     let by = actor.user().map(|user| user.0);
     let row = NewRow { tenant_id: actor.tenant, id: DomainId::new(), key, created_by: by, updated_by: by };
     let domain: Domain = diesel::insert_into(business_domains::table)
@@ -150,6 +157,7 @@ pub async fn update(
     edit(&mut content);
     let mut problems = Problems::default();
     content.check(&mut problems);
+    check_free(&tx, actor.tenant, Some(id), &domain.key, &content.name, &mut problems).await?;
     problems.check()?;
     if content == domain.content {
         return Ok(domain);
@@ -194,7 +202,7 @@ async fn write(mut conn: &AsyncPgConnection, actor: &Actor, domain: Domain) -> R
 }
 
 async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: DomainId, expected: Option<i32>) -> Result<Domain> {
-    let domain = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::not_found("business domain", id))?;
+    let domain = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::unknown_id("business domain"))?;
     match expected {
         Some(expected) if expected != domain.revision => {
             Err(Error::VersionConflict { kind: "business domain", expected, actual: domain.revision })
@@ -203,14 +211,43 @@ async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: DomainId, expected
     }
 }
 
+/// Says whether other domains have this key or name.
+async fn check_free(
+    conn: &AsyncPgConnection,
+    tenant: TenantId,
+    own: Option<DomainId>,
+    key: &str,
+    name: &str,
+    problems: &mut Problems,
+) -> Result<()> {
+    // PostgreSQL cannot be asked for the NUL character.
+    if key.contains('\0') || name.contains('\0') {
+        return Ok(());
+    }
+    for other in store::alike(conn, tenant, key, name).await?.iter().filter(|other| Some(other.id) != own) {
+        if other.key == key {
+            problems.push(key_taken(key));
+        }
+        if other.content.name == name {
+            problems.push(name_taken(name));
+        }
+    }
+    Ok(())
+}
+
+/// That somebody else has just written such a domain.
 fn taken(error: Error, key: &str, name: &str) -> Error {
     error
-        .on_constraint("business_domains_key_key", || {
-            Problem::new("key", Code::Taken, format!("There is a business domain {key:?} already"))
-        })
-        .on_constraint("business_domains_name_key", || {
-            Problem::new("name", Code::Taken, format!("There is a business domain named {name:?} already"))
-        })
+        .on_constraint("business_domains_key_key", || key_taken(key))
+        .on_constraint("business_domains_name_key", || name_taken(name))
+}
+
+fn key_taken(key: &str) -> Problem {
+    Problem::new("key", Code::Taken, format!("There is a business domain {key:?} already"))
+}
+
+fn name_taken(name: &str) -> Problem {
+    Problem::new("name", Code::Taken, format!("There is a business domain named {name:?} already"))
 }
 
 async fn record(tx: &Transaction, actor: &Actor, kind: Kind<DomainPayload>, domain: &Domain) -> Result<()> {

@@ -9,10 +9,10 @@ pub enum Error {
     #[error("{}", Problem::list(.0))]
     Invalid(Vec<Problem>),
     /// No such thing in the caller's tenant. Says the same whether it never existed or belongs to somebody else.
-    #[error("There is no {kind} {name:?}")]
-    NotFound { kind: &'static str, name: String },
-    /// Somebody changed it since the caller last read it.
-    #[error("The {kind} has changed since version {expected}: it is at {actual} now. Read it again and repeat your change")]
+    #[error("There is no {kind} {}", named(.name))]
+    NotFound { kind: &'static str, name: Option<String> },
+    /// It is at another revision than the caller has seen.
+    #[error("{}", conflict(.kind, .expected, .actual))]
     VersionConflict { kind: &'static str, expected: i32, actual: i32 },
     /// No credential, or one that is not (or no longer) valid.
     #[error("{0}")]
@@ -106,6 +106,20 @@ impl fmt::Display for Problem {
     }
 }
 
+fn named(name: &Option<String>) -> String {
+    name.as_ref().map_or_else(|| "with this id".to_owned(), |name| format!("{name:?}"))
+}
+
+fn conflict(kind: &str, expected: &i32, actual: &i32) -> String {
+    if expected > actual {
+        format!("There is no revision {expected} of the {kind} yet: it is at {actual}")
+    } else if *expected < 1 {
+        format!("There is no revision {expected} of the {kind}: it is at {actual}")
+    } else {
+        format!("The {kind} has changed since revision {expected}: it is at {actual} now. Read it again and repeat your change")
+    }
+}
+
 /// An error with all its causes, on one line: for the log, and for operators. What only repeats what it wraps is said once.
 pub fn causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
@@ -124,7 +138,12 @@ impl Error {
     }
 
     pub fn not_found(kind: &'static str, name: impl fmt::Display) -> Self {
-        Error::NotFound { kind, name: name.to_string() }
+        Error::NotFound { kind, name: Some(name.to_string()) }
+    }
+
+    /// That nothing has the id. Callers know other ids than we do, so it is not named.
+    pub fn unknown_id(kind: &'static str) -> Self {
+        Error::NotFound { kind, name: None }
     }
 
     pub fn internal(source: impl Into<BoxError>) -> Self {
@@ -205,5 +224,25 @@ impl From<redis::RedisError> for Error {
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
         Error::internal(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_named_as_callers_know_it() {
+        assert_eq!(Error::unknown_id("metric").to_string(), "There is no metric with this id");
+        assert_eq!(Error::not_found("schedule", "nightly").to_string(), "There is no schedule \"nightly\"");
+    }
+
+    #[test]
+    fn a_conflict_says_whether_the_revision_was_or_is_to_come() {
+        let said = |expected| Error::VersionConflict { kind: "metric", expected, actual: 5 }.to_string();
+        let changed = "The metric has changed since revision 4: it is at 5 now. Read it again and repeat your change";
+        assert_eq!(said(4), changed);
+        assert_eq!(said(9), "There is no revision 9 of the metric yet: it is at 5");
+        assert_eq!(said(0), "There is no revision 0 of the metric: it is at 5");
     }
 }

@@ -69,11 +69,11 @@ pub struct Held {
 /// Takes a key for a request. `request_hash` covers everything that makes the request what it is: document, operation name and
 /// variables. It is [blinded](crate::tokens::Keys::blind), since variables may hold secrets.
 ///
-/// Problem: `idempotency_key`. Conflicts: another request used the key; the first request still runs.
+/// Problem: `Idempotency-Key`. Conflicts: another request used the key; the first request still runs.
 pub async fn begin(app: &App, actor: &Actor, key: &str, request_hash: &[u8; 32]) -> Result<Outcome> {
     if key.is_empty() || key.len() > 255 || !key.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
         let message = "An idempotency key has 1 to 255 printable ASCII characters";
-        return Err(Error::invalid("idempotency_key", Code::Invalid, message));
+        return Err(Error::invalid("Idempotency-Key", Code::Invalid, message));
     }
     // A request is given up at its timeout; one that still holds the key after twice that has died.
     let lease = Duration::from_secs(app.config.http.request_timeout_seconds * 2);

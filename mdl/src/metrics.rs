@@ -15,7 +15,7 @@ pub mod store;
 pub mod versions;
 
 pub use definition::{Definition, Details, Summary};
-pub use operations::{NewMetric, Update, archive, create, update};
+pub use operations::{NewMetric, Update, archive, create, restore, update};
 pub use versions::{MetricVersion, Semver};
 
 use chrono::{DateTime, Utc};

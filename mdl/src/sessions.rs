@@ -237,7 +237,7 @@ pub async fn sign_out(app: &App, token: &RefreshTokenText) -> Result<()> {
 pub async fn revoke_all(app: &App, actor: &Actor, user: UserId) -> Result<usize> {
     users::require_self_or_manage(actor, user)?;
     let tx = app.db.begin(actor.tenant).await?;
-    users::by_id(&tx, actor.tenant, user).await?.ok_or_else(|| Error::not_found("user", user))?;
+    users::by_id(&tx, actor.tenant, user).await?.ok_or_else(|| Error::unknown_id("user"))?;
     let count = store::end_all(&tx, actor.tenant, user, EndReason::Revoked, None).await?;
     if count > 0 {
         let details = json!({ "reason": EndReason::Revoked.as_str(), "sessions": count });
@@ -256,7 +256,7 @@ pub async fn change_password(app: &App, actor: &Actor, current: &str, new: &str)
     };
     let wrong = || Error::invalid("current_password", Code::WrongCredentials, "This is not your current password");
     let tx = app.db.begin(actor.tenant).await?;
-    let (email, old) = users::password_hash(&tx, actor.tenant, user).await?.ok_or_else(|| Error::not_found("user", user))?;
+    let (email, old) = users::password_hash(&tx, actor.tenant, user).await?.ok_or_else(|| Error::unknown_id("user"))?;
     tx.commit().await?;
     let mut problems = Problems::default();
     passwords::check_policy(&mut problems, "new_password", new, &email);

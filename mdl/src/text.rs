@@ -73,13 +73,24 @@ impl Problems {
         self.0.push(Problem::new(field, code, message));
     }
 
+    pub fn push(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
     /// A name or key: not blank, at most `max` characters, no control characters.
     pub fn line(&mut self, field: &str, text: &str, max: usize) {
-        if text.trim().is_empty() {
-            self.add(field, Code::Required, "Must not be blank");
-        } else {
+        if self.required(field, text) {
             self.optional_line(field, text, max);
         }
+    }
+
+    /// Not blank. Returns whether it is so.
+    pub fn required(&mut self, field: &str, text: &str) -> bool {
+        let blank = text.trim().is_empty();
+        if blank {
+            self.add(field, Code::Required, "Must not be blank");
+        }
+        !blank
     }
 
     /// As [`Problems::line`], but may be blank.

@@ -243,7 +243,7 @@ async fn manageable(conn: &AsyncPgConnection, actor: &Actor, user: UserId) -> Re
 }
 
 async fn existing(conn: &AsyncPgConnection, tenant: TenantId, user: UserId) -> Result<Member> {
-    store::member(conn, tenant, user).await?.ok_or_else(|| Error::not_found("user", user))
+    store::member(conn, tenant, user).await?.ok_or_else(|| Error::unknown_id("user"))
 }
 
 async fn record(tx: &Transaction, actor: &Actor, action: &str, user: UserId, details: Value) -> Result<()> {

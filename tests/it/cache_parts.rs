@@ -152,6 +152,7 @@ fn writes(catalog: &Catalog) -> Vec<(&'static str, Value)> {
         ("createKeyResult", json!({ "objectiveId": catalog.id("P"), "key": "L", "name": "n", "metricKeys": ["A"] })),
         ("archiveKeyResult", json!({ "id": catalog.id("K") })),
         ("archiveMetric", json!({ "id": catalog.id("B") })),
+        ("restoreMetric", json!({ "id": catalog.id("B") })),
         ("archiveObjective", json!({ "id": catalog.id("O") })),
         ("archiveBusinessDomain", json!({ "id": catalog.id("D") })),
     ]);

@@ -207,6 +207,7 @@ async fn filters_combine_and_search_ranks() {
 
     let refused = api.run(Role::Viewer, "{ metrics(orderBy: { field: RELEVANCE }) { nodes { key } } }", json!({})).await;
     assert_eq!(refused.errors[0]["extensions"]["code"], "BAD_USER_INPUT");
+    assert_eq!(refused.errors[0]["message"], "orderBy: RELEVANCE orders the results of a search; give one");
     let both = api.run(Role::Viewer, "{ metric { key } }", json!({})).await;
     assert_eq!(both.errors[0]["extensions"]["code"], "BAD_USER_INPUT");
     let page = api.run(Role::Viewer, "{ metrics(first: 101) { nodes { key } } }", json!({})).await;

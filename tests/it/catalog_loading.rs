@@ -1,7 +1,7 @@
 //! One statement per level of nesting, whatever the page size, and no document that nobody asked for.
 
 use mdl::domains::{self, Content};
-use mdl::metrics::{self, Definition, NewMetric, Semver};
+use mdl::metrics::{self, Definition, NewMetric};
 use mdl::objectives::{self, KeyResultContent, NewObjective, key_results};
 use mdl_tests::{Direct, TestApp};
 use serde_json::json;
@@ -31,7 +31,7 @@ async fn catalog(app: &TestApp) {
             key: format!("M-{m:03}"),
             domain: Some(format!("DOMAIN-{}", m / 10)),
             definition,
-            version: Semver::FIRST,
+            version: None,
             message: None,
         };
         metrics::create(&app.app, &system, new).await.unwrap();

@@ -207,7 +207,7 @@ async fn whoever_publishes_says_how_answers_are_kept() {
     assert_eq!(publish(json!({ "cacheSeconds": 0 })).await.user_errors(), [""; 0]);
     answered("no-store", "BYPASS").await;
     for wrong in [-1, 86_401] {
-        assert_eq!(publish(json!({ "cacheSeconds": wrong })).await.user_errors(), ["cacheSeconds: OUT_OF_RANGE"]);
+        assert_eq!(publish(json!({ "cacheSeconds": wrong })).await.user_errors(), ["caching.cacheSeconds: OUT_OF_RANGE"]);
     }
     let changes = "SELECT count(*) FROM audit_log WHERE action = 'documents.caching_changed'";
     assert_eq!(app.database.number(changes).await, 2);
@@ -282,6 +282,8 @@ async fn a_manifest_is_published_whole_or_not_at_all() {
     for (manifest, code) in [("", "INVALID"), ("{}", "REQUIRED"), ("[1]", "INVALID"), ("{ \"a\": ", "INVALID")] {
         assert_eq!(publish(&admin, manifest).await.user_errors(), [format!("manifest: {code}")], "{manifest}");
     }
+    let two_texts = r#"{ "a": "{ me { role } }", "b": "{ __typename }", "a": "{ me { isApiKey } }" }"#;
+    assert_eq!(publish(&admin, two_texts).await.user_errors(), ["manifest: TAKEN"]);
     assert_eq!(app.database.contents().await, before);
 
     // Documents whose variables decide on cost or are required can be published.
@@ -377,7 +379,9 @@ async fn documents_of_all_tenants_are_read_by_all_and_written_by_none() {
     let list = admin.ask("{ documents { nodes { id forAllTenants useCount } } }", json!({})).await["documents"]["nodes"].clone();
     assert_eq!((&list[0]["forAllTenants"], &list[0]["useCount"]), (&json!(true), &Value::Null));
     let withdrawn = admin.mutate("withdrawDocument", json!({ "id": list[0]["id"] }), "document { id }").await;
-    assert_eq!(withdrawn.user_errors(), ["id: NOT_FOUND"]);
+    assert_eq!(withdrawn.user_errors(), ["id: INVALID"]);
+    let message = withdrawn.payload()["userErrors"][0]["message"].clone();
+    assert_eq!(message, "The document is for all tenants: only the operator withdraws it");
     // Row-level security says so, too.
     let tx = app.app.db.begin(app.tenant.id).await.unwrap();
     let mut conn: &diesel_async::AsyncPgConnection = &tx;

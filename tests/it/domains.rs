@@ -41,9 +41,12 @@ async fn keys_and_names_are_unique() {
     let other = editor.write("createBusinessDomain", json!({ "key": "DOMAIN-B", "name": "B" })).await;
     let before = app.database.contents().await;
     let attempt = async |field: &str, input: Value| editor.mutate(field, input, "").await.user_errors();
-    assert_eq!(attempt("createBusinessDomain", revenue()).await, ["key: TAKEN"], "the same call again");
+    let again = attempt("createBusinessDomain", revenue()).await;
+    assert_eq!(again, ["key: TAKEN", "name: TAKEN"], "the same call again");
     assert_eq!(attempt("createBusinessDomain", json!({ "key": "NEW", "name": "Revenue" })).await, ["name: TAKEN"]);
     assert_eq!(attempt("updateBusinessDomain", json!({ "id": other["id"], "name": "Revenue" })).await, ["name: TAKEN"]);
+    let of_each = json!({ "id": other["id"], "name": "Revenue", "ownerTeam": "" });
+    assert_eq!(attempt("updateBusinessDomain", of_each).await, ["ownerTeam: REQUIRED", "name: TAKEN"]);
     assert_eq!(app.database.contents().await, before);
 }
 

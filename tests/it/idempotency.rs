@@ -219,6 +219,8 @@ async fn bad_keys_and_secrets_are_refused() {
     for bad in ["", &"x".repeat(256)] {
         let answer = create(&editor, bad, "M").await;
         assert_eq!((answer.status, answer.error_code()), (StatusCode::BAD_REQUEST, Some("BAD_USER_INPUT")), "{bad}");
+        let message = "Idempotency-Key: An idempotency key has 1 to 255 printable ASCII characters";
+        assert_eq!(answer.body["errors"][0]["message"], message);
     }
     let key = [("idempotency-key", "key-1")];
     for secret in [

@@ -154,7 +154,10 @@ async fn an_archived_metric_keeps_its_key_and_its_history() {
     assert_eq!((&archived["metric"]["status"], &archived["metric"]["revision"]), (&json!("REMOVED"), &json!(2)));
     let before = app.database.contents().await;
     assert_eq!(archive(json!({ "id": id })).await.payload(), archived, "the same call again");
-    assert_eq!(editor.mutate("createMetric", json!({ "key": "M", "name": "M" }), "").await.user_errors(), ["key: TAKEN"]);
+    let taken = editor.mutate("createMetric", json!({ "key": "M", "name": "M" }), "").await;
+    assert_eq!(taken.user_errors(), ["key: TAKEN"]);
+    let message = "There is a metric \"M\" already: it is archived, and can be restored";
+    assert_eq!(taken.payload()["userErrors"][0]["message"], message);
     assert_eq!(app.database.contents().await, before);
     let found = editor
         .ask(
@@ -169,4 +172,53 @@ async fn an_archived_metric_keeps_its_key_and_its_history() {
     assert_eq!(found["old"]["nodes"], json!([{ "key": "M" }]));
     assert_eq!(found["metric"]["versions"]["totalCount"], 2);
     assert_eq!(found["was"], json!({ "status": "ACTIVE", "archivedAt": null }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archived_metric_is_restored_as_it_was() {
+    let app = TestApp::start().await;
+    let (editor, id) = with_metric(&app, json!({ "status": "ACTIVE" })).await;
+    let restore =
+        async |input: Value| editor.mutate("restoreMetric", input, "metric { status archivedAt revision version }").await;
+    let before = app.database.contents().await;
+    assert_eq!(restore(json!({ "id": id })).await.payload()["metric"]["revision"], 1, "it is not archived");
+    assert_eq!(app.database.contents().await, before);
+    editor.write("archiveMetric", json!({ "id": id })).await;
+
+    let before = app.database.contents().await;
+    let refused = update(&editor, &id, json!({ "status": "DRAFT" })).await;
+    assert_eq!(refused.user_errors(), ["status: INVALID"]);
+    assert_eq!(refused.payload()["userErrors"][0]["message"], "The metric is archived: restore it first");
+    for (expected, message) in [
+        (1, "The metric has changed since revision 1: it is at 2 now. Read it again and repeat your change"),
+        (3, "There is no revision 3 of the metric yet: it is at 2"),
+        (0, "There is no revision 0 of the metric: it is at 2"),
+    ] {
+        let conflict = restore(json!({ "id": id, "expectedVersion": expected })).await;
+        assert_eq!(conflict.user_errors(), ["expectedVersion: VERSION_CONFLICT"]);
+        assert_eq!(conflict.payload()["userErrors"][0]["message"], message);
+    }
+    assert_eq!(app.database.contents().await, before);
+
+    assert_eq!(update(&editor, &id, json!({ "notes": "why" })).await.user_errors(), [""; 0]);
+    let restored = restore(json!({ "id": id, "expectedVersion": 3 })).await.payload();
+    let wanted = json!({ "status": "ACTIVE", "archivedAt": null, "revision": 4, "version": "1.0.3" });
+    assert_eq!(restored["metric"], wanted);
+    let before = app.database.contents().await;
+    assert_eq!(restore(json!({ "id": id })).await.payload(), restored, "the same call again");
+    assert_eq!(app.database.contents().await, before);
+    let found = editor
+        .ask(
+            r#"{ metrics { nodes { key } } metric(key: "M") { versions(first: 1) { nodes { message changedFields changeTier } } } }"#,
+            json!({}),
+        )
+        .await;
+    assert_eq!(found["metrics"]["nodes"], json!([{ "key": "M" }]));
+    let wanted = json!([{ "message": "Restored", "changedFields": ["status"], "changeTier": "PATCH" }]);
+    assert_eq!(found["metric"]["versions"]["nodes"], wanted);
+
+    // One that was never anything else begins anew.
+    let gone = editor.write("createMetric", json!({ "key": "GONE", "name": "Gone", "status": "REMOVED" })).await["id"].clone();
+    editor.write("archiveMetric", json!({ "id": gone })).await;
+    assert_eq!(restore(json!({ "id": gone })).await.payload()["metric"]["status"], "DRAFT");
 }

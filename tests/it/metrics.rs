@@ -129,6 +129,37 @@ async fn everything_wrong_with_a_metric_is_said_at_once() {
     assert_eq!(attempt(json!({ "key": "M", "name": "M", "version": "two" })).await, ["version: INVALID"]);
     assert_eq!(attempt(json!({ "key": "M", "name": "M", "domain": "NONE" })).await, ["domain: NOT_FOUND"]);
     assert_eq!(attempt(json!({ "key": "TAKEN", "name": "M" })).await, ["key: TAKEN"], "the same call again");
+    let of_each = json!({ "key": "TAKEN", "name": "", "domain": "NONE", "version": "two" });
+    let wanted = ["name: REQUIRED", "version: INVALID", "domain: NOT_FOUND", "key: TAKEN"];
+    assert_eq!(attempt(of_each).await, wanted);
+    assert_eq!(attempt(json!({ "key": "M", "name": "M", "domain": "a\u{0}b" })).await, ["domain: NOT_FOUND"]);
+    let blank = json!({
+        "key": "M", "name": "M", "data": {
+            "primarySources": [{ "system": "" }], "secondarySources": [{ "system": "s" }, { "system": " " }], "timeGrains": ["day", ""],
+        },
+        "definition": {
+            "numerator": { "eventName": " ", "filters": [{ "field": "", "operator": "\t" }] }, "denominator": { "eventName": "" },
+        },
+        "governance": { "regulatoryConstraints": [""] }, "exampleQueries": [{ "query": "\n" }],
+        "targets": { "alertRules": [{ "condition": "" }, { "condition": "> 1", "severity": " " }] },
+        "visualization": { "dashboards": [{ "tool": "" }] }, "usage": { "playbooks": [{ "name": "" }] },
+    });
+    let wanted = [
+        "definition.numerator.eventName: REQUIRED",
+        "definition.numerator.filters.0.field: REQUIRED",
+        "definition.numerator.filters.0.operator: REQUIRED",
+        "definition.denominator.eventName: REQUIRED",
+        "data.primarySources.0.system: REQUIRED",
+        "data.secondarySources.1.system: REQUIRED",
+        "data.timeGrains.1: REQUIRED",
+        "governance.regulatoryConstraints.0: REQUIRED",
+        "exampleQueries.0.query: REQUIRED",
+        "targets.alertRules.0.condition: REQUIRED",
+        "targets.alertRules.1.severity: REQUIRED",
+        "visualization.dashboards.0.tool: REQUIRED",
+        "usage.playbooks.0.name: REQUIRED",
+    ];
+    assert_eq!(attempt(blank).await, wanted);
     assert_eq!(attempt(json!({ "key": "M", "name": "M", "notes": "x".repeat(300_000) })).await, [": TOO_LONG"]);
     assert_eq!(attempt(json!({ "key": "M", "name": "M", "notes": "a\u{0}b" })).await, [": INVALID"]);
     assert_eq!(app.database.contents().await, before);
@@ -145,6 +176,7 @@ async fn who_may_not_write_changes_nothing() {
             ("createMetric", json!({ "key": "NEW", "name": "New" })),
             ("updateMetric", json!({ "id": id, "name": "New" })),
             ("archiveMetric", json!({ "id": id })),
+            ("restoreMetric", json!({ "id": id })),
         ] {
             assert_eq!(client.mutate(field, input, "").await.error_code(), Some(code), "{field}");
         }
@@ -168,6 +200,10 @@ async fn each_change_is_audited_and_owed_to_subscribers() {
     editor.write("archiveMetric", json!({ "id": id })).await;
     let owed = app.database.text("SELECT string_agg(kind || ' ' || (payload->>'version'), ', ' ORDER BY id) FROM outbox").await;
     assert_eq!(owed.as_deref(), Some("metric.created 1.0.0, metric.updated 1.1.0, metric.archived 1.1.1"));
+    editor.write("restoreMetric", json!({ "id": id })).await;
+    let last = app.database.text("SELECT kind || ' ' || (payload->>'version') FROM outbox ORDER BY id DESC LIMIT 1").await;
+    assert_eq!(last.as_deref(), Some("metric.updated 1.1.2"), "as when an import brings it back");
+    assert_eq!(app.database.number("SELECT count(*) FROM audit_log WHERE action = 'metric.restored'").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,7 +246,9 @@ async fn things_are_found_by_their_ids() {
     assert_eq!(editor.send(query, json!({ "ids": vec![&id; 101] })).await.error_code(), Some("BAD_USER_INPUT"));
     let nonsense = editor.send("{ node(id: \"nonsense\") { id } }", json!({})).await;
     assert_eq!((nonsense.error_code(), &nonsense.body["data"]["node"]), (Some("BAD_USER_INPUT"), &Value::Null));
-    assert_eq!(update(&editor, &json!(unknown), json!({ "name": "N" })).await.user_errors(), ["id: NOT_FOUND"]);
+    let nowhere = update(&editor, &json!(unknown), json!({ "name": "N" })).await;
+    assert_eq!(nowhere.user_errors(), ["id: NOT_FOUND"]);
+    assert_eq!(nowhere.payload()["userErrors"][0]["message"], "There is no metric with this id");
 }
 
 #[tokio::test(flavor = "multi_thread")]

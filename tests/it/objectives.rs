@@ -39,6 +39,8 @@ async fn everything_wrong_with_an_objective_is_said_at_once() {
     assert_eq!(attempt(bad).await, wanted);
     assert_eq!(attempt(json!({ "key": "OBJ-2", "name": "Grow", "domain": "NONE" })).await, ["domain: NOT_FOUND"]);
     assert_eq!(attempt(json!({ "key": "OBJ-1", "name": "Grow" })).await, ["key: TAKEN"]);
+    let of_each = attempt(json!({ "key": "OBJ-1", "name": "", "domain": "NONE" })).await;
+    assert_eq!(of_each, ["name: REQUIRED", "domain: NOT_FOUND", "key: TAKEN"]);
     assert_eq!(app.database.contents().await, before);
 }
 

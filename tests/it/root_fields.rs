@@ -306,6 +306,13 @@ pub const MUTATIONS: &[RootField] = &[
         Needs::Editor,
         |seed| json!({ "input": { "id": seed.metric } })
     ),
+    mutation!(
+        "restoreMetric",
+        "RestoreMetricInput",
+        "metric { id }",
+        Needs::Editor,
+        |seed| json!({ "input": { "id": seed.metric } })
+    ),
     mutation!("createObjective", "CreateObjectiveInput", "objective { id }", Needs::Editor, |_| {
         json!({ "input": { "key": "O", "name": "O" } })
     }),

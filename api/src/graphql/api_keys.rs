@@ -49,7 +49,7 @@ impl ApiKey {
     async fn user(&self, ctx: &Context<'_>) -> Result<User> {
         match ctx.reading()?.loaders.people.users.get(self.0.user_id).await? {
             Some(user) => Ok(users::User::clone(&user).into()),
-            None => Err(top_level(Error::not_found("user", self.0.user_id))),
+            None => Err(top_level(Error::unknown_id("user"))),
         }
     }
 

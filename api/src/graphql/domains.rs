@@ -19,7 +19,7 @@ use super::connection::{Connection, connection};
 use super::context::ContextExt;
 use super::eager::{Eager, Inner, WriteJson};
 use super::error::top_level;
-use super::filter::{OneOf, OrderDirection};
+use super::filter::{OneOf, OrderDirection, check_texts};
 use super::global_id::{Kind, expect};
 use super::guard::Needs;
 use super::limits::page_cost;
@@ -106,6 +106,7 @@ impl DomainQueries {
         #[graphql(desc = "A cursor of this list, in the same order: what comes before it.")] before: Option<String>,
     ) -> Result<BusinessDomainConnection> {
         let args = PageArgs::parse(first, after, last, before).map_err(top_level)?;
+        check_texts("filter", &filter).map_err(top_level)?;
         let filter = store::Filter::from(filter.unwrap_or_default());
         let (order, descending) = order_by.map_or_else(Default::default, |order| {
             (store::Order::from(order.field), order.direction == Some(OrderDirection::Desc))
@@ -212,6 +213,7 @@ pub fn write_by_id(ctx: &Context<'_>, id: Option<DomainId>, inner: &mut Inner<'_
 }
 
 async fn find(ctx: &Context<'_>, key: Option<String>, id: Option<ID>) -> Result<Option<BusinessDomain>> {
+    check_texts("key", &key).map_err(top_level)?;
     let view = ctx.reading()?;
     match (key, id) {
         (Some(key), None) => {

@@ -3,7 +3,7 @@
 
 use async_graphql::{ErrorExtensionValues, ErrorExtensions, ServerError, SimpleObject};
 use mdl::Error;
-use mdl::error::{Code, causes};
+use mdl::error::{Code, Problem, causes};
 use tracing::error;
 
 /// Something in the input that the caller can mend.
@@ -28,10 +28,9 @@ pub fn split<T>(result: mdl::Result<T>) -> async_graphql::Result<(Option<T>, Vec
     match result {
         Ok(value) => Ok((Some(value), Vec::new())),
         Err(Error::Invalid(problems)) => {
-            let errors = problems.into_iter().map(|problem| UserError {
-                field: problem.field.iter().map(|part| camel_case(part)).collect(),
-                code: problem.code.as_str().to_owned(),
-                message: problem.message,
+            let errors = problems.into_iter().map(|problem| {
+                let Problem { field, code, message } = spelled(problem);
+                UserError { field, code: code.as_str().to_owned(), message }
             });
             Ok((None, errors.collect()))
         }
@@ -52,7 +51,15 @@ pub fn top_level(error: Error) -> async_graphql::Error {
 /// What the caller is told of an error that has been logged: many fields may share one.
 pub fn outward(error: &Error) -> async_graphql::Error {
     let code = error.code();
-    async_graphql::Error::new(error.to_string()).extend_with(|_, extensions| extensions.set("code", code))
+    async_graphql::Error::new(message(error)).extend_with(|_, extensions| extensions.set("code", code))
+}
+
+/// The error as a sentence, with fields as the schema spells them.
+pub fn message(error: &Error) -> String {
+    match error {
+        Error::Invalid(problems) => Error::Invalid(problems.iter().cloned().map(spelled).collect()).to_string(),
+        error => error.to_string(),
+    }
 }
 
 /// An error with this code, unless it has one.
@@ -73,6 +80,10 @@ pub fn log(error: &Error) {
     }
 }
 
+fn spelled(problem: Problem) -> Problem {
+    Problem { field: problem.field.iter().map(|part| camel_case(part)).collect(), ..problem }
+}
+
 /// `expected_direction` becomes `expectedDirection`, as the schema spells it.
 fn camel_case(name: &str) -> String {
     let mut words = name.split('_');
@@ -91,5 +102,7 @@ mod tests {
     fn fields_are_spelled_as_in_the_schema() {
         assert_eq!(super::camel_case("expected_direction"), "expectedDirection");
         assert_eq!(super::camel_case("name"), "name");
+        let error = super::Error::invalid("filter.order_by.containsAny", super::Code::Invalid, "Is wrong");
+        assert_eq!(super::message(&error), "filter.orderBy.containsAny: Is wrong");
     }
 }

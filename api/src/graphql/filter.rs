@@ -1,7 +1,8 @@
 //! Conditions that several lists share.
 
-use async_graphql::{Enum, InputObject, InputType};
+use async_graphql::{Enum, InputObject, InputType, Value};
 use chrono::{DateTime, Utc};
+use mdl::error::{Code, Error};
 use mdl::metrics::filter::DateRange;
 
 use super::imports::enums::ImportState;
@@ -58,6 +59,28 @@ pub enum OrderDirection {
     Asc,
     /// Greatest, latest or last in the alphabet first.
     Desc,
+}
+
+/// What the argument `field` was given has no text with the NUL character, which PostgreSQL cannot be asked for.
+pub fn check_texts<T: InputType>(field: &str, given: &T) -> mdl::Result<()> {
+    match place_of_nul(&given.to_value()) {
+        Some(place) => Err(Error::invalid(&format!("{field}{place}"), Code::Invalid, "Must not contain the NUL character")),
+        None => Ok(()),
+    }
+}
+
+/// Where in a value: `.key.in.0`.
+fn place_of_nul(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => text.contains('\0').then(String::new),
+        Value::List(values) => {
+            values.iter().enumerate().find_map(|(i, value)| place_of_nul(value).map(|place| format!(".{i}{place}")))
+        }
+        Value::Object(fields) => {
+            fields.iter().find_map(|(name, value)| place_of_nul(value).map(|place| format!(".{name}{place}")))
+        }
+        _ => None,
+    }
 }
 
 /// The values of a condition as the library knows them.

@@ -83,9 +83,17 @@ pub fn decode(id: &ID) -> Option<(Kind, Uuid)> {
 pub fn expect(field: &str, kind: Kind, id: &ID) -> mdl::Result<Uuid> {
     match decode(id) {
         Some((found, uuid)) if found == kind => Ok(uuid),
-        Some((found, _)) => Err(Error::invalid(field, Code::Invalid, format!("Is the id of a {found}, not of a {kind}"))),
-        None => Err(Error::invalid(field, Code::Invalid, format!("Is not the id of a {kind}"))),
+        Some((found, _)) => {
+            Err(Error::invalid(field, Code::Invalid, format!("Is the id of {}, not of {}", one(found), one(kind))))
+        }
+        None => Err(Error::invalid(field, Code::Invalid, format!("Is not the id of {}", one(kind)))),
     }
+}
+
+/// The kind with its article.
+fn one(kind: Kind) -> String {
+    let article = if kind.to_string().starts_with(['A', 'i', 'o']) { "an" } else { "a" };
+    format!("{article} {kind}")
 }
 
 #[cfg(test)]
@@ -99,6 +107,9 @@ mod tests {
             assert_eq!(decode(&encode(*kind, uuid)), Some((*kind, uuid)));
         }
         assert_eq!(decode(&ID::from("METRIC-1")), None);
-        assert!(expect("id", Kind::Metric, &encode(Kind::Domain, Uuid::now_v7())).is_err());
+        let another = expect("id", Kind::Import, &encode(Kind::User, Uuid::now_v7())).unwrap_err();
+        assert_eq!(another.to_string(), "id: Is the id of a user, not of an import");
+        let none = expect("id", Kind::ApiKey, &ID::from("METRIC-1")).unwrap_err();
+        assert_eq!(none.to_string(), "id: Is not the id of an API key");
     }
 }

@@ -17,12 +17,13 @@ use mdl::metrics::{self, store, versions};
 use mdl::page::PageArgs;
 
 use self::filter::{MetricFilter, MetricOrder, listing};
-use self::inputs::{ArchiveMetricInput, CreateMetricInput, UpdateMetricInput, parse_version};
+use self::inputs::{ArchiveMetricInput, CreateMetricInput, RestoreMetricInput, UpdateMetricInput, parse_version};
 use self::list::{MetricConnection, MetricTotals, load_domains, metric_connection, page_wants_details};
 pub use self::object::{Metric, wants_details};
 use super::context::ContextExt;
 use super::eager::Eager;
 use super::error::top_level;
+use super::filter::check_texts;
 use super::global_id::{Kind, expect};
 use super::guard::Needs;
 use super::limits::page_cost;
@@ -93,7 +94,7 @@ impl MetricMutations {
         #[graphql(desc = "The metric.")] input: CreateMetricInput,
     ) -> Result<CreateMetricPayload> {
         let actor = ctx.actor().map_err(top_level)?;
-        let result = async { metrics::create(ctx.app(), actor, input.into_new()?).await }.await;
+        let result = metrics::create(ctx.app(), actor, input.into_new()).await;
         CreateMetricPayload::answer(result, |(metric, details)| Metric::new(metric, details))
     }
 
@@ -114,8 +115,8 @@ impl MetricMutations {
         UpdateMetricPayload::answer(result, |(metric, details)| Metric::new(metric, details))
     }
 
-    /// Takes a metric out of the lists. Its key stays taken, its history stays, and its status becomes `REMOVED`. To do it
-    /// twice is no error.
+    /// Takes a metric out of the lists, until it is restored. Its key stays taken, its history stays, and its status becomes
+    /// `REMOVED`. To do it twice is no error.
     #[graphql(guard = "Needs(Permission::CatalogWrite)")]
     async fn archive_metric(
         &self,
@@ -129,6 +130,23 @@ impl MetricMutations {
         }
         .await;
         ArchiveMetricPayload::answer(result, |(metric, details)| Metric::new(metric, details))
+    }
+
+    /// Takes an archived metric back into the lists. Its status is again the last one that was not `REMOVED`; `DRAFT` if it
+    /// had none. To do it twice is no error.
+    #[graphql(guard = "Needs(Permission::CatalogWrite)")]
+    async fn restore_metric(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which metric.")] input: RestoreMetricInput,
+    ) -> Result<RestoreMetricPayload> {
+        let actor = ctx.actor().map_err(top_level)?;
+        let result = async {
+            let id = MetricId(expect("id", Kind::Metric, &input.id)?);
+            metrics::restore(ctx.app(), actor, id, input.expected_version).await
+        }
+        .await;
+        RestoreMetricPayload::answer(result, |(metric, details)| Metric::new(metric, details))
     }
 }
 
@@ -148,9 +166,15 @@ payloads! {
         /// The metric as it is now.
         metric: Metric
     }
+    /// The metric that was restored.
+    RestoreMetricPayload {
+        /// The metric as it is now.
+        metric: Metric
+    }
 }
 
 async fn find(ctx: &Context<'_>, key: Option<String>, id: Option<ID>, version: Option<String>) -> Result<Option<Metric>> {
+    check_texts("key", &key).map_err(top_level)?;
     let view = ctx.reading()?;
     let version = version.as_deref().map(parse_version).transpose().map_err(top_level)?;
     // A version has details of its own.

@@ -22,7 +22,7 @@ use super::connection::{Connection, connection};
 use super::context::ContextExt;
 use super::eager::Eager;
 use super::error::top_level;
-use super::filter::{OneOf, OrderDirection, converted};
+use super::filter::{OneOf, OrderDirection, check_texts, converted};
 use super::global_id::{Kind, expect};
 use super::guard::Needs;
 use super::limits::page_cost;
@@ -123,6 +123,7 @@ impl ObjectiveQueries {
         #[graphql(desc = "A cursor of this list, in the same order: what comes before it.")] before: Option<String>,
     ) -> Result<ObjectiveConnection> {
         let args = PageArgs::parse(first, after, last, before).map_err(top_level)?;
+        check_texts("filter", &filter).map_err(top_level)?;
         let filter = store::Filter::from(filter.unwrap_or_default());
         let (order, descending) = order_by.map_or_else(Default::default, |order| {
             (store::Order::from(order.field), order.direction == Some(OrderDirection::Desc))
@@ -135,6 +136,7 @@ impl ObjectiveQueries {
 }
 
 async fn find(ctx: &Context<'_>, key: Option<String>, id: Option<ID>) -> Result<Option<Objective>> {
+    check_texts("key", &key).map_err(top_level)?;
     let loaders = &ctx.reading()?.loaders.objectives;
     let found = match (key, id) {
         (Some(key), None) => loaders.by_key.get(key).await?,

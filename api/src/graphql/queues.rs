@@ -21,7 +21,7 @@ pub use self::steering::QueueMutations;
 use super::connection::{Connection, connection};
 use super::context::ContextExt;
 use super::error::top_level;
-use super::filter::{DateTimeRange, OneOf, OrderDirection, converted};
+use super::filter::{DateTimeRange, OneOf, OrderDirection, check_texts, converted};
 use super::global_id::{Kind, expect};
 use super::guard::Needs;
 use super::limits::page_cost;
@@ -47,6 +47,7 @@ pub struct JobFilter {
 
 impl JobFilter {
     fn parse(self) -> mdl::Result<store::Filter> {
+        check_texts("filter", &self)?;
         let (created, finished) = (self.created, self.finished);
         Ok(store::Filter {
             ids: self.ids.map(|ids| job_ids("ids", &ids)).transpose()?,

@@ -44,7 +44,7 @@ impl Me {
         let view = ctx.view().map_err(top_level)?;
         let id = view.snapshot.tenant();
         let found = view.snapshot.read(async |conn| tenants::by_id(conn, id).await).await.map_err(top_level)?;
-        let tenant = found.ok_or_else(|| top_level(Error::not_found("tenant", id)))?;
+        let tenant = found.ok_or_else(|| top_level(Error::unknown_id("tenant")))?;
         Ok(Tenant { slug: tenant.slug, name: tenant.name })
     }
 }

@@ -19,7 +19,7 @@ pub use self::object::WebhookEndpoint;
 use super::connection::{Connection, connection};
 use super::context::ContextExt;
 use super::error::top_level;
-use super::filter::{OneOf, converted};
+use super::filter::{OneOf, check_texts, converted};
 use super::global_id::{Kind, expect};
 use super::guard::Needs;
 use super::limits::page_cost;
@@ -37,6 +37,7 @@ pub struct WebhookDeliveryFilter {
 
 impl WebhookDeliveryFilter {
     fn parse(self) -> mdl::Result<DeliveryFilter> {
+        check_texts("filter", &self)?;
         let endpoint = self.endpoint.map(|id| expect("filter.endpoint", Kind::WebhookEndpoint, &id)).transpose()?;
         Ok(DeliveryFilter {
             endpoint: endpoint.map(WebhookEndpointId),

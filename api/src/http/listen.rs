@@ -105,7 +105,7 @@ async fn serve_patiently(
                 debug!("A connection did not say what it is");
                 return;
             }
-            let io = TokioIo::new(Placed { stream, place });
+            let io = TokioIo::new(Placed { stream, _place: place });
             let connection = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service)).into_owned();
             if let Err(error) = watcher.watch(connection).await {
                 debug!(error, "A connection broke off");

@@ -160,7 +160,7 @@ impl Seldom {
 /// A connection with its place, which it keeps when it becomes a websocket.
 pub struct Placed {
     pub stream: TcpStream,
-    pub place: Place,
+    pub _place: Place,
 }
 
 impl AsyncRead for Placed {

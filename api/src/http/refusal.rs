@@ -9,7 +9,7 @@ use serde::Serialize;
 use tracing::error;
 
 use super::negotiate::Media;
-use crate::graphql::error::coded;
+use crate::graphql::error::{coded, message};
 use crate::rate_limit::Limited;
 
 /// Why a request is not answered.
@@ -50,7 +50,7 @@ impl Refusal {
             Error::TooMany(_) | Error::TooSlow => Some((header::RETRY_AFTER, HeaderValue::from_static("5"))),
             _ => None,
         };
-        Self { status, code: error.code(), message: error.to_string(), header: header.map(Box::new) }
+        Self { status, code: error.code(), message: message(&error), header: header.map(Box::new) }
     }
 
     pub fn rate_limited(limited: Limited, of_what: &str) -> Self {

@@ -5,7 +5,10 @@
 //!   `{"format": "apollo-persisted-query-manifest", "version": 1, "operations": [{"id", "name", "type", "body"}]}`;
 //! - a `.graphql` file, which is one document. Its id is the SHA-256 of its text, in hex.
 
+use std::fmt;
+
 use data_encoding::HEXLOWER;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::sha256;
@@ -20,23 +23,53 @@ pub struct Entry {
     pub text: String,
 }
 
-/// The documents of a manifest, in its order. Problems are of the field `manifest`.
+/// The documents of a manifest, in its order; an id that stands there twice, twice. Problems are of the field `manifest`.
 pub fn read(manifest: &str) -> Result<Vec<Entry>> {
     match serde_json::from_str(manifest) {
         Ok(Value::Object(fields)) if fields.contains_key("format") && fields.contains_key("operations") => {
             apollo(&fields["format"], fields.get("version"), &fields["operations"])
         }
-        Ok(Value::Object(fields)) => fields
-            .into_iter()
-            .map(|(id, text)| match text {
-                Value::String(text) => Ok(Entry { id, name: None, text }),
-                _ => Err(invalid(format!("{id:?} must be the text of a document"))),
-            })
-            .collect(),
+        Ok(Value::Object(_)) => texts_by_id(manifest),
         Ok(_) => Err(invalid("Is neither a manifest, which is a JSON object, nor GraphQL")),
         Err(error) if looks_like_json(manifest) => Err(invalid(format!("Is not JSON: {error}"))),
         Err(_) if manifest.trim().is_empty() => Err(invalid("Is empty")),
         Err(_) => Ok(vec![Entry { id: HEXLOWER.encode(&sha256(manifest)), name: None, text: manifest.to_owned() }]),
+    }
+}
+
+fn texts_by_id(manifest: &str) -> Result<Vec<Entry>> {
+    let Fields(fields) = serde_json::from_str(manifest).map_err(|error| invalid(format!("Is not JSON: {error}")))?;
+    let entries = fields.into_iter().map(|(id, text)| match text {
+        Value::String(text) => Ok(Entry { id, name: None, text }),
+        _ => Err(invalid(format!("{id:?} must be the text of a document"))),
+    });
+    entries.collect()
+}
+
+/// The fields of an object as they stand there. A [`Value`] keeps only the last of each name.
+struct Fields(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            fields.push(field);
+        }
+        Ok(Fields(fields))
     }
 }
 
@@ -76,8 +109,9 @@ mod tests {
     #[test]
     fn knows_the_tools_by_their_shape() {
         let map = r#"{ "b": "query B { b }", "a": "query A { a }" }"#;
-        let read_map = read(map).unwrap();
-        assert!(read_map.contains(&entry("a", None, "query A { a }")) && read_map.len() == 2);
+        assert_eq!(read(map).unwrap(), [entry("b", None, "query B { b }"), entry("a", None, "query A { a }")]);
+        let twice = r#"{ "a": "query A { a }", "a": "query B { b }" }"#;
+        assert_eq!(read(twice).unwrap(), [entry("a", None, "query A { a }"), entry("a", None, "query B { b }")]);
         let apollo = r#"{ "format": "apollo-persisted-query-manifest", "version": 1,
             "operations": [{ "id": "x", "name": "A", "type": "query", "body": "query A { a }" }] }"#;
         assert_eq!(read(apollo).unwrap(), [entry("x", Some("A"), "query A { a }")]);

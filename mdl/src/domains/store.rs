@@ -54,6 +54,11 @@ pub async fn by_key_or_name(mut conn: &AsyncPgConnection, tenant: TenantId, text
     Ok(found.into_iter().max_by_key(|domain| domain.key == text))
 }
 
+/// The domains with this key or this name.
+pub(super) async fn alike(mut conn: &AsyncPgConnection, tenant: TenantId, key: &str, name: &str) -> Result<Vec<Domain>> {
+    Ok(all(tenant).filter(domains::key.eq(key).or(domains::name.eq(name))).order(domains::key).load(&mut conn).await?)
+}
+
 /// The domain, locked until the transaction ends.
 pub async fn lock(mut conn: &AsyncPgConnection, tenant: TenantId, id: DomainId) -> Result<Option<Domain>> {
     Ok(domains::table

@@ -119,7 +119,7 @@ pub async fn cancel(app: &App, actor: &Actor, id: ImportId) -> Result<Import> {
     let tx = app.db.begin(actor.tenant).await?;
     let row = imports::table.filter(imports::tenant_id.eq(actor.tenant).and(imports::id.eq(id)));
     let state: Option<ImportState> = row.select(imports::state).for_update().first(&mut &*tx).await.optional()?;
-    let Some(state) = state else { return Err(Error::not_found("import", id)) };
+    let Some(state) = state else { return Err(Error::unknown_id("import")) };
     let now = Utc::now();
     match state {
         ImportState::Queued => {
@@ -140,7 +140,7 @@ pub async fn cancel(app: &App, actor: &Actor, id: ImportId) -> Result<Import> {
     if matches!(state, ImportState::Queued | ImportState::Running) {
         audit::record(&tx, actor, "import.cancel_requested", ("import", id.0), &json!({})).await?;
     }
-    let import = store::by_id(&tx, actor.tenant, id).await?.ok_or_else(|| Error::not_found("import", id))?;
+    let import = store::by_id(&tx, actor.tenant, id).await?.ok_or_else(|| Error::unknown_id("import"))?;
     if state == ImportState::Queued {
         events::push(&tx, actor, IMPORT_CANCELLED, id.0, &super::run::payload(&import)).await?;
     }

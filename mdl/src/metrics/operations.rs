@@ -31,8 +31,8 @@ pub struct NewMetric {
     pub domain: Option<String>,
     /// Its `domain_id` is set from `domain`.
     pub definition: Definition,
-    /// The first version; 1.0.0 unless the definition has a history elsewhere.
-    pub version: Semver,
+    /// The first version as people write it; 1.0.0 unless the definition has a history elsewhere.
+    pub version: Option<String>,
     /// Why, for the history.
     pub message: Option<String>,
 }
@@ -63,16 +63,24 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewMetric) -> Result<(Met
     actor.require(Permission::CatalogWrite)?;
     let mut problems = Problems::default();
     check_key(&mut problems, "key", &new.key);
+    let is_key = problems.is_empty();
     new.definition.check(&mut problems);
     check_message(&mut problems, new.message.as_deref());
-    problems.check()?;
+    let version = new.version.as_deref().map_or(Ok(Semver::FIRST), Semver::given).unwrap_or_else(|problem| {
+        problems.push(problem);
+        Semver::FIRST
+    });
 
     let tx = app.db.begin(actor.tenant).await?;
     new.definition.summary.domain_id = match &new.domain {
-        Some(domain) => Some(domains::named(&tx, actor.tenant, domain).await?),
+        Some(domain) => domains::named(&tx, actor.tenant, domain, &mut problems).await?,
         None => None,
     };
-    let metric = insert(&tx, actor, &new).await?;
+    if is_key && let Some(is_archived) = store::is_archived(&tx, actor.tenant, &new.key).await? {
+        problems.push(taken(&new.key, is_archived));
+    }
+    problems.check()?;
+    let metric = insert(&tx, actor, &new, version).await?;
     let fields: Vec<String> =
         changes::between(&Definition::default(), &new.definition).into_iter().map(|change| change.field).collect();
     versions::insert(&tx, &metric, &new.definition, ChangeTier::Initial, &fields, new.message.as_deref()).await?;
@@ -106,9 +114,13 @@ pub async fn update(
     after.summary.domain_id = match &update.domain {
         None => before.summary.domain_id,
         Some(None) => None,
-        Some(Some(domain)) => Some(domains::named(&tx, actor.tenant, domain).await?),
+        Some(Some(domain)) => domains::named(&tx, actor.tenant, domain, &mut problems).await?,
     };
     after.check(&mut problems);
+    let status = after.summary.status;
+    if metric.archived_at.is_some() && status != before.summary.status && status != Status::Removed {
+        problems.add("status", Code::Invalid, "The metric is archived: restore it first");
+    }
     problems.check()?;
     let changed = changes::between(&before, &after);
     if changed.is_empty() {
@@ -138,7 +150,25 @@ pub async fn archive(app: &App, actor: &Actor, id: MetricId, expected_revision: 
     Ok((metric, after.details))
 }
 
-async fn insert(mut conn: &AsyncPgConnection, actor: &Actor, new: &NewMetric) -> Result<Metric> {
+/// Takes an archived metric back into the lists. Its status is again the last one that was not removed: draft if it had none.
+pub async fn restore(app: &App, actor: &Actor, id: MetricId, expected_revision: Option<i32>) -> Result<(Metric, Details)> {
+    actor.require(Permission::CatalogWrite)?;
+    let tx = app.db.begin(actor.tenant).await?;
+    let (mut metric, details) = lock(&tx, actor.tenant, id, expected_revision).await?;
+    if metric.archived_at.is_none() {
+        return Ok((metric, details));
+    }
+    let before = Definition { summary: metric.summary.clone(), details };
+    let mut after = before.clone();
+    after.summary.status = versions::last_status(&tx, actor.tenant, id).await?.unwrap_or_default();
+    metric.archived_at = None;
+    let changed = changes::between(&before, &after);
+    let metric = write(&tx, actor, Written::Restored, metric, &after, &changed, Some("Restored")).await?;
+    tx.commit().await?;
+    Ok((metric, after.details))
+}
+
+async fn insert(mut conn: &AsyncPgConnection, actor: &Actor, new: &NewMetric, version: Semver) -> Result<Metric> {
     let by = actor.user().map(|user| user.0);
     let row = NewRow {
         tenant_id: actor.tenant,
@@ -149,22 +179,25 @@ async fn insert(mut conn: &AsyncPgConnection, actor: &Actor, new: &NewMetric) ->
         updated_by: by,
     };
     diesel::insert_into(metrics::table)
-        .values((row, &new.definition.summary, new.version))
+        .values((row, &new.definition.summary, version))
         .returning(Metric::as_returning())
         .get_result(&mut conn)
         .await
         .map_err(Error::from)
-        .map_err(|error| {
-            error.on_constraint("metrics_key_key", || {
-                Problem::new("key", Code::Taken, format!("There is a metric {:?} already", new.key))
-            })
-        })
+        // Somebody else has just added it.
+        .map_err(|error| error.on_constraint("metrics_key_key", || taken(&new.key, false)))
+}
+
+fn taken(key: &str, is_archived: bool) -> Problem {
+    let and = if is_archived { ": it is archived, and can be restored" } else { "" };
+    Problem::new("key", Code::Taken, format!("There is a metric {key:?} already{and}"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
     Updated,
     Archived,
+    Restored,
 }
 
 /// Writes the next revision: row, version, audit entry and event.
@@ -179,9 +212,12 @@ async fn write(
 ) -> Result<Metric> {
     let tier = ChangeTier::of(changed.iter().map(|change| change.field.as_str()));
     let fields: Vec<String> = changed.iter().map(|change| change.field.clone()).collect();
+    let update = || news::kind_of_update(&metric.summary, &after.summary, &fields);
     let (action, kind) = match written {
-        Written::Updated => ("metric.updated", news::kind_of_update(&metric.summary, &after.summary, &fields)),
+        Written::Updated => ("metric.updated", update()),
         Written::Archived => ("metric.archived", METRIC_ARCHIVED),
+        // As when an import brings it back.
+        Written::Restored => ("metric.restored", update()),
     };
     let row = metrics::table.filter(metrics::tenant_id.eq(metric.tenant_id).and(metrics::id.eq(metric.id)));
     let metric: Metric = diesel::update(row)
@@ -198,17 +234,17 @@ async fn write(
         .get_result(&mut &**tx)
         .await?;
     versions::insert(tx, &metric, after, tier, &fields, message).await?;
-    let is_archived = written == Written::Archived;
+    let is_listed_otherwise = written != Written::Updated;
     let touched = Entities::of(&[Entity::Metrics])
-        .and_if(is_archived, Entity::MetricSet)
-        .and_if(is_archived || fields.iter().any(|field| LABELS.contains(&field.as_str())), Entity::MetricLabels)
+        .and_if(is_listed_otherwise, Entity::MetricSet)
+        .and_if(is_listed_otherwise || fields.iter().any(|field| LABELS.contains(&field.as_str())), Entity::MetricLabels)
         .and_if(fields.iter().any(|field| field.starts_with("relationships.")), Entity::Lineage);
     record(tx, actor, &metric, Change { action, event: kind, tier, fields: &fields, touched }).await?;
     Ok(metric)
 }
 
 async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: MetricId, expected: Option<i32>) -> Result<(Metric, Details)> {
-    let (metric, details) = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::not_found("metric", id))?;
+    let (metric, details) = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::unknown_id("metric"))?;
     match expected {
         Some(expected) if expected != metric.revision => {
             Err(Error::VersionConflict { kind: "metric", expected, actual: metric.revision })

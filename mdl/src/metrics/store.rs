@@ -95,6 +95,16 @@ pub async fn lock(mut conn: &AsyncPgConnection, tenant: TenantId, id: MetricId) 
         .optional()?)
 }
 
+/// Whether the metric with this key is archived; `None` if there is none.
+pub async fn is_archived(mut conn: &AsyncPgConnection, tenant: TenantId, key: &str) -> Result<Option<bool>> {
+    Ok(metrics::table
+        .filter(metrics::tenant_id.eq(tenant).and(metrics::key.eq(key)))
+        .select(metrics::archived_at.is_not_null())
+        .first(&mut conn)
+        .await
+        .optional()?)
+}
+
 pub async fn details_by_ids(
     mut conn: &AsyncPgConnection,
     tenant: TenantId,

@@ -5,15 +5,15 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Bool, Integer, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Bool, Integer, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Metric;
 use super::changes::ChangeTier;
-use super::definition::Definition;
-use crate::error::{Code, Error, Result};
+use super::definition::{Definition, Status};
+use crate::error::{Code, Error, Problem, Result};
 use crate::ids::{MetricId, TenantId};
 use crate::page::{Page, PageArgs};
 use crate::schema::{metric_versions, metrics};
@@ -60,6 +60,12 @@ impl Semver {
         let version =
             Semver { major: parts.next()??, minor: parts.next().unwrap_or(Some(0))?, patch: parts.next().unwrap_or(Some(0))? };
         parts.next().is_none().then_some(version)
+    }
+
+    /// The version that an input gives in its field `version`.
+    pub fn given(text: &str) -> Result<Self, Problem> {
+        let problem = || Problem::new("version", Code::Invalid, format!("{text:?} is not a version such as 2.1.0"));
+        Self::parse(text).ok_or_else(problem)
     }
 
     /// The version after a change of this tier.
@@ -215,6 +221,20 @@ pub async fn document(
         Some((row, document)) => Ok((row, serde_json::from_value(document)?)),
         None => Err(Error::invalid("version", Code::NotFound, format!("There is no version {version} of this metric"))),
     }
+}
+
+/// The last status of a metric that was not removed.
+pub(super) async fn last_status(mut conn: &AsyncPgConnection, tenant: TenantId, id: MetricId) -> Result<Option<Status>> {
+    let status: Option<String> = metric_versions::table
+        .filter(metric_versions::tenant_id.eq(tenant))
+        .filter(metric_versions::metric_id.eq(id))
+        .filter(sql::<Bool>("metric_versions.document->>'status' <> 'removed'"))
+        .order(metric_versions::revision.desc())
+        .select(sql::<Text>("metric_versions.document->>'status'"))
+        .first(&mut conn)
+        .await
+        .optional()?;
+    Ok(status.as_deref().and_then(Status::parse))
 }
 
 /// Whole definitions as they were, for several revisions of several metrics.

@@ -114,16 +114,19 @@ pub async fn create(
     actor.require(Permission::CatalogWrite)?;
     let mut problems = Problems::default();
     check_key(&mut problems, "key", key);
+    let is_key = problems.is_empty();
     content.check(&mut problems);
     check_metric_keys(&mut problems, metric_keys);
-    problems.check()?;
-    let metric_keys = distinct(metric_keys.to_vec());
 
     let tx = app.db.begin(actor.tenant).await?;
-    // Locking the objective makes the position unique among its key results.
+    // Locking the objective makes key and position unique among its key results.
     if store::lock(&tx, actor.tenant, objective).await?.is_none() {
-        return Err(Error::invalid("objective_id", Code::NotFound, "There is no such objective"));
+        problems.add("objective_id", Code::NotFound, "There is no such objective");
+    } else if is_key && has_key(&tx, actor.tenant, objective, key).await? {
+        problems.push(taken(key));
     }
+    problems.check()?;
+    let metric_keys = distinct(metric_keys.to_vec());
     let position = store::next_position(&tx, actor.tenant, objective).await?;
     let key_result = insert(&tx, actor, objective, key, content, position).await?;
     link(&tx, actor.tenant, key_result.id, &metric_keys).await?;
@@ -197,11 +200,18 @@ pub(super) async fn insert(
         .get_result(&mut conn)
         .await
         .map_err(Error::from)
-        .map_err(|error| {
-            error.on_constraint("key_results_key_key", || {
-                Problem::new("key", Code::Taken, format!("The objective has a key result {key:?} already"))
-            })
-        })
+        .map_err(|error| error.on_constraint("key_results_key_key", || taken(key)))
+}
+
+async fn has_key(mut conn: &AsyncPgConnection, tenant: TenantId, objective: ObjectiveId, key: &str) -> Result<bool> {
+    let same = key_results::table
+        .filter(key_results::tenant_id.eq(tenant).and(key_results::objective_id.eq(objective)))
+        .filter(key_results::key.eq(key));
+    Ok(diesel::select(diesel::dsl::exists(same)).get_result(&mut conn).await?)
+}
+
+fn taken(key: &str) -> Problem {
+    Problem::new("key", Code::Taken, format!("The objective has a key result {key:?} already"))
 }
 
 /// Makes these the metrics of a key result, in this order.
@@ -243,7 +253,7 @@ async fn write(mut conn: &AsyncPgConnection, actor: &Actor, key_result: KeyResul
 }
 
 async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: KeyResultId, expected: Option<i32>) -> Result<KeyResult> {
-    let found = store::lock_key_result(conn, tenant, id).await?.ok_or_else(|| Error::not_found("key result", id))?;
+    let found = store::lock_key_result(conn, tenant, id).await?.ok_or_else(|| Error::unknown_id("key result"))?;
     match expected {
         Some(expected) if expected != found.revision => {
             Err(Error::VersionConflict { kind: "key result", expected, actual: found.revision })

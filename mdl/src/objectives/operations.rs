@@ -46,14 +46,18 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewObjective) -> Result<O
     actor.require(Permission::CatalogWrite)?;
     let mut problems = Problems::default();
     check_key(&mut problems, "key", &new.key);
+    let is_key = problems.is_empty();
     new.content.check(&mut problems);
-    problems.check()?;
 
     let tx = app.db.begin(actor.tenant).await?;
     new.content.domain_id = match &new.domain {
-        Some(domain) => Some(domains::named(&tx, actor.tenant, domain).await?),
+        Some(domain) => domains::named(&tx, actor.tenant, domain, &mut problems).await?,
         None => None,
     };
+    if is_key && !store::by_keys(&tx, actor.tenant, std::slice::from_ref(&new.key)).await?.is_empty() {
+        problems.push(taken(&new.key));
+    }
+    problems.check()?;
     let by = actor.user().map(|user| user.0);
     let row = NewRow { tenant_id: actor.tenant, id: ObjectiveId::new(), key: &new.key, created_by: by, updated_by: by };
     let objective: Objective = diesel::insert_into(objectives::table)
@@ -62,11 +66,8 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewObjective) -> Result<O
         .get_result(&mut &*tx)
         .await
         .map_err(Error::from)
-        .map_err(|error| {
-            error.on_constraint("objectives_key_key", || {
-                Problem::new("key", Code::Taken, format!("There is an objective {:?} already", new.key))
-            })
-        })?;
+        // Somebody else has just added it.
+        .map_err(|error| error.on_constraint("objectives_key_key", || taken(&new.key)))?;
     record(&tx, actor, OBJECTIVE_CREATED, &objective).await?;
     tx.commit().await?;
     Ok(objective)
@@ -87,12 +88,12 @@ pub async fn update(
     let objective = lock(&tx, actor.tenant, id, expected_revision).await?;
     let mut content = objective.content.clone();
     edit(&mut content);
+    let mut problems = Problems::default();
     content.domain_id = match &domain {
         None => objective.content.domain_id,
         Some(None) => None,
-        Some(Some(domain)) => Some(domains::named(&tx, actor.tenant, domain).await?),
+        Some(Some(domain)) => domains::named(&tx, actor.tenant, domain, &mut problems).await?,
     };
-    let mut problems = Problems::default();
     content.check(&mut problems);
     problems.check()?;
     if content == objective.content {
@@ -118,6 +119,10 @@ pub async fn archive(app: &App, actor: &Actor, id: ObjectiveId, expected_revisio
     Ok(objective)
 }
 
+fn taken(key: &str) -> Problem {
+    Problem::new("key", Code::Taken, format!("There is an objective {key:?} already"))
+}
+
 async fn write(mut conn: &AsyncPgConnection, actor: &Actor, objective: Objective) -> Result<Objective> {
     let row = objectives::table.filter(objectives::tenant_id.eq(objective.tenant_id).and(objectives::id.eq(objective.id)));
     Ok(diesel::update(row)
@@ -134,7 +139,7 @@ async fn write(mut conn: &AsyncPgConnection, actor: &Actor, objective: Objective
 }
 
 async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: ObjectiveId, expected: Option<i32>) -> Result<Objective> {
-    let objective = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::not_found("objective", id))?;
+    let objective = store::lock(conn, tenant, id).await?.ok_or_else(|| Error::unknown_id("objective"))?;
     match expected {
         Some(expected) if expected != objective.revision => {
             Err(Error::VersionConflict { kind: "objective", expected, actual: objective.revision })

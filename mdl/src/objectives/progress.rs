@@ -1,8 +1,9 @@
 //! How far a key result has come.
 //!
 //! Progress is the share of the way from baseline to target: `(current - baseline) / (target - baseline)`, kept within 0
-//! and 1. Without a baseline it is `current / target` where more is better and `target / current` where less is. For a value
-//! to be maintained it is one minus the relative distance from the target. It is unknown without a current value or a target.
+//! and 1. Without a baseline from which the direction leads to the target it is `current / target` where more is better and
+//! `target / current` where less is. In any case it is 1 at the target and beyond, as the direction says. For a value to be
+//! maintained it is one minus the relative distance from the target. It is unknown without a current value or a target.
 //!
 //! Status compares progress with the share of the timeframe that has passed: at least 70 % of it is on track, at least 40 %
 //! at risk, less is behind. (The 0.7 and 0.4 marks are those customary in grading OKRs.)
@@ -44,12 +45,21 @@ pub fn progress(key_result: &KeyResultContent) -> Option<f64> {
         (KeyResultDirection::Maintain, _) => 1.0 - ((current - target) / target).abs(),
         (KeyResultDirection::Increase, _) if current >= target => 1.0,
         (KeyResultDirection::Decrease, _) if current <= target => 1.0,
-        (_, Some(baseline)) if baseline != target => (current - baseline) / (target - baseline),
+        (KeyResultDirection::Increase, Some(baseline)) if baseline < target => share_of_way(baseline, current, target),
+        (KeyResultDirection::Decrease, Some(baseline)) if baseline > target => share_of_way(baseline, current, target),
         (KeyResultDirection::Increase, _) if target > 0.0 => current / target,
         (KeyResultDirection::Decrease, _) if current > 0.0 => target / current,
         _ => 0.0,
     };
-    share.is_finite().then(|| share.clamp(0.0, 1.0))
+    // Not -0.
+    Some(share.clamp(0.0, 1.0) + 0.0)
+}
+
+/// `(current - baseline) / (target - baseline)`, also where a difference is beyond the greatest number.
+fn share_of_way(baseline: f64, current: f64, target: f64) -> f64 {
+    let share = |scale: f64| (current * scale - baseline * scale) / (target * scale - baseline * scale);
+    let is_huge = !(current - baseline).is_finite() || !(target - baseline).is_finite();
+    share(if is_huge { 0.5 } else { 1.0 })
 }
 
 /// Status on a day, in the timeframe of its objective.
@@ -126,6 +136,16 @@ mod tests {
             (Decrease, None, 200.0, 250.0, 0.8),
             (Maintain, None, 100.0, 90.0, 0.9),
             (Maintain, None, 0.0, 0.0, 1.0),
+            // Baselines beyond the target: the direction decides.
+            (Decrease, Some(50.0), 100.0, 75.0, 1.0),
+            (Decrease, Some(50.0), 100.0, 125.0, 0.8),
+            (Increase, Some(100.0), 50.0, 40.0, 0.8),
+            // Differences beyond the greatest number.
+            (Increase, Some(-1.7e308), 1.7e308, 0.0, 0.5),
+            (Decrease, Some(1.7e308), -1.7e308, 1.7e308, 0.0),
+            (Increase, Some(0.0), 1.0, -1.7e308, 0.0),
+            (Increase, Some(1.7e308), f64::MAX, -1.7e308, 0.0),
+            (Maintain, None, 1.7e308, -1.7e308, 0.0),
         ];
         for (direction, baseline, target, current, expected) in cases {
             let found = progress(&key_result(direction, baseline, target, current)).unwrap();

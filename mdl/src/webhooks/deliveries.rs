@@ -146,7 +146,7 @@ async fn delivered_before(
 
 /// The endpoint, which is to be told something and so must be enabled; locked until the transaction ends.
 async fn enabled(tx: &Transaction, tenant: TenantId, id: WebhookEndpointId) -> Result<Endpoint> {
-    let endpoint = store::lock(tx, tenant, id).await?.ok_or_else(|| Error::not_found("webhook endpoint", id))?;
+    let endpoint = store::lock(tx, tenant, id).await?.ok_or_else(|| Error::unknown_id("webhook endpoint"))?;
     if !endpoint.enabled {
         return Err(Error::invalid("id", Code::Invalid, "The endpoint is disabled: enable it first"));
     }
@@ -168,7 +168,7 @@ pub async fn retry(app: &App, actor: &Actor, id: WebhookDeliveryId) -> Result<De
         .first(&mut &*tx)
         .await
         .optional()?;
-    let (delivery, enabled) = found.ok_or_else(|| Error::not_found("webhook delivery", id))?;
+    let (delivery, enabled) = found.ok_or_else(|| Error::unknown_id("webhook delivery"))?;
     if !enabled {
         return Err(Error::invalid("id", Code::Invalid, "Its endpoint is disabled: enable that first"));
     }
@@ -193,5 +193,5 @@ pub async fn retry(app: &App, actor: &Actor, id: WebhookDeliveryId) -> Result<De
     notify(&tx, CHANNEL, "").await?;
     let delivery = store::deliveries_by_ids(&tx, actor.tenant, &[id]).await?.pop();
     tx.commit().await?;
-    delivery.ok_or_else(|| Error::not_found("webhook delivery", id))
+    delivery.ok_or_else(|| Error::unknown_id("webhook delivery"))
 }

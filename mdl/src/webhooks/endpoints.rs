@@ -199,7 +199,7 @@ pub async fn delete(app: &App, actor: &Actor, id: WebhookEndpointId, expected_re
 }
 
 async fn lock(tx: &Transaction, tenant: TenantId, id: WebhookEndpointId, expected: Option<i32>) -> Result<Endpoint> {
-    let endpoint = store::lock(tx, tenant, id).await?.ok_or_else(|| Error::not_found("webhook endpoint", id))?;
+    let endpoint = store::lock(tx, tenant, id).await?.ok_or_else(|| Error::unknown_id("webhook endpoint"))?;
     match expected {
         Some(expected) if expected != endpoint.revision => {
             Err(Error::VersionConflict { kind: "webhook endpoint", expected, actual: endpoint.revision })

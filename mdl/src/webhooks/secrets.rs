@@ -65,7 +65,7 @@ pub async fn rotate(app: &App, actor: &Actor, id: WebhookEndpointId, overlap: Du
         return Err(Error::invalid("overlap_hours", Code::OutOfRange, "Must be a week at most"));
     }
     let tx = app.db.begin(actor.tenant).await?;
-    let endpoint = store::lock(&tx, actor.tenant, id).await?.ok_or_else(|| Error::not_found("webhook endpoint", id))?;
+    let endpoint = store::lock(&tx, actor.tenant, id).await?.ok_or_else(|| Error::unknown_id("webhook endpoint"))?;
     // The database's time, by which it is judged whether a secret still signs.
     let moment: DateTime<Utc> = diesel::select(now.into_sql::<Timestamptz>()).get_result(&mut &*tx).await?;
     let expires_at = moment + overlap;

@@ -100,5 +100,5 @@ async fn read(app: &App, tenant: TenantId, id: ImportId) -> MdlResult<ImportProg
     let snapshot = app.db.snapshot(tenant);
     let import = snapshot.read(async |conn| store::by_id(conn, tenant, id).await).await?;
     snapshot.finish().await;
-    Ok(import.ok_or_else(|| Error::not_found("import", id))?.into())
+    Ok(import.ok_or_else(|| Error::unknown_id("import"))?.into())
 }

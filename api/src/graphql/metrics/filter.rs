@@ -6,7 +6,7 @@ use mdl::metrics::filter::{DateRange as Range, Filter};
 use mdl::metrics::store::{Listing, Order};
 
 use super::enums::{IndicatorKind, MetricStatus, MetricType, Tier};
-use crate::graphql::filter::{DateTimeRange, IsDomain, OneOf, OrderDirection, converted};
+use crate::graphql::filter::{DateTimeRange, IsDomain, OneOf, OrderDirection, check_texts, converted};
 
 /// Most conditions in a filter, counted through `and`, `or` and `not`.
 const MAX_CONDITIONS: usize = 100;
@@ -115,7 +115,7 @@ impl MetricFilter {
             let message = format!("Has {conditions} parts; at most {MAX_CONDITIONS} are allowed");
             return Err(Error::invalid("filter", Code::TooMany, message));
         }
-        Ok(())
+        check_texts("filter", self)
     }
 
     /// How many filters it is made of, and how deep they are nested.

@@ -1,7 +1,7 @@
 //! What people send to create or change a metric.
 
 use async_graphql::{ID, InputObject, Json, MaybeUndefined};
-use mdl::error::{Code, Error};
+use mdl::error::Error;
 use mdl::metrics::{Definition, NewMetric, Semver, Update};
 use serde_json::{Map, Value};
 
@@ -49,6 +49,15 @@ pub struct UpdateMetricInput {
 /// A metric to be taken out of the lists.
 #[derive(InputObject)]
 pub struct ArchiveMetricInput {
+    /// Which metric.
+    pub id: ID,
+    /// The `revision` that was seen; see `UpdateMetricInput`.
+    pub expected_version: Option<i32>,
+}
+
+/// An archived metric to be taken back into the lists.
+#[derive(InputObject)]
+pub struct RestoreMetricInput {
     /// Which metric.
     pub id: ID,
     /// The `revision` that was seen; see `UpdateMetricInput`.
@@ -105,16 +114,12 @@ struct MetricContent {
 }
 
 impl CreateMetricInput {
-    pub fn into_new(self) -> mdl::Result<NewMetric> {
-        let version = match &self.version {
-            None => Semver::FIRST,
-            Some(text) => parse_version(text)?,
-        };
+    pub fn into_new(self) -> NewMetric {
         let domain = self.content.domain.clone().take();
         let mut definition = Definition::default();
         definition.summary.name = self.name;
         self.content.apply(&mut definition);
-        Ok(NewMetric { key: self.key, domain, definition, version, message: self.message })
+        NewMetric { key: self.key, domain, definition, version: self.version, message: self.message }
     }
 }
 
@@ -164,8 +169,7 @@ fn clear<T: Default>(group: &mut T) {
     *group = T::default();
 }
 
-/// `"2.1.0"`, given as the argument or field `version`.
+/// `"2.1.0"`, given as the argument `version`.
 pub fn parse_version(text: &str) -> mdl::Result<Semver> {
-    Semver::parse(text)
-        .ok_or_else(|| Error::invalid("version", Code::Invalid, format!("{text:?} is not a version such as 2.1.0")))
+    Semver::given(text).map_err(|problem| Error::Invalid(vec![problem]))
 }

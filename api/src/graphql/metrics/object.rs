@@ -337,7 +337,7 @@ impl Metric {
         }
         match ctx.reading()?.loaders.metrics.details.get(self.row.id).await? {
             Some(details) => Ok(self.details.get_or_init(|| details)),
-            None => Err(top_level(Error::not_found("metric", self.row.id))),
+            None => Err(top_level(Error::unknown_id("metric"))),
         }
     }
 

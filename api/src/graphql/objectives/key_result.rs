@@ -87,8 +87,9 @@ impl KeyResult {
     }
 
     /// How far it has come, from 0 to 1. Computed: `(current - baseline) / (target - baseline)`, kept within 0 and 1; without a
-    /// baseline `current / target` where more is better and `target / current` where less is; for a value to be
-    /// maintained one minus its relative distance from the target. Null without a current value or a target.
+    /// baseline, or with one beyond the target, `current / target` where more is better and `target / current` where less
+    /// is; 1 at the target and beyond; for a value to be maintained one minus its relative distance from the target. Null
+    /// without a current value or a target.
     fn progress(&self) -> Option<f64> {
         progress::progress(&self.row.content)
     }
@@ -196,6 +197,6 @@ impl KeyResult {
         }
         let id = self.row.objective_id;
         let found = ctx.reading()?.loaders.objectives.by_id.get(id).await?;
-        found.ok_or_else(|| top_level(Error::not_found("objective", id)))
+        found.ok_or_else(|| top_level(Error::unknown_id("objective")))
     }
 }

@@ -41,7 +41,7 @@ impl WebhookDelivery {
     async fn endpoint(&self, ctx: &Context<'_>) -> Result<WebhookEndpoint> {
         let id = self.0.endpoint_id;
         let endpoint = ctx.reading()?.loaders.webhooks.endpoints.get(id).await?;
-        endpoint.map(WebhookEndpoint).ok_or_else(|| top_level(Error::not_found("webhook endpoint", id)))
+        endpoint.map(WebhookEndpoint).ok_or_else(|| top_level(Error::unknown_id("webhook endpoint")))
     }
 
     /// The event's kind.

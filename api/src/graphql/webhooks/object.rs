@@ -105,7 +105,7 @@ impl WebhookEndpoint {
             return Err(top_level(Error::invalid("hours", Code::OutOfRange, message)));
         }
         let statistics = ctx.reading()?.loaders.webhooks.statistics.get((self.0.id, hours)).await?;
-        statistics.map(WebhookStatistics).ok_or_else(|| top_level(Error::not_found("webhook endpoint", self.0.id)))
+        statistics.map(WebhookStatistics).ok_or_else(|| top_level(Error::unknown_id("webhook endpoint")))
     }
 
     /// Counts up with every change.

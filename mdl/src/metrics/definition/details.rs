@@ -246,7 +246,20 @@ impl Details {
             problems.line(&format!("dimensions.{i}.name"), &dimension.name, LINE);
             problems.count(&format!("dimensions.{i}.allowed_values"), dimension.allowed_values.len(), 1_000);
         }
+        self.calculation.check(problems);
+        let data = &self.data;
+        check_filled(problems, "data.primary_sources.*.system", data.primary_sources.iter().map(|source| &source.system));
+        check_filled(problems, "data.secondary_sources.*.system", data.secondary_sources.iter().map(|source| &source.system));
+        check_filled(problems, "data.time_grains.*", &data.time_grains);
+        check_filled(problems, "governance.regulatory_constraints.*", &self.regulatory_constraints);
+        check_filled(problems, "example_queries.*.query", self.example_queries.iter().map(|example| &example.query));
         problems.count("targets.alert_rules", self.targets.alert_rules.len(), LIST);
+        for (i, rule) in self.targets.alert_rules.iter().enumerate() {
+            problems.required(&format!("targets.alert_rules.{i}.condition"), &rule.condition);
+            if let Some(severity) = &rule.severity {
+                problems.required(&format!("targets.alert_rules.{i}.severity"), severity);
+            }
+        }
         for (field, value) in [
             ("targets.target_value", self.targets.target_value),
             ("targets.warning_threshold", self.targets.warning_threshold),
@@ -256,6 +269,8 @@ impl Details {
                 problems.add(field, Code::OutOfRange, "Must be a finite number");
             }
         }
+        check_filled(problems, "visualization.dashboards.*.tool", self.visualization.dashboards.iter().map(|d| &d.tool));
+        check_filled(problems, "usage.playbooks.*.name", self.usage.playbooks.iter().map(|p| &p.name));
         check_links(problems, "visualization.dashboards", self.visualization.dashboards.iter().map(|d| d.url.as_deref()));
         check_links(problems, "usage.playbooks", self.usage.playbooks.iter().map(|p| p.url.as_deref()));
         // The rest is free text, bounded as a whole: nobody filters by it.
@@ -271,6 +286,26 @@ impl Details {
             Ok(_) => {}
             Err(error) => problems.add("", Code::Invalid, format!("Cannot be written as JSON: {error}")),
         }
+    }
+}
+
+impl Calculation {
+    fn check(&self, problems: &mut Problems) {
+        for (side, count) in [("numerator", &self.numerator), ("denominator", &self.denominator)] {
+            let Some(count) = count else { continue };
+            problems.required(&format!("definition.{side}.event_name"), &count.event_name);
+            for (i, filter) in count.filters.iter().enumerate() {
+                problems.required(&format!("definition.{side}.filters.{i}.field"), &filter.field);
+                problems.required(&format!("definition.{side}.filters.{i}.operator"), &filter.operator);
+            }
+        }
+    }
+}
+
+/// None of the texts is blank. `*` in the path stands for the place of a text.
+fn check_filled<'a>(problems: &mut Problems, path: &str, texts: impl IntoIterator<Item = &'a String>) {
+    for (i, text) in texts.into_iter().enumerate() {
+        problems.required(&path.replace('*', &i.to_string()), text);
     }
 }
 
