@@ -23,6 +23,7 @@ mod files;
 pub mod inventory;
 mod make;
 pub mod manifest;
+mod mark;
 mod operations;
 mod progress;
 mod restore;
@@ -154,4 +155,21 @@ pub struct RestoreDrill {
 /// A refusal or a finding, in one sentence, that repeating does not mend.
 fn refused(message: impl Into<String>) -> Error {
     Error::invalid("", Code::Invalid, message)
+}
+
+/// A name as a word of a command for a shell.
+pub fn shell_word(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:@%+=".contains(&byte);
+    if !name.is_empty() && name.bytes().all(plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shell_word;
+
+    #[test]
+    fn names_are_words_of_a_shell() {
+        let words = ["mdl_restored", "two words", "it's", ""].map(shell_word);
+        assert_eq!(words, ["mdl_restored", "'two words'", r"'it'\''s'", "''"]);
+    }
 }
