@@ -220,6 +220,46 @@ async fn damaged_files_do_not_keep_the_database_from_being_restored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_is_not_there_is_said_to_be_missing() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    let id = backups.make(&["--no-verify"]).await;
+    let elsewhere = backups.folder().join("elsewhere");
+    std::fs::rename(backups.folder().join("place"), &elsewhere).unwrap();
+    let missing = format!("There is no folder {} (MDL_BACKUP_URL)", backups.folder().join("place").display());
+    for arguments in [vec!["list"], vec!["restore", &id], vec!["verify", &id], vec!["prune"]] {
+        let told = backups.run(&arguments).await;
+        assert!(!told.succeeded && told.stderr.contains(&missing), "{arguments:?}: {told:?}");
+    }
+    assert!(!backups.folder().join("place").exists(), "nobody has made it");
+
+    // As on a machine that does not know the place: an operator names it.
+    let beside = format!("{}_beside", app.database.name());
+    let nowhere = backups.run(&["restore", &id, "--from", "file:///proc/nowhere", "--into", &beside]).await;
+    assert!(!nowhere.succeeded && nowhere.stderr.contains("There is no folder /proc/nowhere (--from)"), "{nowhere:?}");
+    backups.must(&["restore", &id, "--from", &format!("file://{}", elsewhere.display()), "--into", &beside]).await;
+    app.database.drop_other(&beside).await;
+    backups.set(&[("MDL_BACKUP_URL", &format!("file://{}", elsewhere.display()))]);
+    assert_eq!(backups.list().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_without_a_manifest_stays_and_is_listed() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    let id = backups.make(&["--no-verify"]).await;
+    let manifest = backups.files(&id).join("manifest.json");
+    let whole = std::fs::read(&manifest).unwrap();
+    std::fs::remove_file(&manifest).unwrap();
+    let told = backups.must(&["list"]).await;
+    assert!(told.contains(&id) && told.contains("without a manifest"), "{told}");
+    backups.make(&["--no-verify"]).await;
+    assert_eq!(backups.list().await.len(), 2, "the next backup leaves it alone");
+    std::fs::write(&manifest, whole).unwrap();
+    backups.must(&["verify", &id]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_publishes_nothing() {
     let app = TestApp::start().await;
     let backups = Backups::of(&app);
@@ -228,7 +268,8 @@ async fn a_full_disk_publishes_nothing() {
     let script = "trap '' XFSZ; ulimit -f 32; exec \"$0\" backup now";
     command.args(["-c", script]).arg(mdl_tests::servers::binary("mdl-worker")).envs(backups.environment().iter().cloned());
     let told = told(command).await;
-    assert!(!told.succeeded && told.stderr.contains("place of the backups"), "{told:?}");
+    assert!(!told.succeeded && told.stderr.contains("There is no room in file://"), "{told:?}");
+    assert_eq!(told.stderr.trim().lines().count(), 1, "one sentence: {told:?}");
     assert_eq!(backups.list().await.len(), 0);
     assert_eq!(left(&backups), [""; 0], "nothing is left");
     assert_eq!(app.database.text("SELECT state FROM backups").await.as_deref(), Some("failed"));

@@ -305,6 +305,7 @@ async fn the_documented_commands_work() {
         assert!(commands.iter().any(|line| line.split(' ').next() == Some(command)), "{command} is not documented");
     }
     let beside = format!("{}_beside", app.database.name());
+    std::fs::create_dir(backups.folder().join("place")).unwrap();
     for line in commands {
         // Comments, and where the output goes, are the shell's.
         let line = line.split(['#', '>']).next().unwrap().trim();

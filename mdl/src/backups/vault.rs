@@ -17,7 +17,7 @@ use url::Url;
 use super::refused;
 use super::seal::{Digest, Tally};
 use crate::config::BackupConfig;
-use crate::error::{Error, Result, causes};
+use crate::error::{BoxError, Error, Result, causes};
 use crate::ids::BackupId;
 
 pub const MANIFEST: &str = "manifest.json";
@@ -266,7 +266,15 @@ impl Vault {
         key.split('/').fold(self.root.clone(), |path, part| path.join(part))
     }
 
-    fn failed(&self, error: impl Into<crate::error::BoxError>) -> Error {
+    fn failed(&self, error: impl Into<BoxError>) -> Error {
+        let error = error.into();
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
+        while let Some(found) = cause {
+            if let Some(full) = found.downcast_ref::<std::io::Error>().filter(|error| is_full(error)) {
+                return Error::unavailable("the place of the backups", format!("There is no room in {}: {full}", self.name));
+            }
+            cause = found.source();
+        }
         Error::unavailable("the place of the backups", error)
     }
 }
@@ -323,6 +331,11 @@ fn places(config: &BackupConfig) -> impl Iterator<Item = (&Url, &'static str)> {
 
 fn name_of(url: &Url) -> &str {
     url.as_str().trim_end_matches('/')
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), FileTooLarge | QuotaExceeded | StorageFull)
 }
 
 /// It may be on a server that is away.
