@@ -16,8 +16,9 @@
 //! | [`store`] | what the database knows of backups: for people to look at. The vaults are the truth |
 //!
 //! In a vault a backup is a folder, `backups/<id>`, that counts once it has a `manifest.json`, which is written last. It is good once
-//! it has a `verified.json`, which is written after a trial restore, or after a copy was read and found to be the same as what was restored. Whatever else is found there was left by a run that died, and the
-//! next one removes it. Uploaded files are kept beside it by the SHA-256 of their content, so that each is sent once.
+//! it has a `verified.json`, which is written after a trial restore, or after a copy was read and found to be the same as what was restored.
+//! What has neither a manifest nor a dump was left by a run that died, and the next one removes it; a dump without a manifest stays for
+//! people to look at. Uploaded files are kept beside it by the SHA-256 of their content, so that each is sent once.
 
 mod files;
 pub mod inventory;
