@@ -151,15 +151,14 @@ async fn an_interrupted_restore_is_not_switched_to_and_begins_anew() {
 
     let told = backups.run(&["switch", &beside, "--yes"]).await;
     assert!(!told.succeeded && told.stderr.contains("was interrupted: run it again"), "{told:?}");
-    assert_eq!(app.database.others(&format!("{}_before", app.database.name())).await, [""; 0], "nothing was renamed");
+    assert_eq!(app.database.others(&beside).await, [beside.as_str()], "nothing was renamed");
     let told = backups.run(&["restore", &id, "--into", &beside]).await;
     assert!(told.succeeded && told.stderr.contains("Dropped the database that an interrupted restore had left"), "{told:?}");
     let again = backups.run(&["restore", &id, "--into", &beside]).await;
     assert!(!again.succeeded && again.stderr.contains(&format!("mdl-worker backup switch {beside}")), "{again:?}");
-    backups.must(&["switch", &beside, "--yes"]).await;
-    for name in app.database.others(&format!("{}_", app.database.name())).await {
-        app.database.drop_other(&name).await;
-    }
+    let told = backups.must(&["switch", &beside, "--yes"]).await;
+    let kept = told.split("is kept as ").nth(1).and_then(|rest| rest.split(':').next()).expect("the name of the old one");
+    app.database.drop_other(kept).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +170,8 @@ async fn what_nobody_restored_is_not_switched_to() {
     postgres.batch_execute(&format!("CREATE DATABASE \"{beside}\" TEMPLATE template0 OWNER mdl_owner")).await.unwrap();
     let told = backups.run(&["switch", &beside, "--yes"]).await;
     assert!(!told.succeeded && told.stderr.contains("was neither restored to its end nor in use before"), "{told:?}");
-    let told = backups.run(&["restore", &backups.make(&["--no-verify"]).await, "--into", &beside]).await;
+    let id = backups.make(&["--no-verify"]).await;
+    let told = backups.run(&["restore", &id, "--into", &beside]).await;
     assert!(!told.succeeded && told.stderr.contains("already"), "it is not dropped: {told:?}");
     app.database.drop_other(&beside).await;
 }
@@ -213,10 +213,7 @@ async fn damaged_files_do_not_keep_the_database_from_being_restored() {
     let told = backups.run(&["restore", &id, "--into", &beside]).await;
     assert!(told.succeeded && told.stderr.contains("The list of the uploaded files"), "{told:?}");
     assert!(storage.join("whole.csv").exists(), "the place lists it as well");
-    backups.must(&["switch", &beside, "--yes"]).await;
-    for name in app.database.others(&format!("{}_", app.database.name())).await {
-        app.database.drop_other(&name).await;
-    }
+    app.database.drop_other(&beside).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

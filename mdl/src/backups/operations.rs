@@ -223,11 +223,11 @@ pub async fn request(app: &App, actor: &Actor) -> Result<Backup> {
 /// A backup as the vaults know it.
 #[derive(Debug, Clone)]
 pub struct Listed {
-    /// Nothing if it is damaged in all places.
+    /// Nothing if it is damaged, or missing, in all places.
     pub manifest: Option<Manifest>,
     /// That it was restored on trial, the last time.
     pub proof: Option<Proof>,
-    /// The places that have it.
+    /// The places that have it, with a manifest.
     pub places: Vec<String>,
     /// What is wrong with it, if something is.
     pub damage: Option<String>,
@@ -272,7 +272,6 @@ async fn add(vault: &Vault, listed: &mut BTreeMap<BackupId, Listed>) -> Result<(
     // Of one without files nothing can be made any more: a run that died left it, or it has just begun.
     for folder in vault.folders().await?.into_iter().filter(|folder| !folder.published && folder.has_files) {
         let backup = listed.entry(folder.id).or_insert(Listed { manifest: None, proof: None, places: Vec::new(), damage: None });
-        backup.places.push(vault.name().to_owned());
         backup.damage.get_or_insert(format!("without a manifest in {}", vault.name()));
     }
     Ok(())
