@@ -16,13 +16,15 @@
 //! | [`store`] | what the database knows of backups: for people to look at. The vaults are the truth |
 //!
 //! In a vault a backup is a folder, `backups/<id>`, that counts once it has a `manifest.json`, which is written last. It is good once
-//! it has a `verified.json`, which is written after a trial restore, or after a copy was read and found to be the same as what was restored. Whatever else is found there was left by a run that died, and the
-//! next one removes it. Uploaded files are kept beside it by the SHA-256 of their content, so that each is sent once.
+//! it has a `verified.json`, which is written after a trial restore, or after a copy was read and found to be the same as what was restored.
+//! What has neither a manifest nor a dump was left by a run that died, and the next one removes it; a dump without a manifest stays for
+//! people to look at. Uploaded files are kept beside it by the SHA-256 of their content, so that each is sent once.
 
 mod files;
 pub mod inventory;
 mod make;
 pub mod manifest;
+mod mark;
 mod operations;
 mod progress;
 mod restore;
@@ -154,4 +156,21 @@ pub struct RestoreDrill {
 /// A refusal or a finding, in one sentence, that repeating does not mend.
 fn refused(message: impl Into<String>) -> Error {
     Error::invalid("", Code::Invalid, message)
+}
+
+/// A name as a word of a command for a shell.
+pub fn shell_word(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:@%+=".contains(&byte);
+    if !name.is_empty() && name.bytes().all(plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shell_word;
+
+    #[test]
+    fn names_are_words_of_a_shell() {
+        let words = ["mdl_restored", "two words", "it's", ""].map(shell_word);
+        assert_eq!(words, ["mdl_restored", "'two words'", r"'it'\''s'", "''"]);
+    }
 }

@@ -123,12 +123,18 @@ fn conflict(kind: &str, expected: &i32, actual: &i32) -> String {
 /// An error with all its causes, on one line: for the log, and for operators. What only repeats what it wraps is said once.
 pub fn causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.map(ToString::to_string).fold(
-        error.to_string(),
-        |text, cause| {
-            if text.contains(&cause) { text } else { text + ": " + &cause }
-        },
-    )
+    causes.map(ToString::to_string).fold(error.to_string(), |text, cause| {
+        if text.contains(&cause) {
+            return text;
+        }
+        // A cause that begins with what the text ends with goes on from there.
+        let goes_on = |at: usize| cause.strip_prefix(&text[at..]).is_some_and(|rest| rest.starts_with(':'));
+        let mut parts = std::iter::once(0).chain(text.match_indices(": ").map(|(at, colon)| at + colon.len()));
+        match parts.find(|at| goes_on(*at)) {
+            Some(at) => format!("{}{cause}", &text[..at]),
+            None => format!("{text}: {cause}"),
+        }
+    })
 }
 
 impl Error {
@@ -244,5 +250,33 @@ mod tests {
         assert_eq!(said(4), changed);
         assert_eq!(said(9), "There is no revision 9 of the metric yet: it is at 5");
         assert_eq!(said(0), "There is no revision 0 of the metric: it is at 5");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Link {
+        text: &'static str,
+        source: Option<Box<Link>>,
+    }
+
+    /// Each the cause of the one before.
+    fn chain(texts: &[&'static str]) -> Link {
+        let mut links = texts.iter().rev().copied();
+        let last = Link { text: links.next().unwrap(), source: None };
+        links.fold(last, |cause, text| Link { text, source: Some(Box::new(cause)) })
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        let joined = |texts: &[&'static str]| causes(&chain(texts));
+        assert_eq!(joined(&["Cannot write", "no space left"]), "Cannot write: no space left");
+        assert_eq!(
+            joined(&["Generic error: no copy: no space", "no copy: no space", "no space"]),
+            "Generic error: no copy: no space"
+        );
+        assert_eq!(joined(&["Cannot write: no copy", "no copy: no space"]), "Cannot write: no copy: no space");
+        assert_eq!(joined(&["no copy", "no copy: no space"]), "no copy: no space");
+        let wrapped = Error::unavailable("the disk", chain(&["no copy: no space", "no space"]));
+        assert_eq!(causes(&wrapped), "the disk is not available: no copy: no space");
     }
 }

@@ -125,6 +125,138 @@ async fn a_newer_schema_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_restore_is_not_switched_to_and_begins_anew() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    let id = backups.make(&["--no-verify"]).await;
+    // A pg_restore that does all of it, and does not end.
+    let tools = backups.folder().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let done = backups.folder().join("done");
+    let script = format!(
+        "#!/bin/sh\nPATH=\"$MDL_TEST_PG_BIN:$PATH\"\npg_restore \"$@\" || exit\ntouch '{}'\nexec sleep 20\n",
+        done.display()
+    );
+    let pg_restore = tools.join("pg_restore");
+    std::fs::write(&pg_restore, script).unwrap();
+    std::fs::set_permissions(&pg_restore, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let good = backups.environment().iter().find(|(name, _)| name == "MDL_BACKUP_TOOLS_DIR").map(|(_, value)| value.clone());
+    backups.set(&[("MDL_BACKUP_TOOLS_DIR", &tools.display().to_string())]);
+    let beside = format!("{}_beside", app.database.name());
+    let mut hung = backups.command(&["restore", &id, "--into", &beside]).stdout(Stdio::null()).spawn().unwrap();
+    eventually("its tables are there", async || done.exists().then_some(())).await;
+    hung.kill().unwrap();
+    hung.wait().unwrap();
+    backups.set(&[("MDL_BACKUP_TOOLS_DIR", good.as_deref().unwrap_or_default())]);
+
+    let told = backups.run(&["switch", &beside, "--yes"]).await;
+    assert!(!told.succeeded && told.stderr.contains("was interrupted: run it again"), "{told:?}");
+    assert_eq!(app.database.others(&beside).await, [beside.as_str()], "nothing was renamed");
+    let told = backups.run(&["restore", &id, "--into", &beside]).await;
+    assert!(told.succeeded && told.stderr.contains("Dropped the database that an interrupted restore had left"), "{told:?}");
+    let again = backups.run(&["restore", &id, "--into", &beside]).await;
+    assert!(!again.succeeded && again.stderr.contains(&format!("mdl-worker backup switch {beside}")), "{again:?}");
+    let told = backups.must(&["switch", &beside, "--yes"]).await;
+    let kept = told.split("is kept as ").nth(1).and_then(|rest| rest.split(':').next()).expect("the name of the old one");
+    app.database.drop_other(kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_restored_is_not_switched_to() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    let beside = format!("{} beside", app.database.name());
+    let postgres = app.database.superuser().await;
+    postgres.batch_execute(&format!("CREATE DATABASE \"{beside}\" TEMPLATE template0 OWNER mdl_owner")).await.unwrap();
+    let told = backups.run(&["switch", &beside, "--yes"]).await;
+    assert!(!told.succeeded && told.stderr.contains("was neither restored to its end nor in use before"), "{told:?}");
+    let id = backups.make(&["--no-verify"]).await;
+    let told = backups.run(&["restore", &id, "--into", &beside]).await;
+    assert!(!told.succeeded && told.stderr.contains("already"), "it is not dropped: {told:?}");
+    app.database.drop_other(&beside).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_files_do_not_keep_the_database_from_being_restored() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    let storage = app.app.config.storage.url.to_file_path().unwrap();
+    for (name, content) in [("damaged.csv", "metric_id,name\nM-1,One\n"), ("missing.csv", "M-2"), ("whole.csv", "M-3")] {
+        std::fs::write(storage.join(name), content).unwrap();
+    }
+    let id = backups.make(&["--no-verify"]).await;
+    let stored = |content: &str| {
+        let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(content));
+        let mut files = std::fs::read_dir(backups.folder().join("place/files")).unwrap().map(|entry| entry.unwrap().path());
+        files.find(|file| file.display().to_string().contains(&hash)).expect("it is stored")
+    };
+    std::fs::remove_file(stored("M-2")).unwrap();
+    let damaged = stored("metric_id,name\nM-1,One\n");
+    std::fs::write(&damaged, flipped(&std::fs::read(&damaged).unwrap(), 0.9)).unwrap();
+    std::fs::remove_dir_all(&storage).unwrap();
+
+    let beside = format!("{}_beside", app.database.name());
+    let told = backups.run(&["restore", &id, "--into", &beside]).await;
+    assert!(told.succeeded && told.stdout.contains("Brought back 1 files"), "{told:?}");
+    assert!(told.stdout.contains("2 files were not brought back"), "{told:?}");
+    for name in ["damaged.csv", "missing.csv"] {
+        let warnings = told.stderr.lines().filter(|line| line.starts_with("Warning: ") && line.contains(name)).count();
+        assert_eq!(warnings, 1, "{name}: {told:?}");
+        assert!(!storage.join(name).exists());
+    }
+    assert_eq!(std::fs::read_to_string(storage.join("whole.csv")).unwrap(), "M-3");
+
+    // Nor does the list of them.
+    app.database.drop_other(&beside).await;
+    std::fs::remove_file(backups.files(&id).join("files.json")).unwrap();
+    std::fs::remove_file(storage.join("whole.csv")).unwrap();
+    let told = backups.run(&["restore", &id, "--into", &beside]).await;
+    assert!(told.succeeded && told.stderr.contains("The list of the uploaded files"), "{told:?}");
+    assert!(storage.join("whole.csv").exists(), "the place lists it as well");
+    app.database.drop_other(&beside).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_is_not_there_is_said_to_be_missing() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    let id = backups.make(&["--no-verify"]).await;
+    let elsewhere = backups.folder().join("elsewhere");
+    std::fs::rename(backups.folder().join("place"), &elsewhere).unwrap();
+    let missing = format!("There is no folder {} (MDL_BACKUP_URL)", backups.folder().join("place").display());
+    for arguments in [vec!["list"], vec!["restore", &id], vec!["verify", &id], vec!["prune"]] {
+        let told = backups.run(&arguments).await;
+        assert!(!told.succeeded && told.stderr.contains(&missing), "{arguments:?}: {told:?}");
+    }
+    assert!(!backups.folder().join("place").exists(), "nobody has made it");
+
+    // As on a machine that does not know the place: an operator names it.
+    let beside = format!("{}_beside", app.database.name());
+    let nowhere = backups.run(&["restore", &id, "--from", "file:///proc/nowhere", "--into", &beside]).await;
+    assert!(!nowhere.succeeded && nowhere.stderr.contains("There is no folder /proc/nowhere (--from)"), "{nowhere:?}");
+    backups.must(&["restore", &id, "--from", &format!("file://{}", elsewhere.display()), "--into", &beside]).await;
+    app.database.drop_other(&beside).await;
+    backups.set(&[("MDL_BACKUP_URL", &format!("file://{}", elsewhere.display()))]);
+    assert_eq!(backups.list().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_without_a_manifest_stays_and_is_listed() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    let id = backups.make(&["--no-verify"]).await;
+    let manifest = backups.files(&id).join("manifest.json");
+    let whole = std::fs::read(&manifest).unwrap();
+    std::fs::remove_file(&manifest).unwrap();
+    let told = backups.must(&["list"]).await;
+    assert!(told.contains(&id) && told.contains("without a manifest"), "{told}");
+    backups.make(&["--no-verify"]).await;
+    assert_eq!(backups.list().await.len(), 2, "the next backup leaves it alone");
+    std::fs::write(&manifest, whole).unwrap();
+    backups.must(&["verify", &id]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_publishes_nothing() {
     let app = TestApp::start().await;
     let backups = Backups::of(&app);
@@ -133,7 +265,8 @@ async fn a_full_disk_publishes_nothing() {
     let script = "trap '' XFSZ; ulimit -f 32; exec \"$0\" backup now";
     command.args(["-c", script]).arg(mdl_tests::servers::binary("mdl-worker")).envs(backups.environment().iter().cloned());
     let told = told(command).await;
-    assert!(!told.succeeded && told.stderr.contains("place of the backups"), "{told:?}");
+    assert!(!told.succeeded && told.stderr.contains("There is no room in file://"), "{told:?}");
+    assert_eq!(told.stderr.trim().lines().count(), 1, "one sentence: {told:?}");
     assert_eq!(backups.list().await.len(), 0);
     assert_eq!(left(&backups), [""; 0], "nothing is left");
     assert_eq!(app.database.text("SELECT state FROM backups").await.as_deref(), Some("failed"));

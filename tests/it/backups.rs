@@ -119,13 +119,18 @@ async fn an_interrupted_switch_shuts_nobody_out() {
 
     drop(somebody);
     let told = backups.must(&["switch", &beside, "--yes"]).await;
-    assert!(told.contains("is in use now"), "{told}");
+    assert!(told.contains(&format!("{beside} is in use now, under the name {name}.")), "{told}");
     assert_eq!(app.database.number("SELECT count(*) FROM metrics").await, 3);
     let kept = told.split("is kept as ").nth(1).and_then(|rest| rest.split(':').next()).expect("the name of the old one");
     // Interrupted later, it would have left it so.
     let again = backups.run(&["switch", &beside, "--yes"]).await;
     assert!(!again.succeeded && again.stderr.contains(&format!("mdl-worker backup switch {name}")), "{again:?}");
-    app.database.drop_other(kept).await;
+
+    // And back, to what was never restored.
+    let told = backups.must(&["switch", kept, "--yes"]).await;
+    let second = told.split("is kept as ").nth(1).and_then(|rest| rest.split(':').next()).expect("the name of the other one");
+    assert_eq!(app.database.number("SELECT count(*) FROM metrics").await, 3);
+    app.database.drop_other(second).await;
 }
 
 /// As a switch of an older version left it that was interrupted.
@@ -199,6 +204,8 @@ async fn one_tenant_is_brought_back_into_a_running_system() {
     let told = backups.must(&["restore", &id, "--tenant", "acme", "--dry-run"]).await;
     let metrics: Vec<_> = told.lines().find(|line| line.starts_with("metrics ")).unwrap().split_whitespace().collect();
     assert_eq!(metrics, ["metrics", "4", "3", "0", "1", "1"], "now, backup, added, changed, removed");
+    let imports: Vec<_> = told.lines().find(|line| line.starts_with("imports ")).unwrap().split_whitespace().collect();
+    assert_eq!(imports, ["imports", "1", "1", "0", "1", "0"], "the one under way is ended");
     assert_eq!(app.database.contents().await, changed, "a dry run changes nothing");
 
     backups.must(&["restore", &id, "--tenant", "acme", "--yes"]).await;
@@ -298,6 +305,7 @@ async fn the_documented_commands_work() {
         assert!(commands.iter().any(|line| line.split(' ').next() == Some(command)), "{command} is not documented");
     }
     let beside = format!("{}_beside", app.database.name());
+    std::fs::create_dir(backups.folder().join("place")).unwrap();
     for line in commands {
         // Comments, and where the output goes, are the shell's.
         let line = line.split(['#', '>']).next().unwrap().trim();

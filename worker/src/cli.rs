@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use mdl::config::Config;
 use mdl::ids::TenantId;
-use mdl::{App, Error, audit, tenants};
+use mdl::{App, Error, audit, backups, tenants};
 
 /// How long a command waits until Redis has been told of what it wrote.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -90,14 +90,10 @@ async fn told(command: impl AsyncFnOnce(&App) -> anyhow::Result<ExitCode>) -> an
     result.and(Ok(ExitCode::FAILURE))
 }
 
-/// An error with what it keeps from callers: at the command line stands the operator.
+/// An error with what it keeps from callers: at the command line stands the operator. In the words of the log, so that what was logged
+/// is not said again.
 fn explain(error: Error) -> anyhow::Error {
-    let message = error.to_string();
-    match error {
-        Error::Internal(source) => anyhow::Error::from_boxed(source),
-        Error::Unavailable { source, .. } => anyhow::Error::from_boxed(source).context(message),
-        _ => anyhow::Error::msg(message),
-    }
+    anyhow::Error::msg(backups::watch::sentence(&error))
 }
 
 /// Whom a command is about.

@@ -229,31 +229,80 @@ async fn make_room(app: &App, vault: &Vault, damaged: impl Iterator<Item = &File
     Ok(())
 }
 
-/// Brings back those of the files of a backup, and of those stored after it, that are wanted and that the file storage has not. Returns how
-/// many those were.
-pub async fn restore(
-    app: &App,
-    vault: &Vault,
-    manifest: &Manifest,
-    keys: &Identities,
-    wanted: impl Fn(&str) -> bool,
-    progress: &Progress,
-) -> Result<u64> {
+/// The files that a restore is to bring back.
+pub struct Plan {
+    missing: Vec<FileEntry>,
+    /// Those that are known to be gone.
+    lost: Vec<String>,
+}
+
+/// What became of them.
+pub struct Brought {
+    pub count: u64,
+    /// Damaged or missing in the vault.
+    pub lost: Vec<String>,
+}
+
+/// The files of a backup, and of those stored after it, that are wanted and that the file storage has not. That some of them, or the list
+/// of them, are damaged or missing in the vault is told in a warning, and keeps nobody from the rest.
+pub async fn plan(app: &App, vault: &Vault, manifest: &Manifest, wanted: impl Fn(&str) -> bool) -> Result<Plan> {
     let there: HashMap<String, u64> = app.storage.list().await?.into_iter().map(|file| (file.key, file.bytes)).collect();
-    let mut missing = manifest.file_entries(vault).await?;
+    let mut missing = match manifest.file_entries(vault).await {
+        Ok(entries) => entries,
+        Err(error @ Error::Unavailable { .. }) => return Err(error),
+        Err(error) => {
+            warn!(
+                error = causes(&error),
+                "The list of the uploaded files of this backup cannot be read: only those are brought back that the place's {LATEST} lists"
+            );
+            Vec::new()
+        }
+    };
     let listed: HashSet<String> = missing.iter().map(|entry| entry.key.clone()).collect();
     missing.extend(latest_if_readable(vault).await?.into_iter().filter(|entry| !listed.contains(&entry.key)));
     missing.retain(|entry| wanted(&entry.key) && there.get(&entry.key) != Some(&entry.object.plain.bytes));
-    progress.begin(Phase::RestoringFiles, Some(missing.iter().map(|entry| entry.object.plain.bytes).sum()));
-    for entry in &missing {
-        let opened = Opened::new(vault, &entry.object, &entry.recipients, keys).await?;
-        let content = futures::stream::try_unfold(opened, async |mut opened| {
-            let piece = opened.next().await?;
-            Ok::<_, Error>(piece.map(|piece| (piece, opened)))
+    let mut lost = Vec::new();
+    if !missing.is_empty() {
+        let stored: HashSet<String> = vault.list("files").await?.into_iter().map(|(key, _)| key).collect();
+        missing.retain(|entry| {
+            let is_stored = stored.contains(&entry.object.key);
+            if !is_stored {
+                warn!(file = entry.key, place = vault.name(), "A file is missing in the backup, and is not brought back");
+                lost.push(entry.key.clone());
+            }
+            is_stored
         });
-        app.storage.put(&entry.key, std::pin::pin!(content), entry.object.plain.bytes).await?;
-        progress.advance(entry.object.plain.bytes);
-        info!(file = entry.key, "Brought a file back");
     }
-    Ok(missing.len() as u64)
+    Ok(Plan { missing, lost })
+}
+
+/// Brings them back, but for those that are damaged or cannot be read, each of which is told of in a warning.
+pub async fn restore(app: &App, vault: &Vault, plan: Plan, keys: &Identities, progress: &Progress) -> Brought {
+    let Plan { missing, lost } = plan;
+    progress.begin(Phase::RestoringFiles, Some(missing.iter().map(|entry| entry.object.plain.bytes).sum()));
+    let mut brought = Brought { count: 0, lost };
+    for entry in missing {
+        match bring(app, vault, &entry, keys).await {
+            Ok(()) => {
+                info!(file = entry.key, "Brought a file back");
+                brought.count += 1;
+            }
+            Err(error) => {
+                warn!(error = causes(&error), file = entry.key, place = vault.name(), "A file could not be brought back");
+                brought.lost.push(entry.key.clone());
+            }
+        }
+        progress.advance(entry.object.plain.bytes);
+    }
+    brought
+}
+
+async fn bring(app: &App, vault: &Vault, entry: &FileEntry, keys: &Identities) -> Result<()> {
+    let opened = Opened::new(vault, &entry.object, &entry.recipients, keys).await?;
+    let content = futures::stream::try_unfold(opened, async |mut opened| {
+        let piece = opened.next().await?;
+        Ok::<_, Error>(piece.map(|piece| (piece, opened)))
+    });
+    app.storage.put(&entry.key, std::pin::pin!(content), entry.object.plain.bytes).await?;
+    Ok(())
 }

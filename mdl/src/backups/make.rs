@@ -271,8 +271,8 @@ async fn store_dump(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<Sealed> {
-    let name = if config.recipients.is_empty() { "database.dump" } else { "database.dump.age" };
-    let key = vault::key(id, name);
+    let end = if config.recipients.is_empty() { "" } else { ".age" };
+    let key = vault::key(id, &format!("{}{end}", vault::DUMP));
     let mut dump = Dump::start(config, source, snapshot).await?;
     let mut upload = vault.upload(&key).await?;
     let mut sealer = Sealer::new(&config.recipients)?;

@@ -133,12 +133,28 @@ pub async fn back_up_and_verify(app: &App, job: &BackUp, progress: &Progress) ->
 
 /// Whether an attempt before this one has come as far as making the backup. Operators are told if no place says.
 async fn is_made(app: &App, id: BackupId) -> Result<bool> {
-    match list(app).await {
-        Ok((listed, _)) => Ok(listed.contains_key(&id)),
-        Err(error) => {
-            watch::backup_failed(app, Some(id), &error).await;
-            Err(error)
+    let made = is_published(app, id).await;
+    if let Err(error) = &made {
+        watch::backup_failed(app, Some(id), error).await;
+    }
+    made
+}
+
+/// Whether a place has this backup. An error if none says.
+async fn is_published(app: &App, id: BackupId) -> Result<bool> {
+    let (mut answered, mut first) = (false, None);
+    for vault in Vault::all(&app.config.backup)? {
+        match vault.folders().await {
+            Ok(folders) if folders.iter().any(|folder| folder.id == id && folder.published) => return Ok(true),
+            Ok(_) => answered = true,
+            Err(error) => {
+                first.get_or_insert(error);
+            }
         }
+    }
+    match first {
+        Some(error) if !answered => Err(error),
+        _ => Ok(false),
     }
 }
 
@@ -147,14 +163,18 @@ pub async fn drill(app: &App, progress: &Progress) -> Result<()> {
     if !are_set_up(app) {
         return Ok(());
     }
-    let vaults = told(app, None, Vault::all(&app.config.backup)).await?;
+    let vaults = Vault::found(&app.config.backup);
     if none_was_made(app, &vaults).await {
         warn!("There is no backup yet to restore on trial");
         return Ok(());
     }
     let mut failed = None;
-    for vault in vaults {
-        match drill_in(app, &vault, progress).await {
+    for (place, vault) in vaults {
+        let drilled = match told(app, Some(&place), vault).await {
+            Ok(vault) => drill_in(app, &vault, progress).await,
+            Err(error) => Err(error),
+        };
+        match drilled {
             // One that may pass is worth another attempt, whatever else there is.
             Err(error) if failed.is_none() || matches!(error, Error::Unavailable { .. }) => failed = Some(error),
             _ => {}
@@ -164,8 +184,9 @@ pub async fn drill(app: &App, progress: &Progress) -> Result<()> {
 }
 
 /// Whether no backup was ever made, as in the first days: the trial restore has nothing to do then, and [`watch::overdue`] tells of it when it
-/// lasts. A place that does not answer, or that has lost what the database knows of, is for the trial restore to tell of.
-async fn none_was_made(app: &App, vaults: &[Vault]) -> bool {
+/// lasts; the first backup makes its folder. A place that does not answer, or that has lost what the database knows of, is for the trial
+/// restore to tell of.
+async fn none_was_made(app: &App, vaults: &[(String, Result<Vault>)]) -> bool {
     let none = async {
         let tx = app.db.begin(SYSTEM).await?;
         let known = store::any_published(&tx).await?;
@@ -173,7 +194,7 @@ async fn none_was_made(app: &App, vaults: &[Vault]) -> bool {
         if known {
             return Ok(false);
         }
-        for vault in vaults {
+        for vault in vaults.iter().filter_map(|(_, vault)| vault.as_ref().ok()) {
             if vault.folders().await?.iter().any(|folder| folder.published) {
                 return Ok(false);
             }
@@ -228,11 +249,11 @@ pub async fn request(app: &App, actor: &Actor) -> Result<Backup> {
 /// A backup as the vaults know it.
 #[derive(Debug, Clone)]
 pub struct Listed {
-    /// Nothing if it is damaged in all places.
+    /// Nothing if it is damaged, or missing, in all places.
     pub manifest: Option<Manifest>,
     /// That it was restored on trial, the last time.
     pub proof: Option<Proof>,
-    /// The places that have it.
+    /// The places that have it, with a manifest.
     pub places: Vec<String>,
     /// What is wrong with it, if something is.
     pub damage: Option<String>,
@@ -242,11 +263,15 @@ pub struct Listed {
 /// is the error of the first.
 pub async fn list(app: &App) -> Result<(BTreeMap<BackupId, Listed>, Vec<String>)> {
     let (mut listed, mut silent, mut answered, mut first) = (BTreeMap::new(), Vec::new(), false, None);
-    for vault in Vault::all(&app.config.backup)? {
-        match add(&vault, &mut listed).await {
+    for (place, vault) in Vault::found(&app.config.backup) {
+        let added = match vault {
+            Ok(vault) => add(&vault, &mut listed).await,
+            Err(error) => Err(error),
+        };
+        match added {
             Ok(()) => answered = true,
             Err(error) => {
-                silent.push(format!("{}: {}", vault.name(), sentence(&error)));
+                silent.push(format!("{place}: {}", sentence(&error)));
                 first.get_or_insert(error);
             }
         }
@@ -269,6 +294,11 @@ async fn add(vault: &Vault, listed: &mut BTreeMap<BackupId, Listed>) -> Result<(
             }
             Err(error) => backup.damage = Some(error.to_string()),
         }
+    }
+    // Of one without files nothing can be made any more: a run that died left it, or it has just begun.
+    for folder in vault.folders().await?.into_iter().filter(|folder| !folder.published && folder.has_files) {
+        let backup = listed.entry(folder.id).or_insert(Listed { manifest: None, proof: None, places: Vec::new(), damage: None });
+        backup.damage.get_or_insert(format!("without a manifest in {}", vault.name()));
     }
     Ok(())
 }

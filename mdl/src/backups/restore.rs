@@ -7,17 +7,18 @@ use chrono::Utc;
 use diesel::migration::{Migration, MigrationSource};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::inventory;
 use super::make::parse_url;
 use super::manifest::Manifest;
+use super::mark::{self, Mark};
 use super::progress::{Phase, Progress};
 use super::scratch::{LIKE_OURS, drop_database, pour, quote};
 use super::seal::{Identities, Opened};
 use super::tools::Ownership;
 use super::verify::find;
-use super::{files, list, refused, store};
+use super::{files, list, refused, shell_word, store};
 use crate::app::App;
 use crate::config::BackupConfig;
 use crate::db;
@@ -37,6 +38,8 @@ pub struct Restored {
     pub lacks_migrations: bool,
     /// Files that the file storage did not have any more.
     pub files: u64,
+    /// Those of them that could not be brought back: damaged or missing in the backup.
+    pub lost_files: Vec<String>,
 }
 
 /// Places in a stream of events that stay empty after a restore: more than a tenant can have used since the backup.
@@ -58,9 +61,11 @@ const LOCK: i64 = 0x6d64_6c5f_7265_7374;
 const LONGEST_NAME: usize = 63;
 
 /// Restores a backup into a new database, as mdl_restore, with the owners and privileges that it had; compares it with the manifest,
-/// and makes its jobs and sessions fit for use again. Brings back the uploaded files that are missing. What is in use is not touched.
+/// and makes its jobs and sessions fit for use again. Brings back the uploaded files that are missing, as far as the backup has them whole.
+/// What is in use is not touched.
 ///
-/// `database` is the name of the new one; without it the name tells of the backup. Nothing is left when it fails.
+/// `database` is the name of the new one; without it the name tells of the backup. Nothing is left when it fails. What is left when it is
+/// interrupted is marked as unfinished: it cannot be switched to, and the next restore of that name drops it.
 pub async fn restore(
     app: &App,
     id: BackupId,
@@ -77,6 +82,7 @@ pub async fn restore(
     progress.begin(Phase::Checking, Some(manifest.database.plain.bytes));
     let opened = Opened::new(&vault, &manifest.database, &manifest.recipients, &keys).await?;
     opened.check(|bytes| progress.advance(bytes as u64)).await?;
+    let plan = files::plan(app, &vault, &manifest, |_| true).await?;
 
     let database = match database {
         Some(name) => name.to_owned(),
@@ -91,28 +97,35 @@ pub async fn restore(
         prepare(&target).await?;
         pour(config, &vault, &manifest, &keys, (&target, Ownership::AsDumped), progress).await?;
         progress.begin(Phase::Comparing, None);
-        hand_over(&admin, &target, &database).await?;
         let client = db::connect_as(target.clone()).await?;
+        hand_over_contents(&client).await?;
         let differences = manifest.inventory.differences(&inventory::take(&client).await?);
         if !differences.is_empty() {
             return Err(refused(format!("The backup {id} does not restore to what was backed up: {}", differences.join("; "))));
         }
-        settle(&client).await
+        settle(&client).await?;
+        hand_over(&admin, &database).await?;
+        let brought = files::restore(app, &vault, plan, &keys, progress).await;
+        Mark::Restored.set(&admin, &database).await?;
+        Ok(brought)
     };
-    if let Err(error) = filled.await {
-        if let Err(error) = drop_database(&admin, &database).await {
-            tracing::warn!(error = causes(&error), database, "Could not drop the database of a restore that failed");
+    let brought = match filled.await {
+        Ok(brought) => brought,
+        Err(error) => {
+            if let Err(error) = drop_database(&admin, &database).await {
+                warn!(error = causes(&error), database, "Could not drop the database of a restore that failed");
+            }
+            return Err(error);
         }
-        return Err(error);
-    }
-    let files = files::restore(app, &vault, &manifest, &keys, |_| true, progress).await?;
+    };
     info!(backup.id = %id, database, "Restored a backup");
     progress.begin(Phase::Finished, None);
-    Ok(Restored { manifest, database, lacks_migrations, files })
+    Ok(Restored { manifest, database, lacks_migrations, files: brought.count, lost_files: brought.lost })
 }
 
 /// Puts a restored database in the place of the one that DATABASE_URL names, which stays under another name. Ends the connections to both;
-/// the programs connect again by themselves. If DATABASE_URL names the restored one already, nothing is renamed.
+/// the programs connect again by themselves. If DATABASE_URL names the restored one already, nothing is renamed. Refuses a database that is
+/// neither marked as restored to its end nor as one that was in use before.
 /// Then every kept answer of every tenant is forgotten.
 ///
 /// When it is interrupted, both are renamed or neither is, and it can be run again.
@@ -124,6 +137,9 @@ pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
     let admin = db::connect_as(target.clone()).await?;
     open(&admin, &[in_use.as_str(), restored]).await?;
     let kept = if in_use == restored {
+        if Mark::of(&admin, restored).await? == Some(Mark::Unfinished) {
+            return Err(unfinished(restored));
+        }
         Switched::Before
     } else {
         let time = format!("_before_{}", Utc::now().format("%Y%m%d%H%M%S%3f"));
@@ -140,7 +156,7 @@ pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
     drop(client);
     if let Err(error) = adopt(app).await {
         // Of an older schema, perhaps; the vaults know them.
-        tracing::warn!(error = causes(&error), "The restored database could not be told of the backups that there are");
+        warn!(error = causes(&error), "The restored database could not be told of the backups that there are");
     }
     Ok(kept)
 }
@@ -170,16 +186,45 @@ async fn create(admin: &Client, database: &str) -> Result<()> {
         return Err(refused(format!("A database's name has 1 to {LONGEST_NAME} bytes")));
     }
     let name = quote(database);
-    match admin.batch_execute(&format!("CREATE DATABASE {name} {LIKE_OURS}")).await {
+    let statement = format!("CREATE DATABASE {name} {LIKE_OURS}");
+    match admin.batch_execute(&statement).await {
         Err(error) if error.code() == Some(&SqlState::DUPLICATE_DATABASE) => {
-            Err(refused(format!("There is a database {database} already; name another with --into")))
+            make_way(admin, database).await?;
+            admin.batch_execute(&statement).await?;
         }
-        created => Ok(created?),
-    }?;
+        created => created?,
+    }
+    Mark::Unfinished.set(admin, database).await?;
     // mdl_owner is to own the schema, for which it must be able to make something in the database.
     let statements =
         format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC; GRANT CREATE, CONNECT, TEMPORARY ON DATABASE {name} TO mdl_owner");
     Ok(admin.batch_execute(&statements).await?)
+}
+
+/// Drops what an interrupted restore left under this name. Nothing else is dropped, nor is one that somebody is connected to.
+async fn make_way(admin: &Client, database: &str) -> Result<()> {
+    match Mark::of(admin, database).await? {
+        Some(Mark::Unfinished) => {}
+        Some(Mark::Restored | Mark::Kept) => {
+            return Err(refused(format!(
+                "There is a database {database} already: switch to it with mdl-worker backup switch {}, drop it, or name another \
+                 with --into",
+                shell_word(database)
+            )));
+        }
+        None => return Err(refused(format!("There is a database {database} already; name another with --into"))),
+    }
+    match admin.batch_execute(&format!("DROP DATABASE IF EXISTS {}", quote(database))).await {
+        // PostgreSQL has waited for 5 seconds.
+        Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) => Err(refused(format!(
+            "An interrupted restore has left the database {database}, and somebody is connected to it: try again when nobody is"
+        ))),
+        dropped => {
+            dropped?;
+            warn!(database, "Dropped the database that an interrupted restore had left");
+            Ok(())
+        }
+    }
 }
 
 /// As ops/roles.sql leaves a database for the migrations.
@@ -189,12 +234,14 @@ async fn prepare(target: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Makes mdl_owner the owner of everything that is not mdl_search's.
-async fn hand_over(admin: &Client, target: &Config, database: &str) -> Result<()> {
-    let client = db::connect_as(target.clone()).await?;
-    client
-        .batch_execute("REASSIGN OWNED BY mdl_restore TO mdl_owner; REVOKE CREATE ON SCHEMA public FROM mdl_search; ANALYZE")
-        .await?;
+/// Makes mdl_owner the owner of everything in the database that is not mdl_search's.
+async fn hand_over_contents(client: &Client) -> Result<()> {
+    let statements = "REASSIGN OWNED BY mdl_restore TO mdl_owner; REVOKE CREATE ON SCHEMA public FROM mdl_search; ANALYZE";
+    Ok(client.batch_execute(statements).await?)
+}
+
+/// Makes mdl_owner the owner of the database, and lets the programs in: not before it is what was backed up.
+async fn hand_over(admin: &Client, database: &str) -> Result<()> {
     let name = quote(database);
     let statements = format!(
         "ALTER DATABASE {name} OWNER TO mdl_owner;
@@ -259,6 +306,27 @@ async fn open(admin: &Client, databases: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// An error unless this database was restored to its end, or was in use before.
+async fn check_whole(admin: &Client, database: &str) -> Result<()> {
+    match Mark::of(admin, database).await? {
+        Some(Mark::Restored | Mark::Kept) => Ok(()),
+        Some(Mark::Unfinished) => Err(unfinished(database)),
+        None => Err(refused(format!(
+            "The database {database} was neither restored to its end nor in use before: restore the backup again or, if you know that it \
+             is whole, say so with COMMENT ON DATABASE {} IS '{}'",
+            quote(database),
+            Mark::Restored.text()
+        ))),
+    }
+}
+
+fn unfinished(database: &str) -> Error {
+    refused(format!(
+        "The restore into the database {database} was interrupted: run it again, with --into {}, and it begins anew",
+        shell_word(database)
+    ))
+}
+
 /// Renames both databases at once, after it has ended the connections to them. Returns whether the one in use was there.
 ///
 /// Whoever connects while a database is renamed waits for a lock, which PostgreSQL lets go of by itself when the transaction ends, or its
@@ -268,10 +336,13 @@ async fn swap(admin: &Client, server: &Config, in_use: &str, restored: &str, kep
     let there: Vec<String> = admin.query(there, &[&vec![in_use, restored]]).await?.iter().map(|row| row.get(0)).collect();
     let in_use_is_there = there.iter().any(|name| name == in_use);
     if !there.iter().any(|name| name == restored) {
-        let hint =
-            format!("; if a switch put it into use and was interrupted then, go on with mdl-worker backup switch {in_use}");
+        let hint = format!(
+            "; if a switch put it into use and was interrupted then, go on with mdl-worker backup switch {}",
+            shell_word(in_use)
+        );
         return Err(refused(format!("There is no database {restored}{}", if in_use_is_there { hint.as_str() } else { "" })));
     }
+    check_whole(admin, restored).await?;
     let mut renames = vec![(restored, in_use)];
     if in_use_is_there {
         renames.insert(0, (in_use, kept));
@@ -279,15 +350,15 @@ async fn swap(admin: &Client, server: &Config, in_use: &str, restored: &str, kep
     let beside = db::connect_as(server.clone()).await?;
     end_connections(&beside, &there).await?;
     tokio::select! {
-        renamed = rename(admin, &renames) => renamed?,
+        renamed = rename(admin, &renames, in_use, in_use_is_there.then_some(kept)) => renamed?,
         // Those that had come back when the lock was taken.
         error = keep_ending(&beside, &there) => return Err(error),
     }
     Ok(in_use_is_there)
 }
 
-/// In one transaction. The connection is to be dropped if it fails.
-async fn rename(admin: &Client, renames: &[(&str, &str)]) -> Result<()> {
+/// In one transaction, with the marks of what is in use then and of what is kept. The connection is to be dropped if it fails.
+async fn rename(admin: &Client, renames: &[(&str, &str)], in_use: &str, kept: Option<&str>) -> Result<()> {
     // One statement after the other: what is sent at once is done to its end, also when this program has been interrupted.
     admin.batch_execute("BEGIN").await?;
     for (from, to) in renames {
@@ -299,6 +370,10 @@ async fn rename(admin: &Client, renames: &[(&str, &str)]) -> Result<()> {
             }
             _ => Error::from(error),
         })?;
+    }
+    mark::clear(admin, in_use).await?;
+    if let Some(kept) = kept {
+        Mark::Kept.set(admin, kept).await?;
     }
     Ok(admin.batch_execute("COMMIT").await?)
 }

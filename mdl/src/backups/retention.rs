@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::make::{lock, parse_url};
 use super::manifest::{self, Manifest};
-use super::vault::Vault;
+use super::vault::{Vault, made_at};
 use super::{files, refused, store};
 use crate::app::App;
 use crate::error::{Error, Result, causes};
@@ -31,7 +31,8 @@ pub async fn prune(app: &App, dry_run: bool) -> Result<Vec<Pruned>> {
     let url = url.ok_or_else(|| refused("Set MDL_BACKUP_DATABASE_URL: nobody may make a backup while others are removed"))?;
     let _alone = lock(&parse_url("MDL_BACKUP_DATABASE_URL", url)?).await?;
     let mut pruned = Vec::new();
-    for vault in Vault::all(config)? {
+    for (_, vault) in Vault::found(config) {
+        let vault = vault?;
         let days = if vault.is_directory() { config.local_days } else { config.remote_days };
         pruned.push(prune_place(app, &vault, days, dry_run).await?);
     }
@@ -84,13 +85,14 @@ fn old(made: &[Made], before: DateTime<Utc>, keep: usize) -> Vec<BackupId> {
     made.iter().filter(|backup| backup.at < before && !kept.contains(&backup.id)).map(|backup| backup.id).collect()
 }
 
-/// When the id was made: it begins with the milliseconds since 1970.
-fn made_at(id: BackupId) -> DateTime<Utc> {
-    let milliseconds = i64::try_from(id.0.as_u128() >> 80).unwrap_or(0);
-    DateTime::from_timestamp_millis(milliseconds).unwrap_or_default()
-}
-
 async fn prune_files(vault: &Vault, manifests: &BTreeMap<BackupId, Result<Manifest>>, dry_run: bool) -> Result<u64> {
+    if let Some(folder) = vault.folders().await?.iter().find(|folder| !folder.published && folder.has_dump) {
+        warn!(
+            backup.id = %folder.id,
+            "No files are removed: a dump without a manifest may need them. Remove its folder if nobody needs it any more"
+        );
+        return Ok(0);
+    }
     let mut needed = HashSet::new();
     for (id, manifest) in manifests {
         let entries = match manifest {
@@ -132,7 +134,8 @@ async fn prune_files(vault: &Vault, manifests: &BTreeMap<BackupId, Result<Manife
 /// Tells the database where the removed backups still are.
 async fn note(app: &App, removed: &[BackupId]) -> Result<()> {
     let mut places: BTreeMap<BackupId, Vec<String>> = removed.iter().map(|id| (*id, Vec::new())).collect();
-    for vault in Vault::all(&app.config.backup)? {
+    for (_, vault) in Vault::found(&app.config.backup) {
+        let vault = vault?;
         for folder in vault.folders().await?.into_iter().filter(|folder| folder.published) {
             if let Some(places) = places.get_mut(&folder.id) {
                 places.push(vault.name().to_owned());

@@ -118,12 +118,17 @@ pub async fn restore_tenant(
     let found = source.query_opt("SELECT id FROM public.tenants WHERE slug = $1", &[&slug]).await?;
     let tenant: Uuid = found.ok_or_else(|| refused(format!("The backup {id} has no tenant {slug:?}")))?.get(0);
 
+    let is_theirs = |key: &str| key.split('/').any(|part| part == tenant.to_string());
+    let files = if dry_run { None } else { Some(files::plan(app, &vault, &manifest, is_theirs).await?) };
     let target = db::connect_as(owner).await?;
     target.batch_execute(&format!("BEGIN; SET LOCAL app.tenant_id = '{tenant}'; SET LOCAL search_path = public")).await?;
     let tables = tables(&target).await?;
     let mut changes = Vec::new();
     for table in &tables {
         table.bring(&source, &target, tenant).await?;
+        if table.name == "imports" {
+            end_imports(&target).await?;
+        }
         changes.push(table.compare(&target).await?);
     }
     if dry_run {
@@ -138,8 +143,9 @@ pub async fn restore_tenant(
         tell(&target, tenant, id, &changes).await?;
         target.batch_execute("COMMIT").await?;
         app.versions.bump(TenantId(tenant), Change::of(Entities::ALL)).await;
-        let is_theirs = |key: &str| key.split('/').any(|part| part == tenant.to_string());
-        files::restore(app, &vault, &manifest, &keys, is_theirs, progress).await?;
+        if let Some(files) = files {
+            files::restore(app, &vault, files, &keys, progress).await;
+        }
         info!(backup.id = %id, tenant = slug, "Restored a tenant");
     }
     drop(source);
@@ -257,15 +263,21 @@ impl Table {
     }
 }
 
-/// Says in the audit log and in an event that it was done, and ends the imports that nobody will go on with: their jobs stayed away.
-async fn tell(target: &Client, tenant: Uuid, backup: BackupId, changes: &[TenantChange]) -> Result<()> {
+/// Ends the imports of the backup that nobody will go on with: their jobs stay away.
+async fn end_imports(target: &Client) -> Result<()> {
     target
         .execute(
-            "UPDATE imports SET state = 'failed', error = 'It was under way when the backup was made', finished_at = now()
+            "UPDATE pg_temp.restored_imports
+             SET state = 'failed', error = 'It was under way when the backup was made', finished_at = now()
              WHERE state IN ('queued', 'running')",
             &[],
         )
         .await?;
+    Ok(())
+}
+
+/// Says in the audit log and in an event that it was done.
+async fn tell(target: &Client, tenant: Uuid, backup: BackupId, changes: &[TenantChange]) -> Result<()> {
     let rows: serde_json::Map<_, _> = changes.iter().map(|change| (change.table.clone(), json!(change.backed_up))).collect();
     let details = json!({ "backup": backup, "rows": rows });
     let told = TenantPayload { id: tenant, backup: backup.0 };

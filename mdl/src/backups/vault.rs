@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use object_store::aws::AmazonS3Builder;
@@ -16,11 +17,13 @@ use url::Url;
 use super::refused;
 use super::seal::{Digest, Tally};
 use crate::config::BackupConfig;
-use crate::error::{Error, Result, causes};
+use crate::error::{BoxError, Error, Result, causes};
 use crate::ids::BackupId;
 
 pub const MANIFEST: &str = "manifest.json";
 pub const VERIFIED: &str = "verified.json";
+/// What the names of dumps begin with.
+pub const DUMP: &str = "database.dump";
 
 /// Of one part of an upload. Stores take 10,000 of them, and a few are held in memory.
 const PART_BYTES: usize = 16 * 1024 * 1024;
@@ -45,27 +48,79 @@ pub struct Vault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Folder {
     pub id: BackupId,
-    /// Whether it has a manifest: without one it is what a run left behind that died.
+    /// Whether it has a manifest: without one it is being made, or is what a run left behind that died, or somebody lost the manifest.
     pub published: bool,
     pub verified: bool,
+    /// Whether it has a dump, which was written to its end.
+    pub has_dump: bool,
+    /// Whether it has anything that was written to its end. What was not is not listed: in a directory its name has a `#`.
+    pub has_files: bool,
+}
+
+impl Folder {
+    /// When it was made: its id begins with the milliseconds since 1970.
+    pub fn made_at(&self) -> DateTime<Utc> {
+        made_at(self.id)
+    }
+
+    /// Whether it can go: it has neither a manifest nor a dump, and nothing else that was written to its end within the last day.
+    fn is_left_over(&self) -> bool {
+        !self.published && !self.has_dump && (!self.has_files || self.made_at() < Utc::now() - TimeDelta::days(1))
+    }
+}
+
+/// When an id was made.
+pub fn made_at(id: BackupId) -> DateTime<Utc> {
+    let milliseconds = i64::try_from(id.0.as_u128() >> 80).unwrap_or(0);
+    DateTime::from_timestamp_millis(milliseconds).unwrap_or_default()
 }
 
 impl Vault {
-    /// All places, that of the backups first and that of their copies second.
+    /// All places, that of the backups first and that of their copies second, for whoever writes there: directories are made.
     pub fn all(config: &BackupConfig) -> Result<Vec<Self>> {
-        std::iter::once(&config.url).chain(&config.remote_url).map(|url| Self::open(url, config)).collect()
+        let open = |(url, _): (&Url, &'static str)| {
+            if let Ok(directory) = url.to_file_path() {
+                make_private(&directory).map_err(|error| cannot_keep(&directory, &error))?;
+            }
+            Self::open(url, config)
+        };
+        places(config).map(open).collect()
+    }
+
+    /// All places by their addresses, for whoever looks what is there. One whose directory is missing is an error that says so: perhaps
+    /// its disk is not mounted.
+    pub fn found(config: &BackupConfig) -> Vec<(String, Result<Self>)> {
+        places(config).map(|(url, setting)| (name_of(url).to_owned(), Self::find(url, setting, config))).collect()
+    }
+
+    /// The place at an address that an operator gave, which need not be in the settings.
+    pub fn at(address: &str, config: &BackupConfig) -> Result<Self> {
+        let wanted = address.trim_end_matches('/');
+        if let Some((url, setting)) = places(config).find(|(url, _)| name_of(url) == wanted) {
+            return Self::find(url, setting, config);
+        }
+        match address.parse::<Url>() {
+            Ok(url) => Self::find(&url, "--from", config),
+            Err(error) => Err(refused(format!("{address} is not the address of a place with backups: {error}"))),
+        }
+    }
+
+    fn find(url: &Url, setting: &str, config: &BackupConfig) -> Result<Self> {
+        match url.to_file_path() {
+            Ok(directory) if !directory.is_dir() => Err(Error::unavailable(
+                "the place of the backups",
+                format!("There is no folder {} ({setting})", directory.display()),
+            )),
+            _ => Self::open(url, config),
+        }
     }
 
     fn open(url: &Url, config: &BackupConfig) -> Result<Self> {
-        let name: Arc<str> = url.as_str().trim_end_matches('/').into();
+        let name: Arc<str> = name_of(url).into();
         if let Ok(directory) = url.to_file_path() {
-            // It may be on a server that is away.
-            let cannot = |error: &dyn std::fmt::Display| {
-                Error::unavailable("the place of the backups", format!("Cannot keep backups in {}: {error}", directory.display()))
-            };
-            make_private(&directory).map_err(|error| cannot(&error))?;
             // Published means that a power failure does not take it back.
-            let store = LocalFileSystem::new_with_prefix(&directory).map_err(|error| cannot(&error))?.with_fsync(true);
+            let store =
+                LocalFileSystem::new_with_prefix(&directory).map_err(|error| cannot_keep(&directory, &error))?.with_fsync(true);
             return Ok(Self { store: Arc::new(store), root: Path::default(), name, directory: Some(directory) });
         }
         let cannot = |error: object_store::Error| refused(format!("Cannot keep backups in {name}: {error}"));
@@ -146,9 +201,12 @@ impl Vault {
     pub async fn folders(&self) -> Result<Vec<Folder>> {
         let mut folders = std::collections::BTreeMap::new();
         let mut note = |id: BackupId, file: &str| {
-            let folder = folders.entry(id).or_insert(Folder { id, published: false, verified: false });
+            let empty = Folder { id, published: false, verified: false, has_dump: false, has_files: false };
+            let folder = folders.entry(id).or_insert(empty);
             folder.published |= file == MANIFEST;
             folder.verified |= file == VERIFIED;
+            folder.has_dump |= file.starts_with(DUMP);
+            folder.has_files |= !file.is_empty();
         };
         for (key, _) in self.list("backups").await? {
             if let Some((id, file)) = key.strip_prefix("backups/").and_then(|key| key.split_once('/'))
@@ -187,9 +245,10 @@ impl Vault {
         Ok(())
     }
 
-    /// Removes what runs left that died: backups without a manifest, and halves of files. Nothing else may write here meanwhile.
+    /// Removes what runs left that died: backups without a manifest and without a dump, and halves of files. Nothing else may write here
+    /// meanwhile. A dump without a manifest stays for people to look at.
     pub async fn tidy(&self) -> Result<Vec<BackupId>> {
-        let left: Vec<_> = self.folders().await?.into_iter().filter(|folder| !folder.published).map(|folder| folder.id).collect();
+        let left: Vec<_> = self.folders().await?.into_iter().filter(Folder::is_left_over).map(|folder| folder.id).collect();
         for id in &left {
             self.remove(*id).await?;
         }
@@ -207,7 +266,15 @@ impl Vault {
         key.split('/').fold(self.root.clone(), |path, part| path.join(part))
     }
 
-    fn failed(&self, error: impl Into<crate::error::BoxError>) -> Error {
+    fn failed(&self, error: impl Into<BoxError>) -> Error {
+        let error = error.into();
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
+        while let Some(found) = cause {
+            if let Some(full) = found.downcast_ref::<std::io::Error>().filter(|error| is_full(error)) {
+                return Error::unavailable("the place of the backups", format!("There is no room in {}: {full}", self.name));
+            }
+            cause = found.source();
+        }
         Error::unavailable("the place of the backups", error)
     }
 }
@@ -254,6 +321,26 @@ impl Upload {
 /// The name in a vault of a file of a backup.
 pub fn key(id: BackupId, file: &str) -> String {
     format!("backups/{id}/{file}")
+}
+
+/// The addresses of the places, and the settings that they come from.
+fn places(config: &BackupConfig) -> impl Iterator<Item = (&Url, &'static str)> {
+    let remote = config.remote_url.iter().map(|url| (url, "MDL_BACKUP_REMOTE_URL"));
+    std::iter::once((&config.url, "MDL_BACKUP_URL")).chain(remote)
+}
+
+fn name_of(url: &Url) -> &str {
+    url.as_str().trim_end_matches('/')
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), FileTooLarge | QuotaExceeded | StorageFull)
+}
+
+/// It may be on a server that is away.
+fn cannot_keep(directory: &std::path::Path, error: &dyn std::fmt::Display) -> Error {
+    Error::unavailable("the place of the backups", format!("Cannot keep backups in {}: {error}", directory.display()))
 }
 
 /// Makes a folder that only its owner can look into.

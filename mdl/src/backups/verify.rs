@@ -14,7 +14,7 @@ use super::seal::{Identities, check_stored, is_damage};
 use super::vault::{self, Vault};
 use super::{files, inventory, store, watch};
 use crate::app::App;
-use crate::error::{Code, Error, Result, causes};
+use crate::error::{Error, Result, causes};
 use crate::ids::{BackupId, DrillId};
 use crate::instruments;
 
@@ -104,21 +104,22 @@ pub async fn verify(
     }
 }
 
-/// The backup in the vault of this name, or in the first vault that has it.
+/// The backup in the vault at this address, or in the first vault of the settings that has it.
 pub async fn find(app: &App, id: BackupId, place: Option<&str>) -> Result<(Vault, Manifest)> {
     let config = &app.config.backup;
-    let vaults = Vault::all(config)?;
-    if let Some(place) = place
-        && !vaults.iter().any(|vault| vault.name() == place)
-    {
-        let names: Vec<_> = vaults.iter().map(Vault::name).collect();
-        let message = format!("There is no place {place} for backups; there is {}", names.join(", "));
-        return Err(Error::invalid("", Code::NotFound, message));
+    if let Some(place) = place {
+        let vault = Vault::at(place, config)?;
+        let manifest = Manifest::read(&vault, id).await?;
+        return Ok((vault, manifest));
     }
     let mut missing = Error::not_found("backup", id);
-    for vault in vaults.into_iter().filter(|vault| place.is_none_or(|place| vault.name() == place)) {
-        match Manifest::read(&vault, id).await {
-            Ok(manifest) => return Ok((vault, manifest)),
+    for (_, vault) in Vault::found(config) {
+        let found = match vault {
+            Ok(vault) => Manifest::read(&vault, id).await.map(|manifest| (vault, manifest)),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(found) => return Ok(found),
             Err(Error::NotFound { .. }) => {}
             // Another place may have it whole.
             Err(error) => missing = error,
@@ -153,14 +154,22 @@ async fn prove_copies(
     progress: &Progress,
 ) -> Result<()> {
     let mut damage = None;
-    for vault in Vault::all(&app.config.backup)?.into_iter().filter(|vault| vault.name() != restored.name()) {
+    for (place, vault) in Vault::found(&app.config.backup).into_iter().filter(|(place, _)| place != restored.name()) {
+        let away = |error: &Error| {
+            warn!(error = causes(error), place, "Could not look at the copy of a backup in another place");
+        };
+        let vault = match vault {
+            Ok(vault) => vault,
+            Err(error) => {
+                away(&error);
+                continue;
+            }
+        };
         match prove_copy(app, &vault, manifest, proof, thorough, progress).await {
             Ok(()) => {}
-            Err(error @ Error::Unavailable { .. }) => {
-                warn!(error = causes(&error), place = vault.name(), "Could not look at the copy of a backup in another place");
-            }
+            Err(error @ Error::Unavailable { .. }) => away(&error),
             Err(error) => {
-                watch::not_verified(app, Some(manifest.id), Some(vault.name()), &error).await;
+                watch::not_verified(app, Some(manifest.id), Some(&place), &error).await;
                 doubt(&vault, manifest.id).await;
                 damage.get_or_insert(error);
             }

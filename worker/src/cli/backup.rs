@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use mdl::App;
-use mdl::backups::{self, Manifest, Progress, Switched, Vault, Verified, seal};
+use mdl::backups::{self, Manifest, Progress, Switched, Vault, Verified, seal, shell_word};
 use mdl::ids::BackupId;
 use serde_json::{Value, json};
 
@@ -300,6 +300,9 @@ impl Restore {
             if restored.files > 0 {
                 println!("Brought back {} files that were missing", restored.files);
             }
+            if !restored.lost_files.is_empty() {
+                println!("{} files were not brought back: the backup has no whole copy of them", restored.lost_files.len());
+            }
         }
         let switched = if self.in_place { Some(switch(app, &restored.database).await) } else { None };
         let in_use = switched.as_ref().and_then(|switched| switched.as_ref().ok());
@@ -311,14 +314,15 @@ impl Restore {
                 "rows": restored.manifest.rows(),
                 "tables": restored.manifest.inventory.tables.len(),
                 "files": restored.files,
+                "lostFiles": restored.lost_files,
                 "lacksMigrations": restored.lacks_migrations,
                 "inUse": in_use.is_some(),
                 "kept": in_use.and_then(kept),
             }));
         } else if let Some(switched) = in_use {
-            tell_switched(&restored.database, switched);
+            tell_switched(app, &restored.database, switched)?;
         } else {
-            println!("To use it: mdl-worker backup switch {}", restored.database);
+            println!("To use it: mdl-worker backup switch {}", shell_word(&restored.database));
         }
         switched.transpose()?;
         if restored.lacks_migrations && !self.json {
@@ -369,7 +373,7 @@ impl Switch {
         if self.json {
             print_json(&json!({ "database": self.database, "inUse": true, "kept": kept(&switched) }));
         } else {
-            tell_switched(&self.database, &switched);
+            tell_switched(app, &self.database, &switched)?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -387,17 +391,24 @@ fn kept(switched: &Switched) -> Option<&str> {
     }
 }
 
-fn tell_switched(database: &str, switched: &Switched) {
+fn tell_switched(app: &App, database: &str, switched: &Switched) -> anyhow::Result<()> {
     match switched {
-        Switched::Now { kept: Some(kept) } => {
-            println!(
-                "{database} is in use now. What was in use before is kept as {kept}: drop it when it is not needed any more"
-            );
+        Switched::Now { kept } => {
+            print!("The database {database} is in use now, under the name {}.", name_in_use(app)?);
+            match kept {
+                Some(kept) => println!(" What was in use before is kept as {kept}: drop it when it is not needed any more"),
+                None => println!(),
+            }
         }
-        Switched::Now { kept: None } => println!("{database} is in use now"),
         // That they could not be told is said where they are waited for.
         Switched::Before => println!("{database} is in use already; caches are told to forget what they keep"),
     }
+    Ok(())
+}
+
+/// The name of the database in use.
+fn name_in_use(app: &App) -> anyhow::Result<String> {
+    Ok(app.config.database.url.parse::<tokio_postgres::Config>()?.get_dbname().unwrap_or_default().to_owned())
 }
 
 impl Prune {
@@ -425,7 +436,7 @@ fn confirm(app: &App, consequence: &str) -> anyhow::Result<()> {
     if !std::io::stdin().is_terminal() {
         anyhow::bail!("{consequence} Say --yes to do that without a terminal");
     }
-    let in_use = app.config.database.url.parse::<tokio_postgres::Config>()?.get_dbname().unwrap_or_default().to_owned();
+    let in_use = name_in_use(app)?;
     eprint!("{consequence}\nType the name of the database in use ({in_use}) to go on: ");
     let mut typed = String::new();
     std::io::stdin().read_line(&mut typed)?;
