@@ -23,6 +23,7 @@ mod crash_programs;
 mod crash_servers;
 mod crash_stage;
 mod crash_workload;
+mod database_errors;
 mod document_clients;
 mod document_modes;
 mod document_rules;
