@@ -114,7 +114,12 @@ fn app() -> anyhow::Result<App> {
 /// Runs a command that may write, and waits until other processes know of it.
 async fn told<T>(command: impl AsyncFnOnce(&App) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let app = app()?;
-    let result = command(&app).await;
+    let mut result = command(&app).await;
+    if let Err(error) = &result
+        && let Some(lacking) = migrations::lacking_after(&app.db, &format!("{error:#}")).await
+    {
+        result = Err(anyhow::Error::msg(lacking));
+    }
     app.versions.settle(Duration::from_secs(2)).await;
     result
 }

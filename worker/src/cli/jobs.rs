@@ -56,7 +56,7 @@ struct Matching {
     #[arg(long, value_parser = state)]
     state: Vec<JobState>,
     /// Words of the last error
-    #[arg(long)]
+    #[arg(long, value_parser = error_text)]
     error: Option<String>,
     /// Enqueued at this time or later: 2026-12-24T18:00:00Z
     #[arg(long)]
@@ -69,6 +69,10 @@ struct Matching {
 fn state(text: &str) -> Result<JobState, String> {
     let known = || JobState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(", ");
     JobState::parse(text).ok_or_else(|| format!("must be one of {}", known()))
+}
+
+fn error_text(text: &str) -> Result<String, String> {
+    store::error_text(text).map_err(|error| error.to_string())
 }
 
 impl Matching {
