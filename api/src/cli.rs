@@ -90,6 +90,7 @@ impl Cli {
 }
 
 async fn run_migrations(config: &DatabaseConfig) -> anyhow::Result<()> {
+    config.check().map_err(explain)?;
     let owner_url = config.owner_url.as_deref().context("Set DATABASE_OWNER_URL: the migrations run as the owner mdl_owner")?;
     let applied = migrations::run(owner_url).await.map_err(explain)?;
     for name in &applied {
