@@ -44,6 +44,14 @@ ALTER ROLE mdl_restore LOGIN  NOSUPERUSER NOCREATEROLE CREATEDB   NOREPLICATION 
 ALTER ROLE mdl_search NOLOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION BYPASSRLS;
 ALTER ROLE mdl_backup SET default_transaction_read_only = on;
 
+-- The programs tell the end of a session, which is worth trying again, from other errors by its English text. Some hosts keep this
+-- setting to themselves: there the server has to speak English.
+DO $$ BEGIN
+  ALTER ROLE mdl_app SET lc_messages = 'C';
+EXCEPTION WHEN insufficient_privilege THEN
+  NULL;
+END $$;
+
 \if :{?owner_password}
   ALTER ROLE mdl_owner PASSWORD :'owner_password';
 \endif

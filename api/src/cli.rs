@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use mdl::config::{Config, DatabaseConfig};
-use mdl::{App, Error, migrations, tokens};
+use mdl::{App, Error, migrations, output, tokens};
 
 /// The GraphQL server of MDL, the metrics definition library.
 ///
@@ -75,10 +75,10 @@ impl Cli {
             None => crate::http::serve(self.serve.config).await?,
             Some(Command::Serve(serve)) => crate::http::serve(serve.config).await?,
             Some(Command::Migrate(migrate)) => run_migrations(&migrate.database).await?,
-            Some(Command::Keygen) => print!("{}", tokens::generate_key_pem()),
-            Some(Command::Schema) => print!("{}", crate::graphql::schema::sdl()),
-            Some(Command::Settings) => print!("{}", mdl::config::reference()),
-            Some(Command::EventTypes) => print!("{}", mdl::events::kinds::reference()),
+            Some(Command::Keygen) => output::text(tokens::generate_key_pem()),
+            Some(Command::Schema) => output::text(crate::graphql::schema::sdl()),
+            Some(Command::Settings) => output::text(mdl::config::reference()),
+            Some(Command::EventTypes) => output::text(mdl::events::kinds::reference()),
             Some(Command::Tenant(command)) => told(async |app| command.run(app).await).await?,
             Some(Command::User(command)) => told(async |app| command.run(app).await).await?,
             Some(Command::Import(import)) => return told(async |app| import.run(app).await).await,
@@ -90,18 +90,19 @@ impl Cli {
 }
 
 async fn run_migrations(config: &DatabaseConfig) -> anyhow::Result<()> {
+    config.check().map_err(explain)?;
     let owner_url = config.owner_url.as_deref().context("Set DATABASE_OWNER_URL: the migrations run as the owner mdl_owner")?;
     let applied = migrations::run(owner_url).await.map_err(explain)?;
     for name in &applied {
-        println!("Applied {name}");
+        output::line(format_args!("Applied {name}"));
     }
-    println!("The database is up to date");
+    output::line("The database is up to date");
     Ok(())
 }
 
 async fn reseal_webhooks(app: &App) -> anyhow::Result<()> {
     let count = mdl::webhooks::secrets::reseal(app).await.map_err(explain)?;
-    println!("Encrypted {count} rows with the first key; the others are not needed any more");
+    output::line(format_args!("Encrypted {count} rows with the first key; the others are not needed any more"));
     Ok(())
 }
 
@@ -114,7 +115,12 @@ fn app() -> anyhow::Result<App> {
 /// Runs a command that may write, and waits until other processes know of it.
 async fn told<T>(command: impl AsyncFnOnce(&App) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let app = app()?;
-    let result = command(&app).await;
+    let mut result = command(&app).await;
+    if let Err(error) = &result
+        && let Some(lacking) = migrations::lacking_after(&app.db, &format!("{error:#}")).await
+    {
+        result = Err(anyhow::Error::msg(lacking));
+    }
     app.versions.settle(Duration::from_secs(2)).await;
     result
 }

@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use mdl::output;
 use mdl_api::cli::Cli;
 
 /// Answers are many small values that live on several threads for a millisecond: the system's allocator spends a third of the
@@ -16,7 +17,13 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
     let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(cli.run()));
     match result {
-        Ok(code) => code,
+        Ok(code) => match output::failure() {
+            None => code,
+            Some(failure) => {
+                eprintln!("mdl-api: {failure}");
+                ExitCode::FAILURE
+            }
+        },
         Err(error) => {
             eprintln!("mdl-api: {error:#}");
             ExitCode::FAILURE

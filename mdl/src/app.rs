@@ -35,7 +35,10 @@ pub struct App {
 
 impl App {
     /// Connects lazily: a server that is away is noticed by the first request that needs it, and by `/health/ready`.
+    ///
+    /// Problem: a setting that cannot be right, as [`Config::check`] finds it.
     pub fn new(config: Config) -> Result<Self> {
+        config.check()?;
         let manager = RedisConnectionManager::new(config.redis.url.as_str()).map_err(Error::from)?;
         let redis = bb8::Pool::builder()
             .max_size(config.redis.pool_size)

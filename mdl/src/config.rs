@@ -4,6 +4,7 @@
 mod auth;
 mod backup;
 mod cache;
+mod check;
 mod documents;
 mod events;
 mod http;

@@ -8,6 +8,7 @@
 //!
 //! Store functions borrow `&AsyncPgConnection`; Diesel pipelines what several of them send at once.
 
+mod connecting;
 mod replica;
 mod slow;
 mod snapshot;
@@ -29,10 +30,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::warn;
 
 use crate::config::DatabaseConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, causes};
 use crate::ids::TenantId;
 use crate::instruments;
 use crate::versions::Versions;
+use connecting::LastFailure;
 use replica::Replica;
 use slow::SlowReads;
 
@@ -67,6 +69,8 @@ impl PoolUse {
 #[derive(Clone)]
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
+    /// Why the pool could not connect.
+    failure: LastFailure,
     /// Most connections of the pool.
     pool_size: u32,
     /// Where queries may read, if there is one.
@@ -87,10 +91,13 @@ impl Db {
         let open = |url: &str, wait| pool(url, config.pool_size, wait, statement_timeout, &timing);
         let replica = config.read_url.as_deref().map(|url| {
             // Who waits for the replica could ask the primary.
-            Arc::new(Replica::new(open(url, replica::PATIENCE), config.pool_size))
+            let (pool, failure) = open(url, replica::PATIENCE);
+            Arc::new(Replica::new(pool, failure, config.pool_size))
         });
+        let (pool, failure) = open(&config.url, Duration::from_secs(config.pool_wait_seconds));
         Self {
-            pool: open(&config.url, Duration::from_secs(config.pool_wait_seconds)),
+            pool,
+            failure,
             pool_size: config.pool_size,
             replica,
             slow: Arc::default(),
@@ -210,11 +217,12 @@ impl Db {
 
     async fn get(&self) -> Result<PooledConnection> {
         let start = Instant::now();
-        let mut conn = self.pool.get_owned().await.map_err(|e| Error::unavailable("PostgreSQL", e))?;
+        let unavailable = |error| Error::unavailable("PostgreSQL", self.failure.explain(error));
+        let mut conn = self.pool.get_owned().await.map_err(unavailable)?;
         // After a restart of PostgreSQL the pool is full of dead connections. It drops what is returned broken.
         while conn.is_broken() {
             drop(conn);
-            conn = self.pool.get_owned().await.map_err(|e| Error::unavailable("PostgreSQL", e))?;
+            conn = self.pool.get_owned().await.map_err(unavailable)?;
         }
         metrics::histogram!(instruments::DB_POOL_WAIT_SECONDS).record(start.elapsed().as_secs_f64());
         Ok(conn)
@@ -252,22 +260,36 @@ pub struct DedicatedConnection {
     >,
 }
 
-/// A pool that connects when it is first used.
-fn pool(url: &str, size: u32, wait: Duration, statement_timeout: Duration, timing: &Timing) -> Pool<AsyncPgConnection> {
+/// A pool that connects when it is first used, and why it could not.
+fn pool(
+    url: &str,
+    size: u32,
+    wait: Duration,
+    statement_timeout: Duration,
+    timing: &Timing,
+) -> (Pool<AsyncPgConnection>, LastFailure) {
     let timing = timing.clone();
+    let failure = LastFailure::default();
+    let noted = failure.clone();
     let mut manager = ManagerConfig::<AsyncPgConnection>::default();
     // The default asks the server whether it is there at each checkout, which costs a round trip.
     manager.recycling_method = RecyclingMethod::Fast;
     manager.custom_setup = Box::new(move |url| {
-        let (url, timing) = (url.to_owned(), timing.clone());
-        async move { establish(&url, statement_timeout, &timing).await }.boxed()
+        let (url, timing, noted) = (url.to_owned(), timing.clone(), noted.clone());
+        async move {
+            let connected = establish(&url, statement_timeout, &timing).await;
+            noted.note(connected.as_ref().err().map(|error| error as &dyn std::error::Error));
+            connected
+        }
+        .boxed()
     });
     let manager = AsyncDieselConnectionManager::new_with_config(url, manager);
-    Pool::builder().max_size(size).connection_timeout(wait).test_on_check_out(false).build_unchecked(manager)
+    let pool = Pool::builder().max_size(size).connection_timeout(wait).test_on_check_out(false).build_unchecked(manager);
+    (pool, failure)
 }
 
 async fn establish(url: &str, statement_timeout: Duration, timing: &Timing) -> Result<AsyncPgConnection, ConnectionError> {
-    let bad = |e: &dyn std::error::Error| ConnectionError::BadConnection(e.to_string());
+    let bad = |e: &dyn std::error::Error| ConnectionError::BadConnection(causes(e));
     let mut config: tokio_postgres::Config = url.parse().map_err(|e: tokio_postgres::Error| bad(&e))?;
     configure(&mut config, statement_timeout);
     let (client, connection) = config.connect(tls().map_err(|e| bad(&e))?).await.map_err(|e| bad(&e))?;

@@ -195,11 +195,20 @@ impl Error {
     }
 }
 
+/// How PostgreSQL begins to say that it ends a session, or lets nobody in. Diesel keeps no SQLSTATE of it; `ops/roles.sql` sees to it
+/// that our sessions are told it in English.
+const SESSION_ENDS: [&str; 2] = ["terminating connection", "the database system is "];
+
 impl From<diesel::result::Error> for Error {
     fn from(error: diesel::result::Error) -> Self {
         use diesel::result::{DatabaseErrorKind, Error as Diesel};
         match error {
             Diesel::DatabaseError(DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand, _) => {
+                Error::unavailable("PostgreSQL", error)
+            }
+            Diesel::DatabaseError(DatabaseErrorKind::Unknown, ref info)
+                if SESSION_ENDS.iter().any(|beginning| info.message().starts_with(beginning)) =>
+            {
                 Error::unavailable("PostgreSQL", error)
             }
             // Whatever its language, the message quotes the byte. Only reads get this far: writes check each of their fields.
@@ -217,8 +226,14 @@ impl From<diesel::result::Error> for Error {
 
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
-        if error.is_closed() { Error::unavailable("PostgreSQL", error) } else { Error::internal(error) }
+        let ended = error.is_closed() || error.code().is_some_and(|state| ends_session(state.code()));
+        if ended { Error::unavailable("PostgreSQL", error) } else { Error::internal(error) }
     }
+}
+
+/// Whether a SQLSTATE says that the server goes away, starts, is full, or cannot be reached.
+fn ends_session(state: &str) -> bool {
+    state.starts_with("08") || ["57P01", "57P02", "57P03", "53300"].contains(&state)
 }
 
 impl From<redis::RedisError> for Error {
@@ -235,6 +250,8 @@ impl From<serde_json::Error> for Error {
 
 #[cfg(test)]
 mod tests {
+    use diesel::result::{DatabaseErrorKind, Error as Diesel};
+
     use super::*;
 
     #[test]
@@ -278,5 +295,18 @@ mod tests {
         assert_eq!(joined(&["no copy", "no copy: no space"]), "no copy: no space");
         let wrapped = Error::unavailable("the disk", chain(&["no copy: no space", "no space"]));
         assert_eq!(causes(&wrapped), "the disk is not available: no copy: no space");
+    }
+
+    #[test]
+    fn an_ended_session_is_worth_trying_again() {
+        let said = |message: &str| Error::from(Diesel::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message.to_owned())));
+        for ended in ["terminating connection due to administrator command", "the database system is shutting down"] {
+            assert_eq!(said(ended).code(), "UNAVAILABLE", "{ended}");
+        }
+        assert_eq!(said("division by zero").code(), "INTERNAL");
+        for state in ["57P01", "57P03", "53300", "08006"] {
+            assert!(ends_session(state), "{state}");
+        }
+        assert!(!ends_session("57014"), "a statement that took too long");
     }
 }

@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod migrations;
 pub mod objectives;
 pub mod outbound;
+pub mod output;
 pub mod page;
 pub mod passwords;
 pub mod schedules;

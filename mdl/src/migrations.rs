@@ -3,7 +3,7 @@
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use crate::error::{BoxError, Error, Result};
+use crate::error::{BoxError, Error, Result, causes};
 
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations");
 
@@ -49,6 +49,24 @@ pub async fn pending(db: &crate::db::Db) -> Result<bool> {
     let mut conn: &AsyncPgConnection = &tx;
     let applied: Vec<Applied> = diesel::sql_query("SELECT version FROM __diesel_schema_migrations").load(&mut conn).await?;
     Ok(known.iter().any(|version| !applied.iter().any(|applied| applied.version == *version)))
+}
+
+/// What the database lacks for this program, and what to do about it; `None` when it lacks nothing.
+pub async fn lacking(db: &crate::db::Db) -> Result<Option<&'static str>> {
+    match pending(db).await {
+        Ok(false) => Ok(None),
+        Ok(true) => Ok(Some("the database lacks migrations of this version; run `mdl-api migrate`")),
+        // Before the first migration there is no table that says which were applied.
+        Err(error) if causes(&error).contains("__diesel_schema_migrations") => {
+            Ok(Some("the database is empty; run `mdl-api migrate`"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the database lacks, when a command has failed because a table is not there.
+pub async fn lacking_after(db: &crate::db::Db, failure: &str) -> Option<&'static str> {
+    if failure.contains("relation \"") { lacking(db).await.ok().flatten() } else { None }
 }
 
 async fn connect(owner_url: &str) -> Result<AsyncPgConnection> {

@@ -15,6 +15,7 @@ use diesel::sql_types::{Bool, Timestamptz};
 use diesel::upsert::excluded;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::{Value, json};
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::actor::{Actor, Permission};
@@ -137,9 +138,14 @@ pub struct Slot {
 }
 
 /// Makes the database's schedules those of this table. A new or changed one does not make up for times before now. One that is not
-/// in the table stays while a worker of another version may have it.
+/// in the table stays while a worker of another version may have it. The log tells whose times are not those that another worker has.
 pub async fn declare(db: &Db, table: &[Definition]) -> Result<()> {
     let tx = db.begin(SYSTEM).await?;
+    let declared = schedules::table
+        .filter(schedules::tenant_id.eq(SYSTEM))
+        .filter(sql::<Bool>("declared_at > now() - interval '2 minutes'"))
+        .select(Schedule::as_select());
+    let others: Vec<Schedule> = declared.load(&mut &*tx).await?;
     for definition in table {
         let row = (
             schedules::tenant_id.eq(SYSTEM),
@@ -175,9 +181,27 @@ pub async fn declare(db: &Db, table: &[Definition]) -> Result<()> {
             .await?;
     }
     let names: Vec<_> = table.iter().map(|definition| definition.name).collect();
-    let others = schedules::table.filter(schedules::tenant_id.eq(SYSTEM).and(schedules::name.ne_all(names)));
-    diesel::delete(others.filter(sql::<Bool>("declared_at < now() - interval '1 day'"))).execute(&mut &*tx).await?;
-    tx.commit().await
+    let unknown = schedules::table.filter(schedules::tenant_id.eq(SYSTEM).and(schedules::name.ne_all(names)));
+    diesel::delete(unknown.filter(sql::<Bool>("declared_at < now() - interval '1 day'"))).execute(&mut &*tx).await?;
+    tx.commit().await?;
+    for definition in table {
+        if let Some((before, after)) = others.iter().find_map(|other| replaced(other, definition)) {
+            let schedule = definition.name;
+            warn!(schedule, before, after, "This worker's settings replace those of another worker: all of them need the same");
+        }
+    }
+    Ok(())
+}
+
+/// When a schedule ran, and when it does now, if a definition changes that.
+fn replaced(before: &Schedule, definition: &Definition) -> Option<(String, String)> {
+    fn times(enabled: bool, expression: &str, zone: &str) -> String {
+        if enabled { format!("{expression} {zone}") } else { "off".to_owned() }
+    }
+    let timing = &definition.timing;
+    let old = times(before.enabled, &before.expression, &before.time_zone);
+    let new = times(definition.enabled, timing.expression(), timing.zone().name());
+    (before.name == definition.name && old != new).then_some((old, new))
 }
 
 /// Says that a worker has these schedules. What they are is left as it is, because another version may have declared it since; but
@@ -352,4 +376,42 @@ async fn update(
         .returning(Slot::as_returning())
         .get_result(&mut conn)
         .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_with_other_settings_is_noticed() {
+        let definition = |timing: &str, enabled| Definition {
+            name: "back_up",
+            description: "",
+            timing: timing.parse().unwrap(),
+            overlap: Overlap::Skip,
+            catch_up: CatchUp::Once,
+            enabled,
+            job: RawJob { queue: "backups", kind: "back_up", payload: Value::Null, max_attempts: 1 },
+        };
+        let before = Schedule {
+            name: "back_up".to_owned(),
+            description: String::new(),
+            expression: "0 2 * * *".to_owned(),
+            time_zone: "UTC".to_owned(),
+            overlap: Overlap::Skip,
+            catch_up: CatchUp::Once,
+            enabled: true,
+            queue: "backups".to_owned(),
+            kind: "back_up".to_owned(),
+            payload: Value::Null,
+            max_attempts: 1,
+            since: Utc::now(),
+            paused_at: None,
+        };
+        assert_eq!(replaced(&before, &definition("0 2 * * *", true)), None);
+        let off = replaced(&before, &definition("0 2 * * *", false));
+        assert_eq!(off, Some(("0 2 * * * UTC".to_owned(), "off".to_owned())));
+        let (_, after) = replaced(&before, &definition("30 1 * * * Europe/Berlin", true)).unwrap();
+        assert_eq!(after, "30 1 * * * Europe/Berlin");
+    }
 }

@@ -37,9 +37,10 @@ pub struct StoredFile {
 impl Storage {
     pub fn new(config: &StorageConfig) -> Result<Self> {
         if let Ok(directory) = config.url.to_file_path() {
-            std::fs::create_dir_all(&directory).map_err(Error::internal)?;
+            std::fs::create_dir_all(&directory).map_err(|error| refused(format!("{}: {error}", directory.display())))?;
         }
-        let (store, root) = object_store::parse_url_opts(&config.url, config.options()).map_err(Error::internal)?;
+        let (store, root) =
+            object_store::parse_url_opts(&config.url, config.options()).map_err(|error| refused(causes(&error)))?;
         Ok(Self { store: Arc::from(store), root })
     }
 
@@ -114,6 +115,10 @@ impl Storage {
     fn path(&self, key: &str) -> Path {
         key.split('/').fold(self.root.clone(), |path, part| path.join(part))
     }
+}
+
+fn refused(why: String) -> Error {
+    Error::invalid("MDL_STORAGE_URL", Code::Invalid, why)
 }
 
 fn unavailable(error: object_store::Error) -> Error {

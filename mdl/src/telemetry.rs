@@ -18,6 +18,7 @@ use tracing::span::Record;
 use tracing::{Event, Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, FormattedFields};
 use tracing_subscriber::layer::{Context, SubscriberExt};
@@ -73,7 +74,10 @@ pub fn init(config: &TelemetryConfig, service: &'static str) -> anyhow::Result<T
         }
     };
     let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
-    tracing_subscriber::registry().with(EnvFilter::try_new(&config.log)?).with(log).with(traces).try_init()?;
+    // apalis tells of the beginning and end of each queue's worker, with values as Rust writes them; the worker says the same.
+    let all = config.log.contains("apalis");
+    let heard = filter_fn(move |event| all || *event.level() <= Level::WARN || !event.target().starts_with("apalis"));
+    tracing_subscriber::registry().with(EnvFilter::try_new(&config.log)?).with(heard).with(log).with(traces).try_init()?;
     Ok(Telemetry(provider))
 }
 

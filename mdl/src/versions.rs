@@ -34,6 +34,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use crate::config::RedisConfig;
+use crate::error::causes;
 use crate::ids::{EventId, TenantId};
 use crate::instruments;
 use crate::lazy_redis::LazyRedis;
@@ -223,9 +224,7 @@ impl Inner {
 
     /// Tells Redis, and through it the others. What does not work is owed, and tried again until it does.
     async fn send(self: Arc<Self>, tenant: TenantId, change: Change) {
-        if self.try_send(tenant, &change).await.is_ok() {
-            return;
-        }
+        let Err(error) = self.try_send(tenant, &change).await else { return };
         let first = {
             let mut owed = self.owed();
             let first = owed.is_empty();
@@ -235,7 +234,7 @@ impl Inner {
         if !first {
             return;
         }
-        warn!("Could not tell Redis of a write; trying again until it works");
+        warn!(error = causes(&error), "Could not tell Redis of a write; trying again until it works");
         let since = Instant::now();
         loop {
             tokio::time::sleep(RETRY).await;

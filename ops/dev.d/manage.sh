@@ -143,8 +143,9 @@ unescaped() {
 
 # A command of one of the programs, on the servers and with the binaries that `up` has started.
 run_beside() { # api|worker argument…
-  local program="$1" pid home
+  local program="$1" pid home name value
   shift
+  [ $# -gt 0 ] || die "Give a command, which ops/dev $program --help lists: the $program itself runs with ops/dev up."
   pid="$(remembered_process "$DEV/api.process")" || die "It does not run: start it with ops/dev up."
   BIN_DIR="$(dirname "$(command_of "$pid")")"
   if [ -z "${DATABASE_URL:-}" ]; then
@@ -163,6 +164,12 @@ run_beside() { # api|worker argument…
     REDIS_URL="$(private_redis_url)"
   fi
   export DATABASE_URL DATABASE_OWNER_URL REDIS_URL
+  # Those that run now: a worker without them would turn the warming of all off.
+  for name in MDL_WARM_SECRET MDL_WARM_API_URLS; do
+    [ -z "${!name:-}" ] || continue
+    value="$(tr '\0' '\n' 2>/dev/null <"/proc/$pid/environ" | sed -n "s/^$name=//p")" || true
+    [ -z "$value" ] || export "$name=$value"
+  done
   export_files
   exec "$BIN_DIR/mdl-$program" "$@"
 }

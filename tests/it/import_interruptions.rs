@@ -52,9 +52,7 @@ async fn an_import_that_is_killed_goes_on_and_each_row_lands_once() {
         let end = loop {
             match run(&test, import.id).await {
                 // The killed worker's connection has not ended yet.
-                Err(Error::Unavailable { .. }) if Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(50)).await
-                }
+                Ok(End::Elsewhere) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(50)).await,
                 other => break other.unwrap(),
             }
         };
@@ -74,13 +72,7 @@ async fn two_workers_cannot_run_one_import() {
     let test = TestApp::start_with(&[("MDL_IMPORT_BATCH_ROWS", "20")]).await;
     let import = start(&test, ndjson(0..1000), rows("m.ndjson")).await;
     let (a, b) = tokio::join!(run(&test, import.id), run(&test, import.id));
-    assert!(
-        matches!(
-            (&a, &b),
-            (Ok(End::Finished), Err(Error::Unavailable { .. })) | (Err(Error::Unavailable { .. }), Ok(End::Finished))
-        ),
-        "{a:?} {b:?}"
-    );
+    assert!(matches!((&a, &b), (Ok(End::Finished), Ok(End::Elsewhere)) | (Ok(End::Elsewhere), Ok(End::Finished))), "{a:?} {b:?}");
     assert_eq!(counts(&read(&test, import.id).await), (1000, 0, 0, 0));
 }
 
@@ -136,23 +128,35 @@ async fn cancelling_waits_for_no_lock_of_the_import_itself() {
 /// Runs an import when the connection of the run before it has ended.
 async fn run_when_free(test: &TestApp, id: ImportId) -> mdl::Result<End> {
     eventually("the import is free", async || match run(test, id).await {
-        Err(Error::Unavailable { .. }) => None,
+        Ok(End::Elsewhere) => None,
         ran => Some(ran),
     })
     .await
 }
 
-/// Keeps workers away from an import, as one does that has not ended yet, and lets the last attempt at it fail by that.
+/// Lets the last attempt at an import fail, for a reason that is not in its file.
 async fn give_up(test: &TestApp, client: &Client, import: &Import) {
-    keep_away(client, import).await;
+    refuse_metrics(client).await;
     let last = imports::run(&test.app, test.tenant.id, import.id, CancellationToken::new(), true).await;
-    assert!(matches!(last, Err(Error::Unavailable { .. })), "{last:?}");
+    assert!(matches!(last, Err(Error::Internal(_))), "{last:?}");
     let import = read(test, import.id).await;
     assert_eq!(import.state, ImportState::Failed);
     assert!(import.error.unwrap().starts_with("It could not be finished"));
-    client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+    accept_metrics(client).await;
 }
 
+async fn refuse_metrics(client: &Client) {
+    let refuse = "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+        'BEGIN RAISE EXCEPTION ''not now''; END'; \
+        CREATE TRIGGER refuse BEFORE INSERT ON metrics FOR EACH STATEMENT EXECUTE FUNCTION refuse()";
+    client.batch_execute(refuse).await.unwrap();
+}
+
+async fn accept_metrics(client: &Client) {
+    client.batch_execute("DROP TRIGGER refuse ON metrics").await.unwrap();
+}
+
+/// Keeps workers away from an import, as one does that has not ended yet.
 async fn keep_away(client: &Client, import: &Import) {
     let lock = format!("SELECT pg_advisory_lock(hashtextextended('import:{}', 0))", import.id);
     client.batch_execute(&lock).await.unwrap();
@@ -168,18 +172,31 @@ async fn job_ended(test: &TestApp, import: &Import, ago: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_that_was_given_up_runs_when_somebody_retries_its_job() {
+async fn waiting_for_the_worker_that_has_an_import_is_no_attempt() {
     let test = TestApp::start().await;
     let client = test.database.superuser().await;
     let import = start(&test, ndjson(0..5), rows("m.ndjson")).await;
     keep_away(&client, &import).await;
+    test.start_worker();
+    let snoozed = "jobs WHERE kind = 'import_catalog' AND state = 'waiting' AND started_at IS NOT NULL AND attempt = 0";
+    eventually("the job is put off", async || (count(&client, snoozed).await == 1).then_some(())).await;
+    assert_eq!(count(&client, "job_attempts").await, 0);
+    assert_eq!(read(&test, import.id).await.state, ImportState::Queued);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_was_given_up_runs_when_somebody_retries_its_job() {
+    let test = TestApp::start().await;
+    let client = test.database.superuser().await;
+    let import = start(&test, ndjson(0..5), rows("m.ndjson")).await;
+    refuse_metrics(&client).await;
     test.database.execute("UPDATE jobs SET max_attempts = 1 WHERE kind = 'import_catalog'").await;
     test.start_worker();
     let dead = "jobs WHERE kind = 'import_catalog' AND state = 'dead'";
     eventually("the job is dead", async || (count(&client, dead).await == 1).then_some(())).await;
     assert_eq!(read(&test, import.id).await.state, ImportState::Failed);
 
-    client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+    accept_metrics(&client).await;
     let filter = Filter { ids: import.job_id.map(|job| vec![job]), ..Filter::default() };
     assert_eq!(steer(&test.app, &test.system(), Action::Retry, &filter, false).await.unwrap(), 1);
     let succeeded = "jobs WHERE kind = 'import_catalog' AND state = 'succeeded'";

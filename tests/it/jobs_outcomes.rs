@@ -23,7 +23,7 @@ async fn jobs_end_as_their_handlers_do() {
     let job = bench.until_job(succeeded, JobState::Succeeded).await;
     assert_eq!((job.attempt, job.last_error), (1, None));
     let job = bench.until_job(retried, JobState::Succeeded).await;
-    assert_eq!(job.attempt, 3, "it is tried again until it works");
+    assert_eq!((job.attempt, job.last_error), (3, None), "it is tried again until it works, and then there is no error");
     let job = bench.until_job(failed, JobState::Dead).await;
     assert_eq!(job.attempt, 3, "and not for ever");
     assert_eq!(job.last_error.as_deref(), Some("Internal error: not yet"), "without what PostgreSQL cannot store");

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use mdl::config::Config;
 use mdl::ids::TenantId;
-use mdl::{App, Error, audit, backups, tenants};
+use mdl::{App, Error, audit, backups, migrations, tenants};
 
 /// How long a command waits until Redis has been told of what it wrote.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -77,7 +77,12 @@ async fn told(command: impl AsyncFnOnce(&App) -> anyhow::Result<ExitCode>) -> an
     let config = Config::from_arguments(["mdl-worker"]).unwrap_or_else(|error| error.exit());
     let app = App::new(config).map_err(explain)?;
     audit::name_operator(operator::operator());
-    let result = command(&app).await;
+    let mut result = command(&app).await;
+    if let Err(error) = &result
+        && let Some(lacking) = migrations::lacking_after(&app.db, &format!("{error:#}")).await
+    {
+        result = Err(anyhow::Error::msg(lacking));
+    }
     // Waited for no longer than this here, where it can be said what to do about it.
     if tokio::time::timeout(PATIENCE, app.versions.settle(PATIENCE * 2)).await.is_ok() {
         return result;

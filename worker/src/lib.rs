@@ -204,7 +204,8 @@ pub async fn run(app: App, registry: Registry, stop: Stop) -> anyhow::Result<()>
             }
             Some(part) = parts.join_next(), if !parts.is_empty() => {
                 if part.is_err() || !stop.gently.is_cancelled() {
-                    error!(part = ?part, "A part of the worker has ended that should not; stopping");
+                    let part = part.map_or_else(|error| causes(&error), str::to_owned);
+                    error!(part, "A part of the worker has ended that should not; stopping");
                     broken = true;
                     stop.gently.cancel();
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use mdl::config::Config;
-use mdl::{App, instruments, telemetry};
+use mdl::{App, instruments, output, telemetry};
 use mdl_worker::cli::{Cli, Command};
 use mdl_worker::{Stop, jobs, ops, start};
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,7 +38,13 @@ fn main() -> ExitCode {
     // A handler that blocks its thread must not keep the program alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match result {
-        Ok(code) => code,
+        Ok(code) => match output::failure() {
+            None => code,
+            Some(failure) => {
+                eprintln!("{failure}");
+                ExitCode::FAILURE
+            }
+        },
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE

@@ -30,15 +30,9 @@ pub async fn database(app: &App, stop: &CancellationToken) {
 async fn database_is_ready(app: &App) -> Result<(), String> {
     // A new connection, since the pool does not say why it cannot connect.
     app.db.dedicated().await.map_err(|error| causes(&error))?;
-    match migrations::pending(&app.db).await {
-        Ok(false) => Ok(()),
-        Ok(true) => Err("the database lacks migrations of this version; run `mdl-api migrate`".to_owned()),
-        Err(error) => match causes(&error) {
-            // Before the first migration there is no table that says which were applied.
-            reason if reason.contains("__diesel_schema_migrations") => {
-                Err("the database is empty; run `mdl-api migrate`".to_owned())
-            }
-            reason => Err(reason),
-        },
+    match migrations::lacking(&app.db).await {
+        Ok(None) => Ok(()),
+        Ok(Some(lacking)) => Err(lacking.to_owned()),
+        Err(error) => Err(causes(&error)),
     }
 }

@@ -8,7 +8,7 @@ use mdl::actor::Role;
 use mdl::error::{Code, Error};
 use mdl::ids::TenantId;
 use mdl::users::NewUser;
-use mdl::{Actor, App, tenants, users};
+use mdl::{Actor, App, output, tenants, users};
 
 use super::explain;
 
@@ -74,11 +74,11 @@ impl TenantCommand {
         let password = read_password()?;
         let tenant = match tenants::create(app, &args.slug, &args.name).await {
             Ok(tenant) => {
-                println!("Made the tenant {}", tenant.slug);
+                output::line(format_args!("Made the tenant {}", tenant.slug));
                 tenant
             }
             Err(error) if args.if_missing && is_taken(&error) => {
-                println!("The tenant {} is there already", args.slug);
+                output::line(format_args!("The tenant {} is there already", args.slug));
                 tenant(app, &args.slug).await?
             }
             Err(error) => return Err(explain(error)),
@@ -108,8 +108,8 @@ pub async fn tenant(app: &App, slug: &str) -> anyhow::Result<tenants::Tenant> {
 async fn add(app: &App, tenant: TenantId, user: NewUser, if_missing: bool) -> anyhow::Result<()> {
     let email = user.email.clone();
     match users::create(app, &Actor::system(tenant), user).await {
-        Ok(member) => println!("Added {} as {}", member.user.email, member.role.as_str()),
-        Err(error) if if_missing && is_taken(&error) => println!("{email} is there already"),
+        Ok(member) => output::line(format_args!("Added {} as {}", member.user.email, member.role.as_str())),
+        Err(error) if if_missing && is_taken(&error) => output::line(format_args!("{email} is there already")),
         Err(error) => return Err(explain(error)),
     }
     Ok(())

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use mdl::documents::{ALL_TENANTS, Caching, Document, store};
 use mdl::ids::{DocumentId, TenantId};
-use mdl::{Actor, App, Error};
+use mdl::{Actor, App, Error, output};
 
 use super::{accounts, explain};
 use crate::documents::{Validator, publish};
@@ -90,8 +90,8 @@ async fn publish(app: &App, args: Publish) -> anyhow::Result<ExitCode> {
         let text = std::fs::read_to_string(file).with_context(|| format!("Could not read {}", file.display()))?;
         match publish::publish(app, &actor, &validator, &text, caching).await {
             Ok(documents) => {
-                println!("{}: published {} documents", file.display(), documents.len());
-                documents.iter().for_each(|document| println!("  {}", line(document)));
+                output::line(format_args!("{}: published {} documents", file.display(), documents.len()));
+                documents.iter().for_each(|document| output::line(format_args!("  {}", line(document))));
             }
             Err(Error::Invalid(problems)) => {
                 complete = false;
@@ -114,7 +114,7 @@ async fn check(app: &App) -> anyhow::Result<ExitCode> {
     let count = documents.len();
     let outdated = publish::outdated(&Validator::new(&app.config.graphql), documents).await;
     report(&outdated);
-    println!("{} of {count} published documents fit the schema", count - outdated.len());
+    output::line(format_args!("{} of {count} published documents fit the schema", count - outdated.len()));
     Ok(if outdated.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -124,7 +124,11 @@ async fn list(app: &App, audience: &Audience) -> anyhow::Result<ExitCode> {
             Some(at) => format!("used {} times, last {}", document.use_count, at.format("%Y-%m-%d %H:%M UTC")),
             None => "never used".to_owned(),
         };
-        println!("{}, published {}, {used}", line(&document), document.published_at.format("%Y-%m-%d %H:%M UTC"));
+        output::line(format_args!(
+            "{}, published {}, {used}",
+            line(&document),
+            document.published_at.format("%Y-%m-%d %H:%M UTC")
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -140,7 +144,8 @@ async fn withdraw(app: &App, args: Withdraw) -> anyhow::Result<ExitCode> {
     };
     let ids = args.document_ids.iter().map(id).collect::<anyhow::Result<Vec<_>>>()?;
     for id in ids {
-        println!("Withdrew {}", line(&mdl::documents::withdraw(app, &actor, id).await.map_err(explain)?));
+        let withdrawn = mdl::documents::withdraw(app, &actor, id).await.map_err(explain)?;
+        output::line(format_args!("Withdrew {}", line(&withdrawn)));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use mdl::ids::{ImportId, TenantId};
 use mdl::imports::{self, Format, Import, ImportState, Mode, Severity, Upload};
 use mdl::page::PageArgs;
-use mdl::{Actor, App};
+use mdl::{Actor, App, output};
 use tokio_util::io::ReaderStream;
 
 use super::accounts::tenant;
@@ -77,7 +77,7 @@ impl ImportFiles {
             if self.wait {
                 complete &= wait(app, tenant, import.id, &name(file)).await?;
             } else {
-                println!("Started the import {} of {}", import.id, file.display());
+                output::line(format_args!("Started the import {} of {}", import.id, file.display()));
             }
         }
         Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })

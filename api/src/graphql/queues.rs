@@ -54,7 +54,7 @@ impl JobFilter {
             queues: self.queue.map(converted),
             kinds: self.kind.map(converted),
             states: self.state.map(converted),
-            error: self.error,
+            error: self.error.as_deref().map(store::error_text).transpose()?,
             batch: None,
             created_from: created.as_ref().and_then(|range| range.from),
             created_before: created.and_then(|range| range.before),

@@ -29,6 +29,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let ops_listener = listen::bind(config.http.ops_addr, "MDL_OPS_ADDR").await?;
     let keys = Keys::load(&config.auth)?;
     let app = App::new(config).map_err(crate::cli::explain)?;
+    if !app.config.http.web_dir.is_dir() {
+        warn!(path = %app.config.http.web_dir.display(), "MDL_WEB_DIR is no folder: GraphiQL is not served");
+    }
     if app.config.http.migrate_on_start {
         migrate(&app.config).await?;
     }

@@ -133,7 +133,8 @@ pub async fn overdue(app: &App) -> Result<()> {
         }
         let told: i64 = told.count().get_result(&mut conn).await?;
         if told == 0 {
-            warn!(newest = ?newest, "No backup was verified for more than {} h", allowed.num_hours());
+            let newest = newest.map(|made| made.to_rfc3339());
+            warn!(newest, "No backup was verified for more than {} h", allowed.num_hours());
             push(&tx, kinds::BACKUP_OVERDUE, &BackupPayload::default()).await?;
         }
     }

@@ -18,6 +18,7 @@ use metrics::counter;
 use moka::sync::Cache;
 use tracing::{info, warn};
 
+use super::connecting::LastFailure;
 use super::{Db, PoolUse, PooledConnection, Rollback};
 use crate::error::{Error, Result, causes};
 use crate::ids::TenantId;
@@ -33,6 +34,8 @@ const MAX_TENANTS: u64 = 10_000;
 
 pub struct Replica {
     pool: Pool<AsyncPgConnection>,
+    /// Why the pool could not connect.
+    failure: LastFailure,
     pool_size: u32,
     /// By tenant: after how many changes the primary was asked, and where it was.
     positions: Cache<TenantId, (u64, Position)>,
@@ -46,9 +49,10 @@ pub struct Replica {
 type Position = std::sync::Arc<str>;
 
 impl Replica {
-    pub fn new(pool: Pool<AsyncPgConnection>, pool_size: u32) -> Self {
+    pub fn new(pool: Pool<AsyncPgConnection>, failure: LastFailure, pool_size: u32) -> Self {
         Self {
             pool,
+            failure,
             pool_size,
             positions: Cache::new(MAX_TENANTS),
             start: Instant::now(),
@@ -127,7 +131,8 @@ impl Replica {
             there: Option<bool>,
         }
         loop {
-            let mut conn = self.pool.get_owned().await.map_err(|error| Error::unavailable("the read replica", error))?;
+            let unavailable = |error| Error::unavailable("the read replica", self.failure.explain(error));
+            let mut conn = self.pool.get_owned().await.map_err(unavailable)?;
             if conn.is_broken() {
                 continue;
             }

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::slow::SlowRead;
 use super::timing::COMMIT;
+use super::transaction::spoil;
 use super::{Db, PooledConnection, Rollback, roll_back};
 use crate::error::{Error, Result, causes};
 use crate::ids::TenantId;
@@ -92,6 +93,7 @@ impl Snapshot {
             && let Err(error) = conn.batch_execute(COMMIT).await
         {
             warn!(error = causes(&error), "Could not end a read snapshot");
+            spoil(&mut conn);
         }
     }
 }

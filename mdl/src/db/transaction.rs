@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager};
 use tracing::Instrument;
 
 use super::PooledConnection;
@@ -107,10 +107,16 @@ pub(super) fn roll_back(mut conn: PooledConnection) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
         if let Err(error) = conn.batch_execute(ROLLBACK).await {
-            // The server has rolled back by itself; the pool finds the connection broken.
+            // The server has rolled back by itself.
             tracing::debug!(%error, "Could not roll back");
+            spoil(&mut conn);
         }
     });
+}
+
+/// Keeps the pool from giving this connection to anybody else.
+pub(super) fn spoil(conn: &mut AsyncPgConnection) {
+    AnsiTransactionManager::transaction_manager_status_mut(conn).set_in_error();
 }
 
 /// Holds a connection while its transaction opens, or a statement runs without one: a failure or a cancelled request must not return it

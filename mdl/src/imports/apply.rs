@@ -69,8 +69,8 @@ pub struct Applied {
 }
 
 impl Session {
-    /// Connects, and makes sure that no other worker is at the same import.
-    pub async fn open(app: &App, tenant: TenantId, import: ImportId) -> Result<Self> {
+    /// Connects, and makes sure that no other worker is at the same import; `None` when one is.
+    pub async fn open(app: &App, tenant: TenantId, import: ImportId) -> Result<Option<Self>> {
         let connection = app.db.dedicated().await?;
         let (client, driver) = (connection.client, connection.connection);
         let driver = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -90,10 +90,10 @@ impl Session {
         let row =
             client.query_one("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", &[&format!("import:{import}")]).await?;
         if !row.get::<_, bool>(0) {
-            return Err(Error::unavailable("the import", "another worker is still at it"));
+            return Ok(None);
         }
         let metrics = metrics::Statements::prepare(&client).await?;
-        Ok(Self {
+        Ok(Some(Self {
             client,
             _driver: driver,
             tenant,
@@ -105,7 +105,7 @@ impl Session {
             domains: domains::Domains::default(),
             metrics,
             versions: app.versions.clone(),
-        })
+        }))
     }
 
     /// From now on works on behalf of this import.

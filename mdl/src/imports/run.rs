@@ -32,6 +32,8 @@ pub enum End {
     Finished,
     /// Somebody cancelled the import.
     Cancelled,
+    /// Another worker has it still: a slow one, or one that stands still.
+    Elsewhere,
 }
 
 /// Runs an import to its end, or goes on with it. May run any number of times, and in two places at once.
@@ -59,7 +61,7 @@ pub async fn give_up(app: &App, tenant: TenantId, id: ImportId, why: &str) -> Re
 }
 
 async fn attempt(app: &App, tenant: TenantId, id: ImportId, worker: &CancellationToken) -> Result<End> {
-    let mut session = Session::open(app, tenant, id).await?;
+    let Some(mut session) = Session::open(app, tenant, id).await? else { return Ok(End::Elsewhere) };
     let started = session.start().await?;
     let snapshot = app.db.snapshot(tenant);
     let import = snapshot.read(async |conn| store::by_id(conn, tenant, id).await).await?;

@@ -253,7 +253,7 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
              attempt = jobs.attempt - CASE WHEN decided.outcome IN ('returned', 'unbegun', 'snoozed') THEN 1 ELSE 0 END,
              run_at = CASE WHEN decided.outcome IN ('failed', 'snoozed') AND decided.state = 'waiting'
                            THEN now() + decided.delay * interval '1 second' ELSE run_at END,
-             last_error = coalesce(decided.error, last_error),
+             last_error = CASE WHEN decided.state <> 'succeeded' THEN coalesce(decided.error, last_error) END,
              finished_at = CASE WHEN decided.state <> 'waiting' THEN now() END
          FROM decided
          WHERE jobs.tenant_id = decided.tenant_id AND jobs.id = decided.id

@@ -11,7 +11,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 
 use super::{JobRow, JobState};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::ids::{BatchId, JobId, TenantId};
 use crate::page::{Page, PageArgs};
 use crate::schema::{job_attempts, jobs};
@@ -242,6 +242,16 @@ pub(super) fn matching<'a>(tenants: &[TenantId], filter: &Filter) -> jobs::Boxed
     query
 }
 
+/// A text to find errors by. Every error has the empty one in it, which is never meant.
+///
+/// Problem: `error` (empty).
+pub fn error_text(text: &str) -> Result<String> {
+    if text.trim().is_empty() {
+        return Err(Error::invalid("error", Code::Required, "Say what the error has in it; an empty text is in every error"));
+    }
+    Ok(text.to_owned())
+}
+
 /// Text as a LIKE pattern that matches nothing else.
 fn literally(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
@@ -250,6 +260,12 @@ fn literally(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_text_is_no_condition() {
+        assert!(error_text("").is_err() && error_text(" \n").is_err());
+        assert_eq!(error_text("no answer").unwrap(), "no answer");
+    }
 
     #[test]
     fn patterns_mean_themselves() {

@@ -67,7 +67,7 @@ impl Keys {
     /// may be private or public keys.
     pub fn load(config: &AuthConfig) -> anyhow::Result<Self> {
         let signing = match &config.signing_key_file {
-            Some(file) => read_signing_key(file)?,
+            Some(file) => read_signing_key(file).map_err(|error| named("MDL_SIGNING_KEY_FILE", &error))?,
             None => {
                 warn!(
                     "No signing key is set (MDL_SIGNING_KEY_FILE): access tokens end with this process, and no other accepts them"
@@ -75,7 +75,8 @@ impl Keys {
                 random_key()
             }
         };
-        let retired = config.retired_key_files.iter().map(|file| read_public_key(file)).collect::<anyhow::Result<Vec<_>>>()?;
+        let retired = config.retired_key_files.iter().map(|file| read_public_key(file)).collect::<anyhow::Result<Vec<_>>>();
+        let retired = retired.map_err(|error| named("MDL_RETIRED_KEY_FILES", &error))?;
 
         let public = signing.verifying_key();
         let mut header = Header::new(Algorithm::EdDSA);
@@ -132,6 +133,11 @@ impl Keys {
     pub fn blind(&self, hash: &[u8; 32]) -> [u8; 32] {
         mac(&self.blinding, hash)
     }
+}
+
+/// What is wrong with the files of a setting.
+fn named(setting: &str, error: &anyhow::Error) -> anyhow::Error {
+    anyhow::anyhow!("{setting}: {error:#}")
 }
 
 /// A new private key for [`AuthConfig::signing_key_file`]: PKCS#8, PEM.
@@ -293,7 +299,10 @@ mod tests {
         assert!(error.contains(&file.display().to_string()) && error.contains("Ed25519"), "{error}");
         std::fs::remove_file(&file).unwrap();
         let error = Keys::load(&config).err().unwrap().to_string();
-        assert!(error.starts_with("Could not read the key file") && error.contains(&file.display().to_string()), "{error}");
+        assert!(
+            error.starts_with("MDL_SIGNING_KEY_FILE: Could not read the key file") && error.contains(&file.display().to_string()),
+            "{error}"
+        );
 
         config.signing_key_file = None;
         config.retired_key_files = vec![file];

@@ -41,6 +41,6 @@ pub async fn purge(app: &App, actor: &Actor, what: Purge) -> Result<()> {
     };
     audit::record(&tx, actor, "cache.purged", ("cache", Uuid::nil()), &details).await?;
     tx.commit().await?;
-    info!(what = ?what, "Purged kept answers");
+    info!(what = %details, "Purged kept answers");
     Ok(())
 }

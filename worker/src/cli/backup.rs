@@ -4,9 +4,9 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use mdl::App;
 use mdl::backups::{self, Manifest, Progress, Switched, Vault, Verified, seal, shell_word};
 use mdl::ids::BackupId;
+use mdl::{App, output};
 use serde_json::{Value, json};
 
 use super::explain;
@@ -131,14 +131,14 @@ impl Now {
         let manifest = backups::back_up(app, id, None, &progress).await.map_err(explain)?;
         drop(line);
         if !self.json {
-            println!(
+            output::line(format_args!(
                 "Made the backup {id}: {} rows of {} tables in {}, and {} files, in {:.1} s",
                 manifest.rows(),
                 manifest.inventory.tables.len(),
                 size(manifest.database.stored.bytes),
                 manifest.files.count,
                 manifest.dump_seconds,
-            );
+            ));
         }
         let verified = if self.no_verify { None } else { Some(verify(app, id, None, false).await) };
         let (places, lacking) = places(app, id).await?;
@@ -159,7 +159,9 @@ impl Now {
                 "lacking": lacking,
             })),
             (false, Some(verified)) => tell(verified),
-            (false, None) if self.no_verify => println!("It was not restored on trial: mdl-worker backup verify {id}"),
+            (false, None) if self.no_verify => {
+                output::line(format_args!("It was not restored on trial: mdl-worker backup verify {id}"))
+            }
             (false, None) => {}
         }
         for place in &lacking {
@@ -206,10 +208,10 @@ async fn verify(app: &App, id: BackupId, place: Option<&str>, thorough: bool) ->
 }
 
 fn tell(verified: &Verified) {
-    println!(
+    output::line(format_args!(
         "Verified the backup {} from {}: it restores to the same rows, constraints, indexes and policies, in {:.1} s",
         verified.manifest.id, verified.place, verified.proof.restore_seconds
-    );
+    ));
 }
 
 impl List {
@@ -238,11 +240,11 @@ impl List {
                     })
                 })
                 .collect();
-            println!("{}", serde_json::to_string_pretty(&list)?);
+            output::line(serde_json::to_string_pretty(&list)?);
             return Ok(ExitCode::SUCCESS);
         }
         if listed.is_empty() {
-            println!("There are no backups");
+            output::line("There are no backups");
         }
         for (id, backup) in &listed {
             let about = match &backup.manifest {
@@ -260,7 +262,7 @@ impl List {
                 None => "never verified".to_owned(),
             };
             let damage = backup.damage.as_ref().map(|damage| format!("  {damage}")).unwrap_or_default();
-            println!("{id}  {about}  {verified}  {}{damage}", backup.places.join(" "));
+            output::line(format_args!("{id}  {about}  {verified}  {}{damage}", backup.places.join(" ")));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -268,7 +270,7 @@ impl List {
 
 /// Needs no settings: it makes what one of them is to be set to.
 pub fn keygen() -> anyhow::Result<ExitCode> {
-    print!("{}", seal::generate_identity());
+    output::text(seal::generate_identity());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -289,19 +291,20 @@ impl Restore {
         drop(line);
         let restored = restored.map_err(explain)?;
         if !self.json {
-            println!(
+            output::line(format_args!(
                 "Restored the backup {} of {} into the database {}: {} rows of {} tables, as they were",
                 self.id,
                 restored.manifest.started_at.format("%Y-%m-%d %H:%M:%S UTC"),
                 restored.database,
                 restored.manifest.rows(),
                 restored.manifest.inventory.tables.len()
-            );
+            ));
             if restored.files > 0 {
-                println!("Brought back {} files that were missing", restored.files);
+                output::line(format_args!("Brought back {} files that were missing", restored.files));
             }
             if !restored.lost_files.is_empty() {
-                println!("{} files were not brought back: the backup has no whole copy of them", restored.lost_files.len());
+                let lost = restored.lost_files.len();
+                output::line(format_args!("{lost} files were not brought back: the backup has no whole copy of them"));
             }
         }
         let switched = if self.in_place { Some(switch(app, &restored.database).await) } else { None };
@@ -322,11 +325,11 @@ impl Restore {
         } else if let Some(switched) = in_use {
             tell_switched(app, &restored.database, switched)?;
         } else {
-            println!("To use it: mdl-worker backup switch {}", shell_word(&restored.database));
+            output::line(format_args!("To use it: mdl-worker backup switch {}", shell_word(&restored.database)));
         }
         switched.transpose()?;
         if restored.lacks_migrations && !self.json {
-            println!("It is of an older version: run mdl-api migrate when it is in use");
+            output::line("It is of an older version: run mdl-api migrate when it is in use");
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -352,14 +355,17 @@ impl Restore {
             }));
             return Ok(ExitCode::SUCCESS);
         }
-        println!("{:<22}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}", "table", "now", "backup", "added", "changed", "removed");
+        output::line(format_args!(
+            "{:<22}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}",
+            "table", "now", "backup", "added", "changed", "removed"
+        ));
         for change in changes {
-            println!(
+            output::line(format_args!(
                 "{:<22}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}",
                 change.table, change.now, change.backed_up, change.added, change.changed, change.removed
-            );
+            ));
         }
-        println!("{}", if self.dry_run { "Nothing was changed" } else { "Restored" });
+        output::line(if self.dry_run { "Nothing was changed" } else { "Restored" });
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -394,14 +400,14 @@ fn kept(switched: &Switched) -> Option<&str> {
 fn tell_switched(app: &App, database: &str, switched: &Switched) -> anyhow::Result<()> {
     match switched {
         Switched::Now { kept } => {
-            print!("The database {database} is in use now, under the name {}.", name_in_use(app)?);
-            match kept {
-                Some(kept) => println!(" What was in use before is kept as {kept}: drop it when it is not needed any more"),
-                None => println!(),
-            }
+            let aside = kept
+                .as_ref()
+                .map(|kept| format!(" What was in use before is kept as {kept}: drop it when it is not needed any more"));
+            let (name, aside) = (name_in_use(app)?, aside.unwrap_or_default());
+            output::line(format_args!("The database {database} is in use now, under the name {name}.{aside}"));
         }
         // That they could not be told is said where they are waited for.
-        Switched::Before => println!("{database} is in use already; caches are told to forget what they keep"),
+        Switched::Before => output::line(format_args!("{database} is in use already; caches are told to forget what they keep")),
     }
     Ok(())
 }
@@ -422,9 +428,14 @@ impl Prune {
         }
         let verb = if self.dry_run { "Would remove" } else { "Removed" };
         for pruned in pruned {
-            println!("{verb} {} backups and {} files from {}", pruned.backups.len(), pruned.files, pruned.place);
+            output::line(format_args!(
+                "{verb} {} backups and {} files from {}",
+                pruned.backups.len(),
+                pruned.files,
+                pruned.place
+            ));
             for id in pruned.backups {
-                println!("  {id}");
+                output::line(format_args!("  {id}"));
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -9,10 +9,10 @@ use mdl::jobs::steer::{Action, steer};
 use mdl::jobs::store::{self, Attempt, Filter, Order, Position};
 use mdl::jobs::{JobRow, JobState, redacted};
 use mdl::page::{self, Page, PageArgs};
-use mdl::{Actor, App};
+use mdl::{Actor, App, output};
 use serde_json::{Value, json};
 
-use super::table::{ago, print_json, short, table};
+use super::table::{ago, fit, print_json, short, table};
 use super::watch::watch;
 use super::{Whom, explain};
 
@@ -56,7 +56,7 @@ struct Matching {
     #[arg(long, value_parser = state)]
     state: Vec<JobState>,
     /// Words of the last error
-    #[arg(long)]
+    #[arg(long, value_parser = error_text)]
     error: Option<String>,
     /// Enqueued at this time or later: 2026-12-24T18:00:00Z
     #[arg(long)]
@@ -69,6 +69,10 @@ struct Matching {
 fn state(text: &str) -> Result<JobState, String> {
     let known = || JobState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(", ");
     JobState::parse(text).ok_or_else(|| format!("must be one of {}", known()))
+}
+
+fn error_text(text: &str) -> Result<String, String> {
+    store::error_text(text).map_err(|error| error.to_string())
 }
 
 impl Matching {
@@ -166,9 +170,9 @@ impl List {
             print_json(&json!({ "jobs": jobs, "hasMore": page.has_next, "endCursor": end }));
             return Ok(());
         }
-        println!("{}", draw(&page, &whom));
+        output::line(draw(&page, &whom));
         if let Some(end) = end.filter(|_| page.has_next) {
-            println!("\nThere are more: say --after {end} to go on, or --limit, or what you look for");
+            output::line(format_args!("\nThere are more: say --after {end} to go on, or --limit, or what you look for"));
         }
         Ok(())
     }
@@ -201,7 +205,7 @@ fn draw(page: &Page<JobRow>, whom: &Whom) -> String {
             short(error, 200),
         ]);
     }
-    table.to_string()
+    fit(table)
 }
 
 impl Show {
@@ -222,7 +226,7 @@ impl Show {
         }
         if let Value::Object(fields) = shown {
             for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
-                println!("{name:<18}{}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+                output::line(format_args!("{name:<18}{}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
             }
         }
         if !attempts.is_empty() {
@@ -236,7 +240,7 @@ impl Show {
                     attempt.error.clone().unwrap_or_default(),
                 ]);
             }
-            println!("\nAttempts that did not succeed\n{table}");
+            output::line(format_args!("\nAttempts that did not succeed\n{}", fit(table)));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -257,8 +261,8 @@ impl Steer {
         }
         match (self.json, self.dry_run) {
             (true, dry_run) => print_json(&json!({ "count": count, "dryRun": dry_run })),
-            (false, true) => println!("It would be {count} jobs"),
-            (false, false) => println!("{done}: {count} jobs"),
+            (false, true) => output::line(format_args!("It would be {count} jobs")),
+            (false, false) => output::line(format_args!("{done}: {count} jobs")),
         }
         Ok(())
     }

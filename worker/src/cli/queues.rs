@@ -7,10 +7,10 @@ use mdl::ids::TenantId;
 use mdl::jobs::queues::{self, MAX_CONCURRENCY, MAX_WEIGHT, Queue, Settings};
 use mdl::jobs::workers;
 use mdl::tenants::SYSTEM;
-use mdl::{Actor, App};
+use mdl::{Actor, App, output};
 use serde_json::{Value, json};
 
-use super::table::{ago, count, print_json, seconds, table};
+use super::table::{ago, count, fit, print_json, seconds, table};
 use super::watch::watch;
 use super::{Whom, explain};
 
@@ -125,7 +125,7 @@ impl Which {
         let paused = if settings.paused_at.is_some() { "paused" } else { "not paused" };
         let limit = settings.concurrency.map_or("no limit".to_owned(), |limit| format!("at most {limit} jobs at once"));
         let weight = if settings.weight == 1 { String::new() } else { format!(", weight {}", settings.weight) };
-        println!("{}: {paused}, {limit}{weight}", settings.queue);
+        output::line(format_args!("{}: {paused}, {limit}{weight}", settings.queue));
     }
 }
 
@@ -145,7 +145,7 @@ impl See {
         if self.json {
             print_json(&Value::from_iter(seen.states.iter().map(|state| as_json(state, &seen))));
         } else {
-            println!("{}", self.draw(&seen));
+            output::line(self.draw(&seen));
         }
         Ok(())
     }
@@ -179,7 +179,7 @@ impl See {
             ]);
         }
         let minutes = self.minutes;
-        format!("{table}\n\nok, died: in the last {minutes} minutes; wait, takes: of 95 in a hundred of these at most")
+        format!("{}\n\nok, died: in the last {minutes} minutes; wait, takes: of 95 in a hundred of these at most", fit(table))
     }
 }
 
@@ -260,7 +260,7 @@ impl Workers {
                 worker.queues.join(", "),
             ]);
         }
-        println!("{table}");
+        output::line(fit(table));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use mdl::schedules::{self, Schedule, Slot};
 use mdl::tenants::SYSTEM;
-use mdl::{Actor, App};
+use mdl::{Actor, App, output};
 use serde_json::{Value, json};
 
 use super::explain;
-use super::table::{ago, print_json, table};
+use super::table::{ago, fit, print_json, table};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -50,7 +50,7 @@ impl SchedulesCommand {
                 if json {
                     print_json(&json!({ "name": name, "time": slot.slot, "job": slot.job_id }));
                 } else {
-                    println!("Enqueued the job {}", slot.job_id.map(|id| id.to_string()).unwrap_or_default());
+                    output::line(format_args!("Enqueued the job {}", slot.job_id.map(|id| id.to_string()).unwrap_or_default()));
                 }
             }
             Some(Change::Pause(which)) => which.tell(&schedules::pause(app, &actor, &which.name).await.map_err(explain)?),
@@ -65,7 +65,11 @@ impl Which {
         if self.json {
             print_json(&json!({ "name": schedule.name, "pausedAt": schedule.paused_at }));
         } else {
-            println!("{} is {}", schedule.name, if schedule.paused_at.is_some() { "paused" } else { "not paused" });
+            output::line(format_args!(
+                "{} is {}",
+                schedule.name,
+                if schedule.paused_at.is_some() { "paused" } else { "not paused" }
+            ));
         }
     }
 }
@@ -106,6 +110,6 @@ async fn list(app: &App, json: bool) -> anyhow::Result<()> {
             state.to_owned(),
         ]);
     }
-    println!("{table}");
+    output::line(fit(table));
     Ok(())
 }

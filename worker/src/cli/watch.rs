@@ -1,6 +1,6 @@
 //! A live view: drawn anew until Ctrl-C, also while the database does not answer, which is when somebody looks at it.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 /// How often it is drawn.
@@ -22,7 +22,10 @@ pub async fn watch(look: impl AsyncFn() -> anyhow::Result<String>) -> anyhow::Re
             Err(_) => nothing("There is no answer", seen),
         };
         // To the upper left corner, and what was there before away.
-        writeln!(std::io::stdout(), "\x1b[H\x1b[2J{drawn}")?;
+        match writeln!(std::io::stdout(), "\x1b[H\x1b[2J{drawn}") {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            written => written?,
+        }
         tokio::time::sleep(REDRAW).await;
     }
 }

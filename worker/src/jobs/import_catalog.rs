@@ -8,12 +8,16 @@ use mdl::ids::ImportId;
 use mdl::imports::{self, End, ImportCatalog};
 use mdl::jobs::ledger::Progress;
 use mdl::{Result, warming};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Done, JobContext};
 
 /// Between two looks at how far the import is.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Until the next look at an import that another worker has. That one may have lost its job and stand still: its connection, and with
+/// it the import, is its own until it ends.
+const ELSEWHERE: Duration = Duration::from_secs(10);
 
 pub async fn run(job: ImportCatalog, ctx: JobContext) -> Result<Done> {
     let last_attempt = ctx.attempt >= ctx.max_attempts;
@@ -31,6 +35,10 @@ pub async fn run(job: ImportCatalog, ctx: JobContext) -> Result<Done> {
             Ok(Done::Finished)
         }
         End::Cancelled => Ok(Done::Cancelled),
+        End::Elsewhere => {
+            info!(import = %job.import, "Another worker is still at an import; looking again in {} s", ELSEWHERE.as_secs());
+            Ok(Done::Snooze(ELSEWHERE))
+        }
     }
 }
 

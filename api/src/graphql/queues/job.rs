@@ -120,7 +120,7 @@ impl Job {
         self.0.worker.as_deref()
     }
 
-    /// Why the last attempt that failed did.
+    /// Why the last attempt that failed did; nothing when a later one has succeeded.
     fn error(&self) -> Option<&str> {
         self.0.last_error.as_deref()
     }

@@ -1,0 +1,60 @@
+//! Standard output of the commands for operators.
+//!
+//! A reader that has gone, as `head` does, is no failure: what the command does goes on. Anything else that keeps the text from
+//! being written, such as a full disk, is told at the end by [`failure`].
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
+
+/// The first error of writing.
+static FAILURE: OnceLock<String> = OnceLock::new();
+
+/// Writes a line.
+pub fn line(text: impl Display) {
+    write(&mut std::io::stdout().lock(), format_args!("{text}\n"));
+}
+
+/// Writes a text that brings its own ends of lines.
+pub fn text(text: impl Display) {
+    write(&mut std::io::stdout().lock(), text);
+}
+
+/// Why something could not be written, if somebody was there to read it.
+pub fn failure() -> Option<String> {
+    FAILURE.get().map(|error| format!("Could not write to standard output: {error}"))
+}
+
+fn write(to: &mut impl Write, text: impl Display) {
+    let written = write!(to, "{text}").and_then(|()| to.flush());
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        FAILURE.get_or_init(|| error.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Refusing(ErrorKind);
+
+    impl Write for Refusing {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is() {
+        write(&mut Refusing(ErrorKind::BrokenPipe), "text");
+        assert_eq!(failure(), None);
+        write(&mut Refusing(ErrorKind::StorageFull), "text");
+        assert!(failure().is_some_and(|failure| failure.starts_with("Could not write")));
+    }
+}

@@ -1,0 +1,63 @@
+//! The commands of both programs, whoever reads what they print, and whatever they find.
+
+use std::fs::OpenOptions;
+use std::process::{Command, Output, Stdio};
+
+use mdl_tests::servers::binary;
+use mdl_tests::{TestApp, TestDatabase};
+
+fn run(app: &TestApp, program: &str, arguments: &[&str], output: Stdio) -> Output {
+    Command::new(binary(program)).args(arguments).envs(app.environment()).stdout(output).output().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is() {
+    let app = TestApp::start().await;
+    let commands = [
+        ("mdl-api", &["settings"][..]),
+        ("mdl-worker", &["queues"][..]),
+        ("mdl-worker", &["jobs", "list", "--json"][..]),
+        ("mdl-worker", &["schedules"][..]),
+    ];
+    for (program, arguments) in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let unread = run(&app, program, arguments, writer.into());
+        assert!(unread.status.success(), "{program} {arguments:?}: {unread:?}");
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let unwritten = run(&app, program, arguments, full.into());
+        let said = String::from_utf8_lossy(&unwritten.stderr);
+        assert!(!unwritten.status.success() && said.contains("Could not write to standard output"), "{arguments:?}: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_and_an_empty_condition_are_named() {
+    let app = TestApp::start().await;
+    let empty = TestDatabase::empty().await;
+    let mut list = Command::new(binary("mdl-worker"));
+    list.args(["jobs", "list"]).envs(app.environment()).env("DATABASE_URL", empty.url("mdl_app"));
+    let said = String::from_utf8(list.output().unwrap().stderr).unwrap();
+    assert!(said.contains("the database is empty; run `mdl-api migrate`"), "{said}");
+
+    let retried = run(&app, "mdl-worker", &["jobs", "retry", "--error", ""], Stdio::piped());
+    let said = String::from_utf8(retried.stderr).unwrap();
+    assert!(!retried.status.success() && said.contains("an empty text is in every error"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_cannot_be_right_is_refused_by_its_name() {
+    let app = TestApp::start().await;
+    for (name, value) in [("DATABASE_URL", "mysql://x"), ("REDIS_URL", "http://x"), ("MDL_STORAGE_URL", "file:///proc/nope")] {
+        for program in ["mdl-api", "mdl-worker"] {
+            let mut command = Command::new(binary(program));
+            for port in ["MDL_HTTP_ADDR", "MDL_OPS_ADDR", "MDL_WORKER_OPS_ADDR"] {
+                command.env(port, "127.0.0.1:0");
+            }
+            let output = command.envs(app.environment()).env(name, value).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && said.contains(&format!("{name}: ")), "{program} {value}: {said}");
+        }
+    }
+}
