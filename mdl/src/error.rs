@@ -233,7 +233,8 @@ impl From<tokio_postgres::Error> for Error {
 
 /// Whether a SQLSTATE says that the server goes away, starts, is full, or cannot be reached.
 fn ends_session(state: &str) -> bool {
-    state.starts_with("08") || ["57P01", "57P02", "57P03", "53300"].contains(&state)
+    // Of the class 08 not 08P01, which is a fault of the client.
+    ["08000", "08001", "08003", "08004", "08006", "57P01", "57P02", "57P03", "53300"].contains(&state)
 }
 
 impl From<redis::RedisError> for Error {

@@ -2,7 +2,8 @@
 //!
 //! A user is a row that stays for good, so that history can name them; a membership is what makes them able to sign in.
 //! A tenant always keeps one admin who can: taking the last one away is refused, also when two admins try at the same moment.
-//! Nobody decides about a member who may do more than they may themselves.
+//! Nobody decides about a member who may do more than they may themselves. (To end sessions and to revoke API keys lets nobody in: that
+//! takes `manage` alone.)
 
 mod store;
 

@@ -6,9 +6,7 @@ DROP INDEX metrics_search_idx;
 DROP INDEX metrics_name_trigram_idx;
 DROP INDEX metrics_tags_idx;
 
-DROP FUNCTION find_metrics;
--- What it found, find_metrics finds as well.
-DROP FUNCTION metrics_tagged;
+-- The functions of before, find_metrics with nine arguments and metrics_tagged, stay for programs that still run.
 
 -- Before its library is loaded, a setting of pg_trgm may be set by superusers only.
 SELECT word_similarity('', '');
@@ -40,8 +38,8 @@ CREATE FUNCTION find_metrics(
                 USING query, every_tag, any_tag, categories, tiers, statuses, owner_teams, most, best;
         END
     $$;
-COMMENT ON FUNCTION find_metrics IS 'Metrics of this tenant that match all that is not NULL: whose text has the words or whose name resembles them, and whose columns have the values. Of the first so many that it comes upon, those that match the query best.';
+COMMENT ON FUNCTION find_metrics(text, text[], text[], text[], text[], text[], text[], boolean, bigint, bigint) IS 'Metrics of this tenant that match all that is not NULL: whose text has the words or whose name resembles them, and whose columns have the values. Of the first so many that it comes upon, those that match the query best.';
 
 GRANT CREATE ON SCHEMA public TO mdl_search;
-ALTER FUNCTION find_metrics OWNER TO mdl_search;
+ALTER FUNCTION find_metrics(text, text[], text[], text[], text[], text[], text[], boolean, bigint, bigint) OWNER TO mdl_search;
 REVOKE CREATE ON SCHEMA public FROM mdl_search;

@@ -4,8 +4,9 @@
 
 MEASURE_TENANT=""   # id of the tenant that the load reads
 MEASURE_COUNT=0     # metrics in it
-MEASURE_API="" MEASURE_WORKER="" MEASURE_FLOOR=""   # processes that run
+MEASURE_API="" MEASURE_WORKER="" MEASURE_FLOOR="" MEASURE_PEER=""   # processes that run
 MEASURE_SECONDS=8   # length of one run of wrk or pgbench; each is run twice
+MEASURE_WITH_PEER=""   # not empty: a GraphQL server of other makers, too
 
 measure() {
   local count="" grown=""
@@ -13,6 +14,7 @@ measure() {
     case "$1" in
       --seconds) MEASURE_SECONDS="${2:-}" && shift ;;
       --grow) grown="${2:-}" && shift ;;
+      --peer) MEASURE_WITH_PEER=yes ;;
       -*) die "measure knows no argument \"$1\": see ops/dev help." ;;
       *) count="$1" ;;
     esac
@@ -21,6 +23,7 @@ measure() {
   count="${count:-10000}"
   is_number "$count" && is_number "$MEASURE_SECONDS" && is_number "${grown:-1}" || die "measure takes numbers: ops/dev measure 10000 --seconds 8 --grow 1000000"
   [ -z "$grown" ] || [ "$grown" -gt "$count" ] || die "--grow takes more metrics than there are at first ($count)."
+  [ -z "$MEASURE_WITH_PEER" ] || have npm || die "--peer needs Node.js with npm: see https://nodejs.org"
   have wrk || install_packages wrk wrk wrk wrk || die "$INSTALL_PROBLEM"
   measure_open
   measure_create_tenant demo
@@ -67,7 +70,7 @@ measure_create_tenant() { # slug
 
 measure_leave() {
   local pid
-  for pid in $MEASURE_API $MEASURE_WORKER $MEASURE_FLOOR; do kill "$pid" 2>/dev/null || true; done
+  for pid in $MEASURE_API $MEASURE_WORKER $MEASURE_FLOOR $MEASURE_PEER; do kill "$pid" 2>/dev/null || true; done
   leave_tests "$1"
 }
 

@@ -22,6 +22,7 @@ measure_shapes() {
   measure_serve
   sign_in_for_shapes
   for shape in $SHAPES; do measure_uncached api pgbench "$shape"; done
+  [ -z "$MEASURE_WITH_PEER" ] || measure_peer
   UNCACHED_KB="$(resident_kb "$MEASURE_API" VmHWM)"
   unset MDL_CACHE_BYTES
   measure_serve
@@ -173,6 +174,27 @@ measure_uncached() { # name-of-results with-pgbench shape
   fi
 }
 
+# What the leanest of the GraphQL servers of Node does with the same database, in turns with ours.
+measure_peer() {
+  local shape address
+  address="http://127.0.0.1:$(port_for peer)/graphql"
+  (cd "$ROOT/loadtests/peers" && npm ci --no-audit --no-fund) >"$LOGS/measure-peer.log" 2>&1 || die "npm ci failed: see $LOGS/measure-peer.log."
+  PORT="$(port_for peer)" DATABASE_POOL_SIZE=16 PGOPTIONS="-c app.tenant_id=$MEASURE_TENANT" \
+    node "$ROOT/loadtests/peers/mercurius.js" >"$LOGS/measure-peer.log" 2>&1 &
+  MEASURE_PEER=$!
+  wait_for_answer "$address" "$MEASURE_PEER" "The peer does not start: see $LOGS/measure-peer.log."
+  for shape in q1 q2 q3 q4; do
+    say "==> $shape, by a peer"
+    run_wrk "$shape" "$address" 2 "" "$MEASURE_PEER"
+    for _ in 1 2; do
+      run_wrk "$shape" "http://$MDL_HTTP_ADDR/graphql" "$MEASURE_SECONDS" beside-peer
+      run_wrk "$shape" "$address" "$MEASURE_SECONDS" peer "$MEASURE_PEER"
+    done
+  done
+  measure_stop "$MEASURE_PEER"
+  MEASURE_PEER=""
+}
+
 created_count() { psql_as_superuser mdl -Atc "SELECT count(*) FROM metrics WHERE tenant_id = '$MEASURE_TENANT' AND key LIKE 'LOAD-%'"; }
 
 measure_cached() { # shape
@@ -193,12 +215,12 @@ measure_cached() { # shape
   MEASURE_FLOOR=""
 }
 
-run_wrk() { # shape address seconds [name-of-results]
-  local log="$LOGS/measure-wrk.log" before after
-  before="$(api_ticks)"
+run_wrk() { # shape address seconds [name-of-results] [process, if not the API]
+  local log="$LOGS/measure-wrk.log" process="${5:-$MEASURE_API}" before after
+  before="$(ticks_of "$process")"
   wrk -t2 -c"$SHAPE_CONNECTIONS" -d"${3}s" --timeout 10s -s "$ROOT/loadtests/wrk.lua" "$2" -- "$SHAPE_FOLDER/$1.bodies" "$SHAPE_TOKEN" >"$log" 2>&1 ||
     die "wrk failed: see $log."
-  after="$(api_ticks)"
+  after="$(ticks_of "$process")"
   ! grep -qE 'Non-2xx|Socket errors' "$log" || die "Some requests failed: see $log."
   # A line such as "  81234 requests in 8.01s, 95.12MB read".
   [ -z "${4:-}" ] || awk -v what="$4" -v shape="$1" -v ticks="$((after - before))" \
@@ -221,20 +243,23 @@ run_pgbench() { # shape
   awk -v shape="$1" -v seconds="$MEASURE_SECONDS" '/^tps = / { print "pgbench", shape, $3 * seconds, seconds, 0 }' "$log" >>"$SHAPE_RESULTS"
 }
 
-# Processor time of the API so far, in ticks: user and system, all threads.
-api_ticks() { sed 's/.*) //' "/proc/$MEASURE_API/stat" | awk '{ print $12 + $13 }'; }
+# Processor time of a process so far, in ticks: user and system, all threads.
+ticks_of() { sed 's/.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 }'; }
 
 shapes_report() {
   awk -v hertz="$(getconf CLK_TCK)" '
     { requests[$1, $2] += $3; seconds[$1, $2] += $4; ticks[$1, $2] += $5 }
     function rate(what, shape) { return seconds[what, shape] ? requests[what, shape] / seconds[what, shape] : 0 }
     function of(a, b) { return b ? sprintf("%.2f", a / b) : "-" }
-    function row(shape, title, share, processor, cached,    api, per_request) {
+    function row(shape, title, share, processor, cached,    api) {
       api = rate("api", shape)
-      per_request = requests["api", shape] ? ticks["api", shape] / hertz * 1000000 / requests["api", shape] : 0
-      printf "| %s | %.0f/s of %.0f/s: %s | %s | %.0f µs | %d µs |", title, api, rate("pgbench", shape), of(api, rate("pgbench", shape)), share, per_request, processor
+      printf "| %s | %.0f/s of %.0f/s: %s | %s | %.0f µs | %d µs |", title, api, rate("pgbench", shape), of(api, rate("pgbench", shape)), share, cost("api", shape), processor
       if (cached) printf " %.0f/s of %.0f/s: %s | 0.80 |\n", rate("cached", shape), rate("axum", shape), of(rate("cached", shape), rate("axum", shape))
       else printf " | |\n"
+    }
+    function cost(what, shape) { return requests[what, shape] ? ticks[what, shape] / hertz * 1000000 / requests[what, shape] : 0 }
+    function beside(shape, title) {
+      printf "| %s | %.0f/s, %.0f/s | %s | %.0f µs, %.0f µs | %s |\n", title, rate("beside-peer", shape), rate("peer", shape), of(rate("beside-peer", shape), rate("peer", shape)), cost("beside-peer", shape), cost("peer", shape), of(cost("beside-peer", shape), cost("peer", shape))
     }
     function growth(shape, title, most) {
       if (seconds["api-grown", shape]) printf "| %s | %.0f/s, %.0f/s before | %s | %s |\n", title, rate("api-grown", shape), rate("api", shape), of(rate("api", shape), rate("api-grown", shape)), most
@@ -247,6 +272,14 @@ shapes_report() {
       row("q3", "Q3 objectives, key results, metrics, domain", "0.50", 477, 1)
       row("q4", "Q4 tier, tag and search, first 20", "0.70", 79, 1)
       row("q5", "Q5 create a metric", "0.50", 89, 0)
+      if (seconds["peer", "q1"]) {
+        print "\n| shape | executed, Mercurius | times as fast | processor time, of Mercurius | share |"
+        print "|---|---|---|---|---|"
+        beside("q1", "Q1")
+        beside("q2", "Q2")
+        beside("q3", "Q3")
+        beside("q4", "Q4")
+      }
       if (!seconds["api-grown", "q1"]) exit
       print "\n| shape, grown | executed | times slower | wanted |\n|---|---|---|---|"
       growth("q1", "Q1", "1.3")

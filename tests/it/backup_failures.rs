@@ -134,7 +134,7 @@ async fn an_interrupted_restore_is_not_switched_to_and_begins_anew() {
     std::fs::create_dir(&tools).unwrap();
     let done = backups.folder().join("done");
     let script = format!(
-        "#!/bin/sh\nPATH=\"$MDL_TEST_PG_BIN:$PATH\"\npg_restore \"$@\" || exit\ntouch '{}'\nexec sleep 20\n",
+        "#!/bin/sh\nPATH=\"$MDL_TEST_PG_BIN:$PATH\"\npg_restore \"$@\" || exit\ntouch '{}'\nexec sleep 120\n",
         done.display()
     );
     let pg_restore = tools.join("pg_restore");
@@ -281,7 +281,7 @@ async fn a_killed_backup_publishes_nothing_and_the_next_one_tidies_up() {
     // A pg_dump that begins, and does not end.
     let tools = backups.folder().join("tools");
     std::fs::create_dir(&tools).unwrap();
-    let script = "#!/bin/sh\nPATH=\"$MDL_TEST_PG_BIN:$PATH\"\n[ \"$2\" != '' ] || exec pg_dump \"$@\"\npg_dump \"$@\" | head -c 60000\nexec sleep 20\n";
+    let script = "#!/bin/sh\nPATH=\"$MDL_TEST_PG_BIN:$PATH\"\n[ \"$2\" != '' ] || exec pg_dump \"$@\"\npg_dump \"$@\" | head -c 60000\nexec sleep 120\n";
     let pg_dump = tools.join("pg_dump");
     std::fs::write(&pg_dump, script).unwrap();
     std::fs::set_permissions(&pg_dump, std::fs::Permissions::from_mode(0o755)).unwrap();

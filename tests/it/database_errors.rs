@@ -22,7 +22,7 @@ async fn an_ended_session_is_unavailable_and_the_next_is_sound() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_gets_no_connection_is_told_why() {
     let app = TestApp::start().await;
-    let config = DatabaseConfig { pool_wait_seconds: 1, ..app.app.config.database.clone() };
+    let config = DatabaseConfig { pool_wait_seconds: 10, ..app.app.config.database.clone() };
     let ask = async |url: String| {
         let db = Db::new(&DatabaseConfig { url, ..config.clone() }, app.app.versions.clone());
         causes(&db.ping().await.unwrap_err())

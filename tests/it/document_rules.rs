@@ -28,6 +28,7 @@ async fn what_breaks_a_rule_of_graphql_is_not_executed() {
             json!({}),
             "$id",
         ),
+        (r#"mutation M() { createMetric(input: { key: "A", name: "x" }) { metric { key } } }"#, json!({}), "Variable"),
     ] {
         let answer = admin.send(text, variables).await.body;
         assert!(answer["data"].is_null(), "{text}: {answer}");
@@ -55,6 +56,12 @@ async fn what_is_no_date_is_told_before_anything_is_done() {
         (both, objective(json!("nope")), r#""input.startsOn": "nope" is not a day"#),
         (both, objective(json!("-9999-01-01")), r#""input.startsOn": "-9999-01-01" is not a day of the years 1 to 9999"#),
         (both, objective(json!(5)), r#""input.startsOn": 5 is not a day"#),
+        (
+            "mutation($s: NaiveDate, $e: NaiveDate) { createMetric(input: { key: \"M\", name: \"M\" }) { metric { key } }
+             createObjective(input: { key: \"O\", name: \"O\", startsOn: $s, endsOn: $e }) { objective { key } } }",
+            json!({ "s": "nope" }),
+            r#""input.startsOn": "nope" is not a day"#,
+        ),
         (since, json!({ "from": "-9999-01-01T00:00:00Z" }), r#"is not a time of the years 1 to 9999"#),
         (since, json!({ "from": "2026-01-01" }), r#""filter.updatedAt.from": "2026-01-01" is not a time"#),
         (
@@ -77,5 +84,10 @@ async fn what_is_no_date_is_told_before_anything_is_done() {
         }
     }
     assert_eq!(app.database.contents().await, before);
+    // What another operation of the document asks for is not this one's date.
+    let two = "query A($d: DateTime) { ...F } query B($d: String!) { metric(key: $d) { key } }
+        fragment F on Query { metrics(filter: { updatedAt: { from: $d } }) { totalCount } }";
+    let other = admin.post(&json!({ "query": two, "operationName": "B", "variables": { "d": "REVENUE" } })).await;
+    assert_eq!(other.data(), json!({ "metric": null }));
     assert_eq!(admin.ask(since, json!({ "from": "2026-01-01T00:00:00Z" })).await["metrics"]["totalCount"], 0);
 }

@@ -7,6 +7,9 @@ use chrono::{DateTime, Datelike, NaiveDate, Utc};
 /// Of others PostgreSQL and JavaScript know nothing.
 const YEARS: std::ops::RangeInclusive<i32> = 1..=9999;
 
+/// Characters of a value that are told.
+const SHOWN: usize = 100;
+
 /// What is wrong with a value of a scalar that is a date, if it is one.
 fn wrong_date(scalar: &str, value: &ConstValue) -> Option<&'static str> {
     let year = |text: &str| match scalar {
@@ -37,7 +40,11 @@ pub fn wrong(registry: &Registry, name: &str, ty: &str, value: &ConstValue) -> O
             value => wrong(registry, name, entry, value),
         },
         MetaTypeName::Named(ty) => match (registry.types.get(ty)?, value) {
-            (MetaType::Scalar { .. }, value) => Some(format!("\"{name}\": {value} {}", wrong_date(ty, value)?)),
+            (MetaType::Scalar { .. }, value) => {
+                let why = wrong_date(ty, value)?;
+                let shown: String = value.to_string().chars().take(SHOWN).collect();
+                Some(format!("\"{name}\": {shown} {why}"))
+            }
             (MetaType::InputObject { input_fields, .. }, ConstValue::Object(values)) => values
                 .iter()
                 .find_map(|(key, value)| wrong(registry, &format!("{name}.{key}"), &input_fields.get(key.as_str())?.ty, value)),

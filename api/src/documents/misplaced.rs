@@ -8,6 +8,7 @@ use async_graphql::registry::{MetaType, MetaTypeName, Registry};
 use async_graphql_value::{ConstValue, Value};
 
 use super::variables::{Place, Places};
+use crate::graphql::executor::MAX_ERRORS;
 
 /// The variables that stand where they may not, each with the places of its definition and of its use. None of a document
 /// with names that are not in the schema.
@@ -34,6 +35,9 @@ pub fn misplaced(document: &ExecutableDocument, registry: &Registry) -> Vec<Serv
                 error.locations.push(place.at);
                 if !errors.contains(&error) {
                     errors.push(error);
+                    if errors.len() == MAX_ERRORS {
+                        return errors;
+                    }
                 }
             }
         }
@@ -42,7 +46,7 @@ pub fn misplaced(document: &ExecutableDocument, registry: &Registry) -> Vec<Serv
 }
 
 /// The fragments that a selection spreads, itself or through others, each once.
-fn spread<'a>(document: &'a ExecutableDocument, set: &'a SelectionSet, found: &mut Vec<&'a str>) {
+pub fn spread<'a>(document: &'a ExecutableDocument, set: &'a SelectionSet, found: &mut Vec<&'a str>) {
     for selection in &set.items {
         match &selection.node {
             Selection::Field(field) => spread(document, &field.node.selection_set.node, found),

@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use apollo_compiler::ast::{Definition, Document, Selection, Value};
-use apollo_compiler::validation::Valid;
+use apollo_compiler::validation::{DiagnosticList, Valid};
 use apollo_compiler::{Name, Node, Schema};
 use async_graphql::{Pos, ServerError};
 
+use crate::graphql::executor::MAX_ERRORS;
 use crate::graphql::schema::sdl;
 
 /// What a text breaks of these rules. The values of its variables do not matter.
@@ -17,19 +18,28 @@ pub fn broken(text: &str) -> Vec<ServerError> {
     let schema = SCHEMA.get_or_init(|| {
         Schema::parse_and_validate(sdl(), "schema.graphql").expect("async-graphql has written a schema that is valid")
     });
-    // What cannot be parsed was refused before.
-    let Ok(document) = Document::parse(text, "document") else { return Vec::new() };
+    let document = match Document::parse(text, "document") {
+        Ok(document) => document,
+        // async-graphql's parser takes what the grammar has not: `query Q() { … }`.
+        Err(found) => return told(&found.errors),
+    };
     let mut errors: Vec<_> = twice(&document).into_iter().map(|message| ServerError::new(message, None)).collect();
     if let Err(found) = document.to_executable_validate(schema) {
-        errors.extend(found.errors.iter().map(|diagnostic| {
-            let error = diagnostic.to_json();
-            let mut locations = error.locations.iter().map(|at| Pos { line: at.line, column: at.column });
-            let mut told = ServerError::new(error.message, locations.next());
-            told.locations.extend(locations);
-            told
-        }));
+        errors.extend(told(&found.errors));
     }
+    errors.truncate(MAX_ERRORS);
     errors
+}
+
+fn told(found: &DiagnosticList) -> Vec<ServerError> {
+    let errors = found.iter().take(MAX_ERRORS).map(|diagnostic| {
+        let error = diagnostic.to_json();
+        let mut locations = error.locations.iter().map(|at| Pos { line: at.line, column: at.column });
+        let mut told = ServerError::new(error.message, locations.next());
+        told.locations.extend(locations);
+        told
+    });
+    errors.collect()
 }
 
 /// The fields of inputs that are given twice.
@@ -95,5 +105,6 @@ mod tests {
         assert_eq!(broken(&chain("a: key a: name")).len(), 1);
         let wide = format!("{{ metrics {{ nodes {{ {} }} }} }}", "domain { key metrics { nodes { key } } } ".repeat(200));
         assert_eq!(broken(&wide), []);
+        assert_eq!(broken("query Q() { __typename }").len(), 1, "what only one of the parsers takes");
     }
 }

@@ -6,6 +6,7 @@
 //! text for a date, so [`dates`] are looked at besides.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 
 use async_graphql::parser::types::{ExecutableDocument, OperationType, Selection, SelectionSet};
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
@@ -13,6 +14,8 @@ use async_graphql::{Pos, Positioned, ServerError, Variables};
 use async_graphql_value::{ConstValue, Value};
 
 use super::dates;
+use super::misplaced::spread;
+use crate::graphql::executor::MAX_ERRORS;
 
 /// The arguments of a document that have variables in them.
 pub struct Places {
@@ -20,6 +23,8 @@ pub struct Places {
     pub(super) operations: Vec<Vec<Place>>,
     /// By name.
     pub(super) fragments: HashMap<String, Vec<Place>>,
+    /// The fragments of each operation.
+    spread: Vec<Vec<String>>,
     /// What stands in the document for a date and is none.
     wrong: Vec<ServerError>,
 }
@@ -64,7 +69,12 @@ impl Places {
                 wrong.extend(error(dates::wrong(registry, name, &ty, &default.node), default.pos));
             }
         }
-        Some(Self { operations, fragments, wrong })
+        let spread = document.operations.iter().map(|(_, operation)| {
+            let mut found = Vec::new();
+            spread(document, &operation.node.selection_set.node, &mut found);
+            found.into_iter().map(str::to_owned).collect()
+        });
+        Some(Self { operations, fragments, spread: spread.collect(), wrong })
     }
 
     /// Whether the values of these variables are surely right for an operation.
@@ -74,15 +84,13 @@ impl Places {
 
     /// The dates of an operation and its variables that are none.
     pub fn wrong_dates(&self, operation: usize, variables: &Variables, registry: &Registry) -> Vec<ServerError> {
-        let given = self.of(operation).filter_map(|place| {
-            let value = place.filled(variables)?;
-            error(dates::wrong(registry, &place.name, &place.ty, &value), place.at)
-        });
-        self.wrong.iter().cloned().chain(given).collect()
+        let given = self.of(operation).filter_map(|place| error(place.wrong_date(variables, registry), place.at));
+        self.wrong.iter().cloned().chain(given).take(MAX_ERRORS).collect()
     }
 
     fn of(&self, operation: usize) -> impl Iterator<Item = &Place> {
-        self.operations[operation].iter().chain(self.fragments.values().flatten())
+        let fragments = self.spread[operation].iter().filter_map(|name| self.fragments.get(name)).flatten();
+        self.operations[operation].iter().chain(fragments)
     }
 }
 
@@ -95,8 +103,20 @@ impl Place {
         match &self.value {
             // Of an argument with a variable that is not given, the rule says nothing.
             Value::Variable(name) => variables.get(name).is_none_or(|value| conforms(registry, &self.ty, value)),
-            _ => self.filled(variables).is_none_or(|value| conforms(registry, &self.ty, &value)),
+            _ => match self.filled(variables) {
+                Some(value) => conforms(registry, &self.ty, &value),
+                None => self.wrong_date(variables, registry).is_none(),
+            },
         }
+    }
+
+    /// Says which date in it is none. Variables without a value count as null, which is no wrong date.
+    fn wrong_date(&self, variables: &Variables, registry: &Registry) -> Option<String> {
+        let value = self
+            .value
+            .clone()
+            .into_const_with(|name| Ok::<_, Infallible>(variables.get(&name).cloned().unwrap_or(ConstValue::Null)));
+        dates::wrong(registry, &self.name, &self.ty, &value.unwrap_or_default())
     }
 
     /// Its value, if all of its variables have one.

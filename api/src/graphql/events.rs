@@ -336,7 +336,7 @@ async fn find_objective(app: &App, tenant: TenantId, id: ObjectiveId) -> mdl::Re
     let snapshot = app.db.snapshot(tenant);
     let found = snapshot.read(async |conn| objectives::store::by_ids(conn, tenant, &[id]).await).await?;
     snapshot.finish().await;
-    if found.is_empty() { Err(Error::not_found("objective", id)) } else { Ok(()) }
+    if found.is_empty() { Err(Error::unknown_id("objective")) } else { Ok(()) }
 }
 
 /// The events that a filter lets through. Each one's cursor is noted with the operation before the event is given out.

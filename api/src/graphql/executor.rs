@@ -28,7 +28,7 @@ use crate::documents::{ParsedDocument, ParsedOperation, Right, Validator};
 const MAX_NAMES: usize = 200;
 const MAX_NAME_LENGTH: usize = 100;
 /// Most errors told of one document: nobody reads more.
-const MAX_ERRORS: usize = 20;
+pub const MAX_ERRORS: usize = 20;
 
 /// Runs operations against the schema.
 pub struct Executor {

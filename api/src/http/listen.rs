@@ -143,17 +143,22 @@ mod tests {
 
     use super::*;
 
-    const SHORT: Duration = Duration::from_secs(1);
+    const SHORT: Duration = Duration::from_secs(3);
+    const LONG: Duration = Duration::from_secs(60);
     const LIMITS: Limits = Limits { together: 4, of_address: 4 };
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
-    /// Serves until the sender is dropped.
     async fn started() -> (SocketAddr, watch::Sender<bool>) {
+        started_with(SHORT).await
+    }
+
+    /// Serves until the sender is dropped.
+    async fn started_with(head: Duration) -> (SocketAddr, watch::Sender<bool>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", get(|| async { "here" }));
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(serve_patiently(listener, router, LIMITS, stopped, SHORT, (SHORT, SHORT)));
+        tokio::spawn(serve_patiently(listener, router, LIMITS, stopped, SHORT, (head, SHORT)));
         (address, stop)
     }
 
@@ -198,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_may_come_in_pieces() {
-        let (address, _stop) = started().await;
+        let (address, _stop) = started_with(LONG).await;
         let mut stream = sent(address, b"P").await;
         tokio::time::sleep(LOOK_AGAIN * 2).await;
         stream.write_all(b"UT / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -207,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_does_not_wait_for_those_who_say_nothing() {
-        let (address, stop) = started().await;
+        let (address, stop) = started_with(LONG).await;
         let stream = sent(address, b"").await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         stop.send_replace(true);

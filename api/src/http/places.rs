@@ -42,7 +42,7 @@ impl Limits {
         let set = config.http.max_connections as usize;
         // A replica has a pool of its own.
         let others = 2 * config.database.pool_size + config.redis.pool_size;
-        let limits = Self::within(set, open_files(), OTHER_FILES + others as usize);
+        let limits = Self::within(set, open_files(), OTHER_FILES + OPERATORS + others as usize);
         if limits.together < set {
             warn!(
                 connections = limits.together,

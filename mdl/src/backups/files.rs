@@ -241,6 +241,8 @@ pub struct Brought {
     pub count: u64,
     /// Damaged or missing in the vault.
     pub lost: Vec<String>,
+    /// The vault or the file storage did not serve: they may come another time.
+    pub failed: Vec<String>,
 }
 
 /// The files of a backup, and of those stored after it, that are wanted and that the file storage has not. That some of them, or the list
@@ -280,7 +282,7 @@ pub async fn plan(app: &App, vault: &Vault, manifest: &Manifest, wanted: impl Fn
 pub async fn restore(app: &App, vault: &Vault, plan: Plan, keys: &Identities, progress: &Progress) -> Brought {
     let Plan { missing, lost } = plan;
     progress.begin(Phase::RestoringFiles, Some(missing.iter().map(|entry| entry.object.plain.bytes).sum()));
-    let mut brought = Brought { count: 0, lost };
+    let mut brought = Brought { count: 0, lost, failed: Vec::new() };
     for entry in missing {
         match bring(app, vault, &entry, keys).await {
             Ok(()) => {
@@ -289,7 +291,8 @@ pub async fn restore(app: &App, vault: &Vault, plan: Plan, keys: &Identities, pr
             }
             Err(error) => {
                 warn!(error = causes(&error), file = entry.key, place = vault.name(), "A file could not be brought back");
-                brought.lost.push(entry.key.clone());
+                let may_come = matches!(error, Error::Unavailable { .. });
+                if may_come { &mut brought.failed } else { &mut brought.lost }.push(entry.key.clone());
             }
         }
         progress.advance(entry.object.plain.bytes);
@@ -299,10 +302,15 @@ pub async fn restore(app: &App, vault: &Vault, plan: Plan, keys: &Identities, pr
 
 async fn bring(app: &App, vault: &Vault, entry: &FileEntry, keys: &Identities) -> Result<()> {
     let opened = Opened::new(vault, &entry.object, &entry.recipients, keys).await?;
-    let content = futures::stream::try_unfold(opened, async |mut opened| {
-        let piece = opened.next().await?;
-        Ok::<_, Error>(piece.map(|piece| (piece, opened)))
+    // The storage would say of the vault's error only that the upload broke off.
+    let mut broken = None;
+    let content = futures::stream::try_unfold((opened, &mut broken), async |(mut opened, broken)| match opened.next().await {
+        Ok(piece) => Ok(piece.map(|piece| (piece, (opened, broken)))),
+        Err(error) => Err(refused(broken.insert(error).to_string())),
     });
-    app.storage.put(&entry.key, std::pin::pin!(content), entry.object.plain.bytes).await?;
-    Ok(())
+    let put = app.storage.put(&entry.key, std::pin::pin!(content), entry.object.plain.bytes).await;
+    match (put, broken) {
+        (Err(_), Some(error)) => Err(error),
+        (put, _) => put.map(drop),
+    }
 }

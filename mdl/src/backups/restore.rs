@@ -9,6 +9,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
 use tracing::{info, warn};
 
+use super::files::{self, Brought};
 use super::inventory;
 use super::make::parse_url;
 use super::manifest::Manifest;
@@ -18,7 +19,7 @@ use super::scratch::{LIKE_OURS, drop_database, pour, quote};
 use super::seal::{Identities, Opened};
 use super::tools::Ownership;
 use super::verify::find;
-use super::{files, list, refused, shell_word, store};
+use super::{list, refused, shell_word, store};
 use crate::app::App;
 use crate::config::BackupConfig;
 use crate::db;
@@ -38,8 +39,10 @@ pub struct Restored {
     pub lacks_migrations: bool,
     /// Files that the file storage did not have any more.
     pub files: u64,
-    /// Those of them that could not be brought back: damaged or missing in the backup.
+    /// Those of them that are gone: damaged or missing in the backup.
     pub lost_files: Vec<String>,
+    /// Those that may come another time: the backup's place or the file storage did not serve.
+    pub failed_files: Vec<String>,
 }
 
 /// Places in a stream of events that stay empty after a restore: more than a tenant can have used since the backup.
@@ -91,7 +94,7 @@ pub async fn restore(
     let admin = db::connect_as(target.clone()).await?;
     // One after the other, until this connection ends: handing a database over gives away what mdl_restore owns in others, too.
     admin.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
-    create(&admin, &database).await?;
+    create(&admin, &database, &in_use(app)?).await?;
     target.dbname(&database);
     let filled = async {
         prepare(&target).await?;
@@ -104,23 +107,21 @@ pub async fn restore(
             return Err(refused(format!("The backup {id} does not restore to what was backed up: {}", differences.join("; "))));
         }
         settle(&client).await?;
-        hand_over(&admin, &database).await?;
-        let brought = files::restore(app, &vault, plan, &keys, progress).await;
-        Mark::Restored.set(&admin, &database).await?;
-        Ok(brought)
+        hand_over(&admin, &database).await
     };
-    let brought = match filled.await {
-        Ok(brought) => brought,
-        Err(error) => {
-            if let Err(error) = drop_database(&admin, &database).await {
-                warn!(error = causes(&error), database, "Could not drop the database of a restore that failed");
-            }
-            return Err(error);
+    if let Err(error) = filled.await {
+        if let Err(error) = drop_database(&admin, &database).await {
+            warn!(error = causes(&error), database, "Could not drop the database of a restore that failed");
         }
-    };
+        return Err(error);
+    }
+    drop(admin);
+    // From now on the programs may be in it.
+    let brought = files::restore(app, &vault, plan, &keys, progress).await;
     info!(backup.id = %id, database, "Restored a backup");
     progress.begin(Phase::Finished, None);
-    Ok(Restored { manifest, database, lacks_migrations, files: brought.count, lost_files: brought.lost })
+    let Brought { count: files, lost: lost_files, failed: failed_files } = brought;
+    Ok(Restored { manifest, database, lacks_migrations, files, lost_files, failed_files })
 }
 
 /// Puts a restored database in the place of the one that DATABASE_URL names, which stays under another name. Ends the connections to both;
@@ -132,13 +133,14 @@ pub async fn restore(
 pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
     let config = &app.config.backup;
     let target = restore_url(config)?;
-    let in_use = parse_url("DATABASE_URL", &app.config.database.url)?;
-    let in_use = in_use.get_dbname().ok_or_else(|| refused("DATABASE_URL names no database"))?.to_owned();
+    let in_use = in_use(app)?;
     let admin = db::connect_as(target.clone()).await?;
     open(&admin, &[in_use.as_str(), restored]).await?;
     let kept = if in_use == restored {
-        if Mark::of(&admin, restored).await? == Some(Mark::Unfinished) {
-            return Err(unfinished(restored));
+        match Mark::of(&admin, restored).await? {
+            Some(Mark::Unfinished) => return Err(unfinished(restored)),
+            Some(Mark::Restored | Mark::Kept) => mark::clear(&admin, restored).await?,
+            None => {}
         }
         Switched::Before
     } else {
@@ -161,6 +163,12 @@ pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
     Ok(kept)
 }
 
+/// The name of the database that the programs use.
+fn in_use(app: &App) -> Result<String> {
+    let url = parse_url("DATABASE_URL", &app.config.database.url)?;
+    Ok(url.get_dbname().ok_or_else(|| refused("DATABASE_URL names no database"))?.to_owned())
+}
+
 fn restore_url(config: &BackupConfig) -> Result<Config> {
     let url = config.restore_url.as_deref();
     let url = url.ok_or_else(|| refused("Set MDL_RESTORE_DATABASE_URL: backups are brought back as the role mdl_restore"))?;
@@ -181,7 +189,7 @@ pub fn check_schema(manifest: &Manifest) -> Result<bool> {
     Ok(known.iter().any(|version| !manifest.migrations.contains(version)))
 }
 
-async fn create(admin: &Client, database: &str) -> Result<()> {
+async fn create(admin: &Client, database: &str, in_use: &str) -> Result<()> {
     if database.is_empty() || database.len() > LONGEST_NAME {
         return Err(refused(format!("A database's name has 1 to {LONGEST_NAME} bytes")));
     }
@@ -189,7 +197,7 @@ async fn create(admin: &Client, database: &str) -> Result<()> {
     let statement = format!("CREATE DATABASE {name} {LIKE_OURS}");
     match admin.batch_execute(&statement).await {
         Err(error) if error.code() == Some(&SqlState::DUPLICATE_DATABASE) => {
-            make_way(admin, database).await?;
+            make_way(admin, database, in_use).await?;
             admin.batch_execute(&statement).await?;
         }
         created => created?,
@@ -202,17 +210,17 @@ async fn create(admin: &Client, database: &str) -> Result<()> {
 }
 
 /// Drops what an interrupted restore left under this name. Nothing else is dropped, nor is one that somebody is connected to.
-async fn make_way(admin: &Client, database: &str) -> Result<()> {
+async fn make_way(admin: &Client, database: &str, in_use: &str) -> Result<()> {
     match Mark::of(admin, database).await? {
         Some(Mark::Unfinished) => {}
-        Some(Mark::Restored | Mark::Kept) => {
+        Some(Mark::Restored | Mark::Kept) if database != in_use => {
             return Err(refused(format!(
                 "There is a database {database} already: switch to it with mdl-worker backup switch {}, drop it, or name another \
                  with --into",
                 shell_word(database)
             )));
         }
-        None => return Err(refused(format!("There is a database {database} already; name another with --into"))),
+        _ => return Err(refused(format!("There is a database {database} already; name another with --into"))),
     }
     match admin.batch_execute(&format!("DROP DATABASE IF EXISTS {}", quote(database))).await {
         // PostgreSQL has waited for 5 seconds.
@@ -240,15 +248,18 @@ async fn hand_over_contents(client: &Client) -> Result<()> {
     Ok(client.batch_execute(statements).await?)
 }
 
-/// Makes mdl_owner the owner of the database, and lets the programs in: not before it is what was backed up.
+/// Says that the database is restored to its end, makes mdl_owner its owner and lets the programs in, all at once: not before it is what
+/// was backed up, and whoever is let in is not in a database that the next restore would drop.
 async fn hand_over(admin: &Client, database: &str) -> Result<()> {
     let name = quote(database);
     let statements = format!(
-        "ALTER DATABASE {name} OWNER TO mdl_owner;
+        "COMMENT ON DATABASE {name} IS '{}';
+         ALTER DATABASE {name} OWNER TO mdl_owner;
          SET ROLE mdl_owner;
          GRANT CONNECT, TEMPORARY ON DATABASE {name} TO mdl_app;
          GRANT CONNECT ON DATABASE {name} TO mdl_backup;
-         RESET ROLE"
+         RESET ROLE",
+        Mark::Restored.text()
     );
     admin.batch_execute(&statements).await?;
     Ok(())

@@ -30,11 +30,12 @@ pub async fn prune(app: &App, dry_run: bool) -> Result<Vec<Pruned>> {
     let url = config.database_url.as_deref();
     let url = url.ok_or_else(|| refused("Set MDL_BACKUP_DATABASE_URL: nobody may make a backup while others are removed"))?;
     let _alone = lock(&parse_url("MDL_BACKUP_DATABASE_URL", url)?).await?;
+    // Before anything is removed: what is removed is noted by looking into all of them.
+    let vaults = Vault::found(config).into_iter().map(|(_, vault)| vault).collect::<Result<Vec<_>>>()?;
     let mut pruned = Vec::new();
-    for (_, vault) in Vault::found(config) {
-        let vault = vault?;
+    for vault in &vaults {
         let days = if vault.is_directory() { config.local_days } else { config.remote_days };
-        pruned.push(prune_place(app, &vault, days, dry_run).await?);
+        pruned.push(prune_place(app, vault, days, dry_run).await?);
     }
     Ok(pruned)
 }

@@ -46,6 +46,9 @@ impl DatabaseConfig {
 fn postgres(name: &str, url: Option<&str>) -> Result<()> {
     const LIKE: &str = "is no address of PostgreSQL, like postgres://role@host/database";
     let Some(url) = url else { return Ok(()) };
+    if url.is_empty() && name != "DATABASE_URL" {
+        return Err(refused(name, "is empty: leave it out"));
+    }
     match url.parse::<tokio_postgres::Config>() {
         Err(error) if url.starts_with("postgres") => Err(refused(name, format!("{LIKE}: {}", causes(&error)))),
         Err(_) => Err(refused(name, LIKE)),

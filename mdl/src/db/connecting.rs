@@ -2,25 +2,30 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bb8::RunError;
 
 use crate::error::{BoxError, causes};
 
+/// How long a failure to connect explains why nobody gets a connection: the pool tries again all the time.
+const RECENT: Duration = Duration::from_secs(60);
+
 /// The last failure to connect, until it works again.
 #[derive(Debug, Clone, Default)]
-pub struct LastFailure(Arc<Mutex<Option<String>>>);
+pub struct LastFailure(Arc<Mutex<Option<(Instant, String)>>>);
 
 impl LastFailure {
     /// Keeps why connecting failed, or forgets it after a success.
     pub fn note(&self, error: Option<&dyn std::error::Error>) {
         // Neither PostgreSQL nor its client repeats a password.
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = error.map(causes);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = error.map(|error| (Instant::now(), causes(error)));
     }
 
     /// Why nobody got a connection.
     pub fn explain<E: std::error::Error + Send + Sync + 'static>(&self, error: RunError<E>) -> BoxError {
-        let why = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let why = last.and_then(|(at, why)| (at.elapsed() < RECENT).then_some(why));
         match (error, why) {
             (RunError::TimedOut, Some(why)) => why.into(),
             (RunError::TimedOut, None) => NoneFree.into(),

@@ -81,10 +81,11 @@ impl Session {
         }));
         // A batch is small beside the tables it is joined with: one index lookup for each of its rows is always the best plan,
         // and the planner knows nothing of a temporary table that has just been filled. Compiling its statements would take
-        // longer than running them.
+        // longer than running them. A program that stands still in the middle of an import loses it after a while, to another worker.
         client
             .batch_execute(
-                "SET statement_timeout = '10min'; SET jit = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
+                "SET statement_timeout = '10min'; SET idle_in_transaction_session_timeout = '5min'; SET idle_session_timeout = '15min'; \
+                 SET jit = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
             )
             .await?;
         let row =

@@ -1,5 +1,6 @@
 //! Full-text and trigram search. The candidates come from `find_metrics`, which may use the indexes that row-level security
-//! hides from ordinary statements; the rank is computed on the rows that the caller may see.
+//! hides from ordinary statements; the first page by relevance is ranked there, too. What is given
+//! out is ranked on the rows that the caller may see.
 
 use diesel::dsl::array;
 use diesel::pg::Pg;

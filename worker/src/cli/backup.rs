@@ -307,7 +307,8 @@ impl Restore {
                 output::line(format_args!("{lost} files were not brought back: the backup has no whole copy of them"));
             }
         }
-        let switched = if self.in_place { Some(switch(app, &restored.database).await) } else { None };
+        let complete = restored.failed_files.is_empty();
+        let switched = if self.in_place && complete { Some(switch(app, &restored.database).await) } else { None };
         let in_use = switched.as_ref().and_then(|switched| switched.as_ref().ok());
         if self.json {
             print_json(&json!({
@@ -318,6 +319,7 @@ impl Restore {
                 "tables": restored.manifest.inventory.tables.len(),
                 "files": restored.files,
                 "lostFiles": restored.lost_files,
+                "failedFiles": restored.failed_files,
                 "lacksMigrations": restored.lacks_migrations,
                 "inUse": in_use.is_some(),
                 "kept": in_use.and_then(kept),
@@ -330,6 +332,12 @@ impl Restore {
         switched.transpose()?;
         if restored.lacks_migrations && !self.json {
             output::line("It is of an older version: run mdl-api migrate when it is in use");
+        }
+        if !complete {
+            anyhow::bail!(
+                "{} files could not be brought back, since the backup or the file storage did not serve: the warnings name them",
+                restored.failed_files.len()
+            );
         }
         Ok(ExitCode::SUCCESS)
     }
