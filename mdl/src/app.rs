@@ -38,6 +38,7 @@ impl App {
     ///
     /// Problem: a setting that cannot be right, as [`Config::check`] finds it.
     pub fn new(config: Config) -> Result<Self> {
+        let config = config.without_blanks();
         config.check()?;
         let manager = RedisConnectionManager::new(config.redis.url.as_str()).map_err(Error::from)?;
         let redis = bb8::Pool::builder()

@@ -10,6 +10,22 @@ use super::{Config, DatabaseConfig};
 use crate::error::{Code, Error, Result, causes};
 
 impl Config {
+    /// The same, where an address that may be missing and is empty counts as missing: `${DATABASE_READ_URL:-}` in a compose file is that.
+    pub fn without_blanks(mut self) -> Self {
+        let (database, backup) = (&mut self.database, &mut self.backup);
+        let optional = [
+            &mut database.read_url,
+            &mut database.owner_url,
+            &mut backup.database_url,
+            &mut backup.scratch_url,
+            &mut backup.restore_url,
+        ];
+        for url in optional {
+            url.take_if(|url| url.is_empty());
+        }
+        self
+    }
+
     /// Refuses a setting that cannot be right, by its name. Asks no server.
     pub fn check(&self) -> Result<()> {
         self.database.check()?;
@@ -95,6 +111,15 @@ mod tests {
             let said = said(argument);
             assert!(said.starts_with(name) && !said.contains("secret"), "{argument}: {said}");
         }
+    }
+
+    #[test]
+    fn what_may_be_missing_may_be_empty() {
+        let config = Config::from_arguments(["test", "--database-read-url=", "--backup-scratch-url="]).unwrap();
+        assert!(config.check().is_err());
+        let config = config.without_blanks();
+        config.check().unwrap();
+        assert_eq!((config.database.read_url, config.backup.scratch_url), (None, None));
     }
 
     #[test]
