@@ -10,10 +10,8 @@ use async_graphql_value::{ConstValue, Value};
 use super::variables::{Place, Places};
 use crate::graphql::executor::MAX_ERRORS;
 
-/// The variables that stand where they may not, each with the places of its definition and of its use. None of a document
-/// with names that are not in the schema.
-pub fn misplaced(document: &ExecutableDocument, registry: &Registry) -> Vec<ServerError> {
-    let Some(places) = Places::find(document, registry) else { return Vec::new() };
+/// The variables that stand where they may not, each with the places of its definition and of its use.
+pub fn misplaced(document: &ExecutableDocument, places: &Places, registry: &Registry) -> Vec<ServerError> {
     let mut errors = Vec::new();
     for ((_, operation), own) in document.operations.iter().zip(&places.operations) {
         let mut fragments = Vec::new();

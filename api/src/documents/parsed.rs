@@ -48,7 +48,7 @@ pub struct ParsedDocument {
     pub repeats: bool,
     /// Never empty.
     operations: Vec<ParsedOperation>,
-    /// Where its variables stand; known from the first validation on, unless something about it is doubtful.
+    /// Where its variables stand; looked for at the first validation, and `None` when something about it is doubtful.
     places: OnceLock<Option<Places>>,
     /// What it breaks of the rules that async-graphql does not apply; known from the first validation on.
     broken: OnceLock<Vec<ServerError>>,
@@ -132,16 +132,24 @@ impl ParsedDocument {
     /// What it breaks of the rules that async-graphql does not apply.
     pub fn broken(&self, registry: &Registry) -> &[ServerError] {
         self.broken.get_or_init(|| {
-            let misplaced = misplaced(&self.document, registry);
+            let misplaced = self.misplaced(registry);
             if misplaced.is_empty() { broken(&self.text) } else { misplaced }
         })
     }
 
+    /// The variables that stand where they may not; none where names are not in the schema.
+    pub fn misplaced(&self, registry: &Registry) -> Vec<ServerError> {
+        self.places(registry).map_or_else(Vec::new, |places| misplaced(&self.document, places, registry))
+    }
+
+    fn places(&self, registry: &Registry) -> Option<&Places> {
+        self.places.get_or_init(|| Places::find(&self.document, registry)).as_ref()
+    }
+
     /// Notes that an operation passed the strict validation, and says which of its dates are none.
     pub fn validated(&self, place: usize, variables: &Variables, registry: &Registry) -> Vec<ServerError> {
-        let places = self.places.get_or_init(|| Places::find(&self.document, registry));
         self.operations[place].validated.store(true, Ordering::Release);
-        places.as_ref().map_or_else(Vec::new, |places| places.wrong_dates(place, variables, registry))
+        self.places(registry).map_or_else(Vec::new, |places| places.wrong_dates(place, variables, registry))
     }
 
     /// Whether the strict validation would find nothing wrong with this operation and these variables. When in doubt, no.

@@ -12,7 +12,6 @@ use async_graphql::{Request, Response, SchemaEnv, ServerError, ServerResult, Val
 use mdl::config::GraphqlConfig;
 use mdl::documents::sha256;
 
-use super::misplaced::misplaced;
 use super::parsed::ParsedDocument;
 use crate::graphql::schema::{Schema, strict};
 
@@ -66,7 +65,7 @@ impl Validator {
             }
         }
         // The placeholders of such variables do not fit either, which is not worth telling.
-        let misplaced = self.registry().map_or_else(Vec::new, |registry| misplaced(&document.document, registry));
+        let misplaced = self.registry().map_or_else(Vec::new, |registry| document.misplaced(registry));
         if !misplaced.is_empty() {
             return Err(misplaced);
         }
