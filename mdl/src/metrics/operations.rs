@@ -134,36 +134,38 @@ pub async fn update(
 
 /// Takes a metric out of the lists. It keeps its history, and its status becomes removed.
 pub async fn archive(app: &App, actor: &Actor, id: MetricId, expected_revision: Option<i32>) -> Result<(Metric, Details)> {
-    actor.require(Permission::CatalogWrite)?;
-    let tx = app.db.begin(actor.tenant).await?;
-    let (mut metric, details) = lock(&tx, actor.tenant, id, expected_revision).await?;
-    if metric.archived_at.is_some() {
-        return Ok((metric, details));
-    }
-    let before = Definition { summary: metric.summary.clone(), details };
-    let mut after = before.clone();
-    after.summary.status = Status::Removed;
-    metric.archived_at = Some(Utc::now());
-    let changed = changes::between(&before, &after);
-    let metric = write(&tx, actor, Written::Archived, metric, &after, &changed, Some("Archived")).await?;
-    tx.commit().await?;
-    Ok((metric, after.details))
+    set_archived(app, actor, id, expected_revision, true).await
 }
 
 /// Takes an archived metric back into the lists. Its status is again the last one that was not removed: draft if it had none.
 pub async fn restore(app: &App, actor: &Actor, id: MetricId, expected_revision: Option<i32>) -> Result<(Metric, Details)> {
+    set_archived(app, actor, id, expected_revision, false).await
+}
+
+async fn set_archived(
+    app: &App,
+    actor: &Actor,
+    id: MetricId,
+    expected_revision: Option<i32>,
+    archived: bool,
+) -> Result<(Metric, Details)> {
     actor.require(Permission::CatalogWrite)?;
     let tx = app.db.begin(actor.tenant).await?;
     let (mut metric, details) = lock(&tx, actor.tenant, id, expected_revision).await?;
-    if metric.archived_at.is_none() {
+    if metric.archived_at.is_some() == archived {
         return Ok((metric, details));
     }
     let before = Definition { summary: metric.summary.clone(), details };
     let mut after = before.clone();
-    after.summary.status = versions::last_status(&tx, actor.tenant, id).await?.unwrap_or_default();
-    metric.archived_at = None;
+    let (status, written, message) = if archived {
+        (Status::Removed, Written::Archived, "Archived")
+    } else {
+        (versions::last_status(&tx, actor.tenant, id).await?.unwrap_or_default(), Written::Restored, "Restored")
+    };
+    after.summary.status = status;
+    metric.archived_at = archived.then(Utc::now);
     let changed = changes::between(&before, &after);
-    let metric = write(&tx, actor, Written::Restored, metric, &after, &changed, Some("Restored")).await?;
+    let metric = write(&tx, actor, written, metric, &after, &changed, Some(message)).await?;
     tx.commit().await?;
     Ok((metric, after.details))
 }
