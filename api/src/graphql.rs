@@ -3,6 +3,7 @@
 pub mod api_keys;
 pub mod backups;
 pub mod cache;
+pub mod coalesced;
 pub mod connection;
 pub mod context;
 pub mod documents;

@@ -18,6 +18,7 @@ mod cache_repeats;
 mod cache_truth;
 mod catalog_changes;
 mod catalog_loading;
+mod coalesced_reads;
 mod command_lines;
 mod crash_clocks;
 mod crash_programs;

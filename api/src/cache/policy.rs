@@ -41,6 +41,8 @@ pub struct Policy {
     pub daily: bool,
     /// Whether it differs with other permissions than that to read the catalog.
     pub guarded: bool,
+    /// Whether it is made of the row of one metric, and so of a single read.
+    pub one_row: bool,
 }
 
 impl Policy {
@@ -95,9 +97,11 @@ impl Schema {
         }
         let mut walk = Walk { schema: self, document, seen: HashSet::new(), ones: Vec::new(), sum: Rule::NOTHING };
         walk.set("Query", None, &operation.selection_set.node)?;
-        let Rule { reads, seconds, personal, daily, guarded, .. } = walk.sum;
+        let Rule { reads, seconds, personal, daily, guarded, apart, .. } = walk.sum;
+        let one_row = reads == THING.reads && !apart && matches!(walk.ones.as_slice(), [one] if one.is_a_metric_now());
+        let (ones, ttl) = (walk.ones.into(), Duration::from_secs(seconds));
+        let policy = Policy { reads, ones, ttl, personal, daily, guarded, one_row };
         // What is made of nothing costs nothing to make.
-        let policy = Policy { reads, ones: walk.ones.into(), ttl: Duration::from_secs(seconds), personal, daily, guarded };
         (!reads.is_empty()).then_some(policy)
     }
 }
@@ -268,6 +272,32 @@ mod tests {
         assert_eq!(reads(objective), ["metric_set", "metric_labels", "things"]);
         assert!(reads("{ metric(key: \"M\") { alignment { objectives { name } } } }").contains(&"objectives"));
         assert_eq!(policy("{ a: metric(key: \"A\") { name } b: metric(id: \"B\") { name } }").unwrap().ones.len(), 2);
+    }
+
+    #[test]
+    fn the_row_of_one_metric_is_a_single_read() {
+        let one_row = |selected: &str| policy(&format!("query($key: String) {{ {selected} }}")).unwrap().one_row;
+        for selected in [
+            "metric(key: $key) { name tags version updatedAt }",
+            "a: metric(id: \"M\") { ...on Metric { __typename definition { formula numerator { eventName } } targets { targetValue } } }",
+        ] {
+            assert!(one_row(selected), "{selected}");
+        }
+        for selected in [
+            "metric(key: $key, version: \"1.0.0\") { name }",
+            "metric(key: $key) { domain { name } }",
+            "metric(key: $key) { versions { nodes { version } } }",
+            "metric(key: $key) { upstream { nodes { key } } }",
+            "metric(key: $key) { unresolvedReferences { key } }",
+            "metric(key: $key) { keyResults { name } }",
+            "metric(key: $key) { createdBy { name } }",
+            "a: metric(key: $key) { name } b: metric(key: $key) { name }",
+            "metric(key: $key) { name } catalogStats { metricCount }",
+            "objective(key: $key) { name }",
+            "metrics { nodes { name } }",
+        ] {
+            assert!(!one_row(selected), "{selected}");
+        }
     }
 
     #[test]

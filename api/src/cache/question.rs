@@ -171,7 +171,7 @@ mod tests {
         stamp: u8,
     ) -> Key {
         let ttl = Duration::from_secs(1);
-        let policy = Policy { reads: Entities::ALL, ones: [].into(), ttl, personal, daily: false, guarded };
+        let policy = Policy { reads: Entities::ALL, ones: [].into(), ttl, personal, daily: false, guarded, one_row: false };
         let variables = Variables::from_json(variables);
         let question = Question::new(&[0; 32], actor, [1; 32], operation, &variables, policy);
         question.key(&Stamp { bytes: [stamp; 32], shared: true, at: 0 })

@@ -1,14 +1,17 @@
 //! What a resolver is given: the operation it is part of.
 
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_graphql::Context;
 use mdl::db::Snapshot;
 use mdl::{Actor, App, Error};
 
-use super::error::top_level;
+use super::coalesced::{Coalesced, Reader};
+use super::error::{outward, top_level};
 use super::executor::Prepared;
-use super::loaders::Loaders;
+use super::loaders::{Batched, Loaders};
 use crate::cache::policy_of;
 
 /// One operation: who asks, and the moment of the database that it reads.
@@ -22,6 +25,8 @@ pub struct Operation {
     name: Option<Arc<str>>,
     /// Whether it may read from the read replica.
     elsewhere: bool,
+    /// Whether it reads the row of one metric, and nothing else.
+    one_row: bool,
     /// Where a subscription goes on that broke off: the cursor of the last event that the caller has got.
     pub resume_after: Option<String>,
     /// The cursor of the event that a subscription gives next.
@@ -48,11 +53,12 @@ impl Operation {
         let name = prepared.operation().name.as_deref().map(Arc::from);
         let policy = policy_of(prepared);
         let elsewhere = app.db.has_replica() && policy.is_some();
+        let one_row = policy.is_some_and(|policy| policy.one_row);
         let actor = match (actor, policy) {
             (Some(actor), Some(policy)) => Some(Actor { permissions: policy.permissions(actor.permissions), ..actor }),
             (actor, _) => actor,
         };
-        Arc::new(Self { name, elsewhere, ..Self::reading_here(app, actor, user_agent) })
+        Arc::new(Self { name, elsewhere, one_row, ..Self::reading_here(app, actor, user_agent) })
     }
 
     /// A subscription.
@@ -61,8 +67,17 @@ impl Operation {
     }
 
     fn reading_here(app: App, actor: Option<Actor>, user_agent: Option<String>) -> Self {
-        let (name, elsewhere, resume_after) = (None, false, None);
-        Self { app, actor, user_agent, name, elsewhere, resume_after, cursor: Mutex::default(), view: RwLock::new(None) }
+        Self {
+            app,
+            actor,
+            user_agent,
+            name: None,
+            elsewhere: false,
+            one_row: false,
+            resume_after: None,
+            cursor: Mutex::default(),
+            view: RwLock::new(None),
+        }
     }
 
     /// Notes the cursor of the event that is given next.
@@ -89,6 +104,24 @@ impl Operation {
             Arc::new(View { loaders: Loaders::new(snapshot.clone()), snapshot })
         });
         Ok(view.clone())
+    }
+
+    /// The value of a key: from a read that others share, if this operation reads nothing else; or else from its own view.
+    pub async fn one<K, V>(
+        &self,
+        coalesced: &Coalesced<K, V>,
+        loader: fn(&Loaders) -> &Batched<K, V>,
+        key: K,
+    ) -> async_graphql::Result<Option<V>>
+    where
+        K: Eq + Hash + Clone + Debug + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+    {
+        if !self.one_row {
+            return loader(&self.view().map_err(top_level)?.loaders).get(key).await;
+        }
+        let reader = Reader { tenant: self.actor().map_err(top_level)?.tenant, elsewhere: self.elsewhere };
+        coalesced.get(&self.app.db, reader, key, self.name.clone()).await.map_err(|error| outward(&error))
     }
 
     /// Forgets the view: the next read sees the database as it is then. Dropping a snapshot ends it.

@@ -19,7 +19,7 @@ use mdl::error::Error;
 use tokio::sync::Notify;
 
 pub use domains::DomainLoaders;
-pub use metrics::MetricLoaders;
+pub use metrics::{MetricLoaders, SingleMetrics};
 pub use objectives::ObjectiveLoaders;
 pub use people::PeopleLoaders;
 pub use webhooks::WebhookLoaders;

@@ -27,6 +27,7 @@ use super::filter::check_texts;
 use super::global_id::{Kind, expect};
 use super::guard::Needs;
 use super::limits::page_cost;
+use super::loaders::SingleMetrics;
 use super::payload::payloads;
 
 #[derive(Default)]
@@ -175,19 +176,20 @@ payloads! {
 
 async fn find(ctx: &Context<'_>, key: Option<String>, id: Option<ID>, version: Option<String>) -> Result<Option<Metric>> {
     check_texts("key", &key).map_err(top_level)?;
-    let view = ctx.reading()?;
     let version = version.as_deref().map(parse_version).transpose().map_err(top_level)?;
     // A version has details of its own.
     let with_details = version.is_none() && wants_details(&ctx.look_ahead());
+    let (operation, single) = (ctx.operation(), ctx.data_unchecked::<SingleMetrics>());
     let found = match (key, id) {
-        (Some(key), None) => view.loaders.metrics.by_key.get((key, with_details)).await?,
+        (Some(key), None) => operation.one(&single.by_key, |loaders| &loaders.metrics.by_key, (key, with_details)).await?,
         (None, Some(id)) => {
             let id = MetricId(expect("id", Kind::Metric, &id).map_err(top_level)?);
-            view.loaders.metrics.by_id.get((id, with_details)).await?
+            operation.one(&single.by_id, |loaders| &loaders.metrics.by_id, (id, with_details)).await?
         }
         _ => return Err(top_level(Error::invalid("key", Code::Invalid, "Give either the key or the id"))),
     };
     let (Some(now), Some(version)) = (&found, version) else { return Ok(found) };
+    let view = ctx.reading()?;
     let tenant = view.snapshot.tenant();
     let was = view.snapshot.read(async |conn| versions::document(conn, tenant, now.row.id, version).await).await;
     let (version, definition) = was.map_err(top_level)?;

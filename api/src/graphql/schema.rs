@@ -15,6 +15,7 @@ use super::domains::{DomainMutations, DomainQueries};
 use super::events::{EventQueries, EventSubscriptions};
 use super::imports::{ImportMutations, ImportQueries};
 use super::limits::MAX_SELECTION_SETS;
+use super::loaders::SingleMetrics;
 use super::metrics::{MetricMutations, MetricQueries};
 use super::node::NodeQueries;
 use super::objectives::{ObjectiveMutations, ObjectiveQueries};
@@ -77,7 +78,7 @@ pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
 /// documents that its [`Validator`], which it has as data, found to fit: so it computes their cost and no more.
 pub fn schema(limits: &GraphqlConfig, keys: Arc<Keys>, performance: Arc<Performance>) -> Schema {
     let schema = limited(limits).validation_mode(ValidationMode::Fast);
-    schema.data(keys).data(performance).data(Arc::new(Validator::new(limits))).finish()
+    schema.data(keys).data(performance).data(SingleMetrics::default()).data(Arc::new(Validator::new(limits))).finish()
 }
 
 /// The schema that validates, with the extension that keeps it from executing.

@@ -13,6 +13,8 @@ pub struct One {
     pub kind: OneKind,
     key: Option<Given>,
     id: Option<Given>,
+    /// Whether it may be wanted as it was.
+    versioned: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,7 +42,11 @@ impl One {
             Written::Variable(variable) => Some(Given::Variable(variable.clone())),
             _ => None,
         };
-        Some(Self { kind, key: given("key"), id: given("id") })
+        Some(Self { kind, key: given("key"), id: given("id"), versioned: field.get_argument("version").is_some() })
+    }
+
+    pub fn is_a_metric_now(&self) -> bool {
+        self.kind == OneKind::Metric && !self.versioned
     }
 
     /// The names by which it is asked for: none if that cannot be told, so that it may be anything of its kind.

@@ -29,13 +29,22 @@ pub struct Rule {
     pub daily: bool,
     /// It differs with other permissions than that to read the catalog.
     pub guarded: bool,
+    /// It is read by itself, and not with the thing that it belongs to.
+    pub apart: bool,
     /// It is not kept.
     pub never: bool,
 }
 
 impl Rule {
-    pub const NOTHING: Self =
-        Self { reads: Entities::NONE, seconds: CATALOG_SECONDS, personal: false, daily: false, guarded: false, never: false };
+    pub const NOTHING: Self = Self {
+        reads: Entities::NONE,
+        seconds: CATALOG_SECONDS,
+        personal: false,
+        daily: false,
+        guarded: false,
+        apart: false,
+        never: false,
+    };
 
     /// What both say.
     pub fn and(&self, other: &Self) -> Self {
@@ -45,6 +54,7 @@ impl Rule {
             personal: self.personal || other.personal,
             daily: self.daily || other.daily,
             guarded: self.guarded || other.guarded,
+            apart: self.apart || other.apart,
             never: self.never || other.never,
         }
     }
@@ -212,6 +222,7 @@ pub const FIELDS: &[(&str, &str, Rule)] = &[
     ("Metric", "upstream", NEIGHBOURS),
     ("Metric", "downstream", NEIGHBOURS),
     ("Metric", "unresolvedReferences", NEIGHBOURS),
+    ("Metric", "versions", Rule { apart: true, ..Rule::NOTHING }),
     ("BusinessDomain", "metrics", LISTED),
     ("BusinessDomain", "keyMetrics", THERE),
     ("BusinessDomain", "metricCount", LISTED),

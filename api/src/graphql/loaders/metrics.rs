@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use mdl::db::Snapshot;
 use mdl::ids::MetricId;
 use mdl::metrics::lineage::{self, Side};
@@ -8,11 +9,15 @@ use mdl::metrics::{Definition, Details, MetricVersion, store, versions};
 use mdl::page::{ByText, Page, PageArgs};
 
 use super::{Batched, by_arguments, grouped};
+use crate::graphql::coalesced::Coalesced;
 use crate::graphql::metrics::Metric;
 use crate::graphql::metrics::list::with_wrapped;
 
 /// Which neighbours of a metric are wanted, and whether with their details.
 pub type NeighbourArgs = (Side, PageArgs<ByText>, bool);
+
+/// Metrics by what they are asked for by.
+type Fetched<K> = BoxFuture<'static, mdl::Result<Vec<(K, Metric)>>>;
 
 /// Metrics, their history and their lineage. Flags say whether the metrics come with details.
 pub struct MetricLoaders {
@@ -32,30 +37,8 @@ pub struct MetricLoaders {
 impl MetricLoaders {
     pub fn new(snapshot: &Arc<Snapshot>) -> Self {
         Self {
-            by_id: Batched::new(snapshot, |snapshot, keys| {
-                async move {
-                    let mut found = Vec::new();
-                    for (details, ids) in by_arguments(keys) {
-                        let tenant = snapshot.tenant();
-                        let rows = snapshot.read(async |conn| store::by_ids(conn, tenant, &ids, details).await).await?;
-                        found.extend(rows.into_iter().map(|row| ((row.0.id, details), Metric::from(row))));
-                    }
-                    Ok(found)
-                }
-                .boxed()
-            }),
-            by_key: Batched::new(snapshot, |snapshot, keys| {
-                async move {
-                    let mut found = Vec::new();
-                    for (details, keys) in by_arguments(keys) {
-                        let tenant = snapshot.tenant();
-                        let rows = snapshot.read(async |conn| store::by_keys(conn, tenant, &keys, details).await).await?;
-                        found.extend(rows.into_iter().map(|row| ((row.0.key.clone(), details), Metric::from(row))));
-                    }
-                    Ok(found)
-                }
-                .boxed()
-            }),
+            by_id: Batched::new(snapshot, by_id),
+            by_key: Batched::new(snapshot, by_key),
             details: Batched::new(snapshot, |snapshot, ids| {
                 async move {
                     let tenant = snapshot.tenant();
@@ -126,4 +109,42 @@ impl MetricLoaders {
             }),
         }
     }
+}
+
+/// Single metrics, for operations that read nothing else.
+pub struct SingleMetrics {
+    pub by_id: Coalesced<(MetricId, bool), Metric>,
+    pub by_key: Coalesced<(String, bool), Metric>,
+}
+
+impl Default for SingleMetrics {
+    fn default() -> Self {
+        Self { by_id: Coalesced::new(by_id), by_key: Coalesced::new(by_key) }
+    }
+}
+
+fn by_id(snapshot: Arc<Snapshot>, keys: Vec<(MetricId, bool)>) -> Fetched<(MetricId, bool)> {
+    async move {
+        let mut found = Vec::new();
+        for (details, ids) in by_arguments(keys) {
+            let tenant = snapshot.tenant();
+            let rows = snapshot.read(async |conn| store::by_ids(conn, tenant, &ids, details).await).await?;
+            found.extend(rows.into_iter().map(|row| ((row.0.id, details), Metric::from(row))));
+        }
+        Ok(found)
+    }
+    .boxed()
+}
+
+fn by_key(snapshot: Arc<Snapshot>, keys: Vec<(String, bool)>) -> Fetched<(String, bool)> {
+    async move {
+        let mut found = Vec::new();
+        for (details, keys) in by_arguments(keys) {
+            let tenant = snapshot.tenant();
+            let rows = snapshot.read(async |conn| store::by_keys(conn, tenant, &keys, details).await).await?;
+            found.extend(rows.into_iter().map(|row| ((row.0.key.clone(), details), Metric::from(row))));
+        }
+        Ok(found)
+    }
+    .boxed()
 }
