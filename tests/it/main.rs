@@ -33,6 +33,7 @@ mod documents;
 mod domains;
 mod event_streams;
 mod events;
+mod exports;
 mod graphiql;
 mod graphql_http;
 mod http;
