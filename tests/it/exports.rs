@@ -117,6 +117,19 @@ async fn the_samples_go_round() {
     goes_round(&test).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalog_of_ops_dev_goes_round() {
+    let test = TestApp::start().await;
+    let folder = mdl_tests::root().join("ops/sample-catalog");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    for path in files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "yaml")) {
+        let import = import(&test, std::fs::read(path).unwrap(), whole(name(path))).await;
+        assert_eq!(import.state, ImportState::Succeeded, "{path:?}");
+    }
+    goes_round(&test).await;
+}
+
 /// A definition that has everything, in texts and numbers that are easily taken for others.
 fn everything() -> Value {
     let calculation = json!({

@@ -130,8 +130,11 @@ fn label(labels: &HashMap<DomainId, String>, id: Option<DomainId>) -> Option<&st
     labels.get(&id?).map(String::as_str)
 }
 
-/// The key results of these objectives in their order, each with the keys of its metrics.
-async fn key_results(snapshot: &Snapshot, ids: &[ObjectiveId]) -> Result<HashMap<ObjectiveId, Vec<(KeyResult, Vec<String>)>>> {
+/// Key results in their order, each with the keys of its metrics.
+type Measured = Vec<(KeyResult, Vec<String>)>;
+
+/// The key results of each of these objectives.
+async fn key_results(snapshot: &Snapshot, ids: &[ObjectiveId]) -> Result<HashMap<ObjectiveId, Measured>> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
@@ -143,7 +146,7 @@ async fn key_results(snapshot: &Snapshot, ids: &[ObjectiveId]) -> Result<HashMap
     for (id, key) in links {
         metric_keys.entry(id).or_default().push(key);
     }
-    let mut found: HashMap<ObjectiveId, Vec<(KeyResult, Vec<String>)>> = HashMap::new();
+    let mut found: HashMap<ObjectiveId, Measured> = HashMap::new();
     for row in rows {
         let keys = metric_keys.remove(&row.id).unwrap_or_default();
         found.entry(row.objective_id).or_default().push((row, keys));
