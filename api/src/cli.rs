@@ -2,6 +2,7 @@
 
 mod accounts;
 mod documents;
+mod export;
 mod import;
 
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ enum Command {
     /// Import files into a tenant's catalog, by a job of the worker. Settings come from the environment (DATABASE_URL,
     /// MDL_STORAGE_URL)
     Import(import::ImportFiles),
+    /// Write a tenant's catalog as a file that an import takes back. Settings come from the environment (DATABASE_URL)
+    Export(export::ExportCatalog),
     /// Encrypt the secrets of webhooks with the first key of MDL_WEBHOOK_KEYS, so that the other keys can go
     ResealWebhooks,
     /// Publish documents that clients may run by id. Settings come from the environment (DATABASE_URL)
@@ -82,6 +85,7 @@ impl Cli {
             Some(Command::Tenant(command)) => told(async |app| command.run(app).await).await?,
             Some(Command::User(command)) => told(async |app| command.run(app).await).await?,
             Some(Command::Import(import)) => return told(async |app| import.run(app).await).await,
+            Some(Command::Export(export)) => told(async |app| export.run(app).await).await?,
             Some(Command::ResealWebhooks) => told(reseal_webhooks).await?,
             Some(Command::Documents(command)) => return told(async |app| command.run(app).await).await,
         }

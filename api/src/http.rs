@@ -2,6 +2,7 @@
 
 mod cached;
 mod caller;
+mod export;
 mod express;
 mod graphql;
 mod health;
@@ -72,6 +73,7 @@ struct Server {
     used: Option<Arc<Used>>,
     repeats: express::Repeats,
     performance: Arc<Performance>,
+    exports: Arc<export::Places>,
     /// Without a cache nobody else hears of changes, and the read replica must be up to date.
     _following: Option<AbortOnDropHandle<()>>,
     live: LiveConnections,
@@ -101,6 +103,7 @@ pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) 
         _following: (cache.is_none() && app.db.has_replica()).then(|| app.versions.follow()),
         performance,
         repeats: express::Repeats::default(),
+        exports: export::Places::new(config.database.pool_size),
         used: cache.as_ref().and_then(|_| Used::start(&app)),
         cache,
         live,
@@ -116,9 +119,10 @@ pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) 
         // The handler has limits of its own, for JSON and for uploads.
         .layer(DefaultBodyLimit::disable());
     let cors = (!config.http.cors_origins.is_empty()).then(|| cors(&config.http.cors_origins));
-    let graphql = match &cors {
-        Some(cors) => graphql.layer(cors.clone()),
-        None => graphql,
+    let export = get(export::catalog);
+    let (graphql, export) = match &cors {
+        Some(cors) => (graphql.layer(cors.clone()), export.layer(cors.clone())),
+        None => (graphql, export),
     };
     let assets = config.http.web_dir.join("assets");
 
@@ -133,6 +137,7 @@ pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) 
         .route("/", get(web::home))
         .route("/graphiql", get(web::graphiql))
         .route("/templates/metrics.csv", get(web::csv_template))
+        .route("/export/catalog", export)
         .nest_service(
             "/assets",
             tower::service_fn(move |request| {
@@ -161,6 +166,14 @@ fn cors(origins: &[String]) -> CorsLayer {
         .allow_methods([Method::GET, Method::POST])
         // Clients have headers of their own (Apollo its name, tracers theirs), and none of them lets a page do more.
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers(names(&["x-request-id", "retry-after", "idempotency-replayed", "etag", "age", "x-cache"]))
+        .expose_headers(names(&[
+            "x-request-id",
+            "retry-after",
+            "idempotency-replayed",
+            "etag",
+            "age",
+            "x-cache",
+            "content-disposition",
+        ]))
         .max_age(PREFLIGHT_AGE)
 }

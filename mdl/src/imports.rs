@@ -239,3 +239,21 @@ crate::text::jsonb!(FieldChanges);
 
 /// Problems and changes of one import that are kept; the counts tell of the rest.
 pub const MAX_KEPT: i64 = 10_000;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::entry::Draft;
+    use super::formats::tests::parse;
+
+    /// The extra fields of the only metric of this YAML.
+    pub fn extra_of_yaml(text: &str) -> serde_json::Value {
+        let entries = parse("x.yaml", text).unwrap_or_else(|issue| panic!("{issue:?}\n{text}"));
+        match &entries[..] {
+            [entry] => match &entry.draft {
+                Some(Draft::Metric(metric)) => metric.definition.details.extra.0.clone().into(),
+                _ => panic!("{:?}\n{text}", entry.issues),
+            },
+            _ => panic!("{} entries\n{text}", entries.len()),
+        }
+    }
+}

@@ -16,6 +16,7 @@ pub mod documents;
 pub mod domains;
 pub mod error;
 pub mod events;
+pub mod exports;
 pub mod extra;
 pub mod idempotency;
 pub mod ids;

@@ -20,18 +20,32 @@ pub fn text(text: impl Display) {
     write(&mut std::io::stdout().lock(), text);
 }
 
+/// Writes a part of something large. Whether the rest is wanted: somebody reads it, and it can be written.
+pub fn part(bytes: &[u8]) -> bool {
+    write_bytes(&mut std::io::stdout().lock(), bytes)
+}
+
 /// Why something could not be written, if somebody was there to read it.
 pub fn failure() -> Option<String> {
     FAILURE.get().map(|error| format!("Could not write to standard output: {error}"))
 }
 
 fn write(to: &mut impl Write, text: impl Display) {
-    let written = write!(to, "{text}").and_then(|()| to.flush());
-    if let Err(error) = written
+    let _wanted = note(write!(to, "{text}").and_then(|()| to.flush()));
+}
+
+fn write_bytes(to: &mut impl Write, bytes: &[u8]) -> bool {
+    note(to.write_all(bytes).and_then(|()| to.flush()))
+}
+
+/// Keeps the first failure. Whether there was none, nor a reader that has gone.
+fn note(written: std::io::Result<()>) -> bool {
+    if let Err(error) = &written
         && error.kind() != ErrorKind::BrokenPipe
     {
         FAILURE.get_or_init(|| error.to_string());
     }
+    written.is_ok()
 }
 
 #[cfg(test)]
@@ -53,6 +67,7 @@ mod tests {
     #[test]
     fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is() {
         write(&mut Refusing(ErrorKind::BrokenPipe), "text");
+        assert!(!write_bytes(&mut Refusing(ErrorKind::BrokenPipe), b"text") && write_bytes(&mut Vec::new(), b"text"));
         assert_eq!(failure(), None);
         write(&mut Refusing(ErrorKind::StorageFull), "text");
         assert!(failure().is_some_and(|failure| failure.starts_with("Could not write")));

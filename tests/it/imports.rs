@@ -107,7 +107,7 @@ pub fn ndjson(metrics: std::ops::Range<usize>) -> String {
 }
 
 /// The real catalogs, where they are at hand.
-fn shared(folder: &str) -> Option<Vec<PathBuf>> {
+pub fn shared(folder: &str) -> Option<Vec<PathBuf>> {
     let path = mdl_tests::root().join("../shared/data").join(folder);
     let path = if path.exists() { path } else { PathBuf::from("/work/shared/data").join(folder) };
     let Ok(files) = std::fs::read_dir(&path) else {
@@ -119,7 +119,7 @@ fn shared(folder: &str) -> Option<Vec<PathBuf>> {
     Some(files)
 }
 
-fn name(file: &std::path::Path) -> &str {
+pub fn name(file: &std::path::Path) -> &str {
     file.file_name().unwrap().to_str().unwrap()
 }
 

@@ -34,6 +34,7 @@ mod documents;
 mod domains;
 mod event_streams;
 mod events;
+mod exports;
 mod graphiql;
 mod graphql_http;
 mod http;

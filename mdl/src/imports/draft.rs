@@ -28,10 +28,13 @@ pub fn entry(kind: Option<Kind>, place: Place, value: Value) -> Entry {
             }
         },
     };
-    from_fields(kind, place, map, |fields| match kind {
-        Kind::Metric => metric::read(fields),
-        Kind::Domain => domain::read(fields),
-        Kind::Objective => objective::read(fields),
+    from_fields(kind, place, map, |fields| {
+        fields.extra();
+        match kind {
+            Kind::Metric => metric::read(fields),
+            Kind::Domain => domain::read(fields),
+            Kind::Objective => objective::read(fields),
+        }
     })
 }
 
@@ -43,8 +46,8 @@ pub fn from_fields(kind: Kind, place: Place, map: Map, read: impl FnOnce(&mut Fi
     let mut fields = Fields::new(map, &mut report);
     let mut draft = read(&mut fields);
     fields.finish();
-    let Report { issues, extra, refused } = report;
-    let extra = crate::extra::Extra(extra);
+    let Report { issues, extra, given, refused } = report;
+    let extra = fields::together(extra, given);
     let (key, problems) = match &mut draft {
         Draft::Metric(metric) => {
             metric.definition.details.extra = extra;
@@ -138,6 +141,23 @@ mod tests {
         let wrong = |field| (Some(field), "INVALID");
         assert_eq!(issues, [wrong("metric_id"), wrong("name"), wrong("dimensions.1.name"), wrong("title")]);
         assert!(entries.iter().all(|entry| entry.draft.is_none()));
+    }
+
+    #[test]
+    fn an_object_extra_has_names_of_its_own() {
+        let text = r#"[{"metric_id": "A", "name": "a", "x": 1, "domain": "D", "extra": {"name": "b", "x": null, "domain": 2, "tags.0": {}}},
+            {"metric_id": "B", "name": "b", "extra": "text"},
+            {"objective_id": "O", "name": "o", "key_results": [{"kr_id": "K", "name": "k", "y": 3, "extra": {"kr_id": 4, "y": 5}}]}]"#;
+        let drafts: Vec<_> = parse("x.json", text).unwrap().into_iter().filter_map(|entry| entry.draft).collect();
+        let [Draft::Metric(first), Draft::Metric(second), Draft::Objective(objective)] = &drafts[..] else {
+            panic!("{drafts:?}")
+        };
+        let of_first = serde_json::json!({"x": 1, "name": "b", "extra.x": null, "domain": 2, "tags.0": {}});
+        assert_eq!(serde_json::to_value(&first.definition.details.extra).unwrap(), of_first);
+        assert_eq!(first.domain.as_deref(), Some("D"));
+        assert_eq!(serde_json::to_value(&second.definition.details.extra).unwrap(), serde_json::json!({"extra": "text"}));
+        let of_key_result = serde_json::json!({"y": 3, "kr_id": 4, "extra.y": 5});
+        assert_eq!(serde_json::to_value(&objective.key_results[0].content.extra).unwrap(), of_key_result);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::super::Severity;
 use super::super::entry::{codes, raw};
 use super::super::value::{Map, Value};
+use crate::extra::Extra;
 
 /// What reading an entry leaves behind besides its content.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub struct Report {
     pub issues: Vec<FieldIssue>,
     /// Fields nobody asked for, under dotted names.
     pub extra: serde_json::Map<String, Json>,
+    /// Fields of an object `extra`, under their own names.
+    pub given: serde_json::Map<String, Json>,
     /// Fields whose value could not be taken, by the first of their names. The checks would call them missing.
     pub refused: HashSet<String>,
 }
@@ -223,6 +226,30 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Takes the object `extra`, in which exports have the extra fields: any name is free there. Anything else of this name is a
+    /// field like others.
+    pub fn extra(&mut self) {
+        self.report.given = self.given();
+    }
+
+    /// What was not read, under its own names, for content that keeps such fields itself.
+    pub fn rest(&mut self) -> Extra {
+        let given = self.given();
+        let rest = std::mem::take(&mut self.map).into_iter().filter(|(_, value)| !value.is_empty());
+        let rest = rest.map(|(name, value)| {
+            let json = self.json(&name, value);
+            (name, json)
+        });
+        together(rest.collect(), given)
+    }
+
+    fn given(&mut self) -> serde_json::Map<String, Json> {
+        match self.map.get("extra") {
+            Some(Value::Object(_)) => self.object(&["extra"]),
+            _ => serde_json::Map::new(),
+        }
+    }
+
     /// A value as it is.
     pub fn value(&mut self, names: &[&str]) -> Option<Json> {
         let (name, value) = self.take(names)?;
@@ -293,16 +320,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What was not read, under its own names, for content that keeps such fields itself.
-    pub fn rest(&mut self) -> serde_json::Map<String, Json> {
-        let rest = std::mem::take(&mut self.map).into_iter().filter(|(_, value)| !value.is_empty());
-        rest.map(|(name, value)| {
-            let json = self.json(&name, value);
-            (name, json)
-        })
-        .collect()
-    }
-
     fn take(&mut self, names: &[&str]) -> Option<(String, Value)> {
         for name in names {
             if let Some((name, value)) = self.map.remove_entry(*name)
@@ -313,6 +330,15 @@ impl<'a> Fields<'a> {
         }
         None
     }
+}
+
+/// Extra fields from outside and inside of an object `extra`. Of two that have the same name, the inner one gets another.
+pub fn together(mut extra: serde_json::Map<String, Json>, given: serde_json::Map<String, Json>) -> Extra {
+    for (name, value) in given {
+        let name = if extra.contains_key(&name) { format!("extra.{name}") } else { name };
+        extra.insert(name, value);
+    }
+    Extra(extra)
 }
 
 /// `In Review`, `in-review` and `IN_REVIEW` are the same word.

@@ -76,7 +76,7 @@ fn key_result(fields: &mut Fields<'_>) -> KeyResultDraft {
         extra: Extra::default(),
     };
     let metric_keys = if metric_keys.is_empty() { fields.lines(&["metric_id"]) } else { metric_keys };
-    content.extra = Extra(fields.rest());
+    content.extra = fields.rest();
     KeyResultDraft { key, content, metric_keys }
 }
 

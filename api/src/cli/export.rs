@@ -1,0 +1,88 @@
+//! `mdl-api export`: a tenant's catalog as a file, or to standard output.
+
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use futures::StreamExt;
+use mdl::exports::{self, Export, Format};
+use mdl::{Actor, App, output};
+
+use super::accounts::tenant;
+use super::explain;
+
+#[derive(Debug, Args)]
+pub struct ExportCatalog {
+    /// Slug of the tenant
+    #[arg(long)]
+    tenant: String,
+    /// What to write; told from the ending of FILE when not given, and ndjson without an ending
+    #[arg(long, value_enum)]
+    format: Option<FormatArg>,
+    /// Where to write, which then has the whole catalog or is as it was; standard output when not given
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FormatArg {
+    Json,
+    Ndjson,
+    Yaml,
+}
+
+impl ExportCatalog {
+    pub async fn run(self, app: &App) -> anyhow::Result<()> {
+        let format = self.format()?;
+        let tenant = tenant(app, &self.tenant).await?.id;
+        let export = exports::start(app, &Actor::system(tenant), format, None).await.map_err(explain)?;
+        match &self.output {
+            Some(file) => to_file(export, file).await.with_context(|| format!("Could not write {}", file.display())),
+            None => print(export).await,
+        }
+    }
+
+    fn format(&self) -> anyhow::Result<Format> {
+        let file = self.output.as_deref().filter(|file| file.extension().is_some());
+        match (self.format, file) {
+            (Some(FormatArg::Json), _) => Ok(Format::Json),
+            (Some(FormatArg::Yaml), _) => Ok(Format::Yaml),
+            (Some(FormatArg::Ndjson), _) | (None, None) => Ok(Format::Ndjson),
+            (None, Some(file)) => Format::of_file(file).with_context(|| {
+                format!("The ending of {} tells no format: name one with --format, json, ndjson or yaml", file.display())
+            }),
+        }
+    }
+}
+
+/// To standard output, for as long as somebody reads.
+async fn print(mut export: Export) -> anyhow::Result<()> {
+    while let Some(piece) = export.next().await {
+        if !output::part(&piece.map_err(explain)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// To a file of another name beside this one, which takes its place when it is whole.
+async fn to_file(mut export: Export, file: &Path) -> anyhow::Result<()> {
+    // What is at the end of a link, and not the link, is replaced.
+    let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    if file.exists() && !file.is_file() {
+        bail!("It is no file");
+    }
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // As other programs make files; a temporary file is usually for its owner alone.
+    let permissions = Permissions::from_mode(0o666);
+    let mut written = tempfile::Builder::new().prefix(".catalog-").permissions(permissions).tempfile_in(folder)?;
+    while let Some(piece) = export.next().await {
+        written.write_all(&piece.map_err(explain)?)?;
+    }
+    written.as_file().sync_all()?;
+    written.persist(&file)?;
+    Ok(())
+}
