@@ -16,6 +16,7 @@ use mdl::instruments;
 use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_io_timeout::TimeoutWriter;
 use tracing::warn;
 
 use crate::rate_limit::network;
@@ -157,25 +158,34 @@ impl Seldom {
     }
 }
 
-/// A connection with its place, which it keeps when it becomes a websocket.
+/// A connection with its place, which it keeps when it becomes a websocket. What is written to it fails when the other side takes none of
+/// it for too long; while nothing is written, it may take any time.
 pub struct Placed {
-    pub stream: TcpStream,
-    pub _place: Place,
+    stream: Pin<Box<TimeoutWriter<TcpStream>>>,
+    _place: Place,
+}
+
+impl Placed {
+    pub fn new(stream: TcpStream, place: Place, write: Duration) -> Self {
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(write));
+        Self { stream: Box::pin(stream), _place: place }
+    }
 }
 
 impl AsyncRead for Placed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        self.stream.as_mut().poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Placed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.stream.as_mut().poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        self.stream.as_mut().poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -183,11 +193,11 @@ impl AsyncWrite for Placed {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.stream.as_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream.as_mut().poll_shutdown(cx)
     }
 }
 
