@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,13 +22,16 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
-use super::places::{Limits, Placed, Places, Seldom};
+use super::lines::{Lines, some};
+use super::places::{Limits, Placed, Places};
 
 /// How long a connection may take to send its first bytes, and the head of a request, or keep silent between two. As often, one of
 /// HTTP/2 is sent a ping.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the answer to a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Lines in the log about connections that could not be accepted.
+const FAILURES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN;
 /// What a connection of HTTP/2 begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Between two looks at a preface that is not whole yet. Clients send it as one.
@@ -74,7 +78,7 @@ pub async fn serve(
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(head).keep_alive_timeout(ping);
     let builder = Arc::new(builder);
     let places = Places::new(limits);
-    let mut failed = Seldom::default();
+    let failures = Lines::per_second(FAILURES_PER_SECOND);
     let connections = GracefulShutdown::new();
     loop {
         let (stream, peer) = tokio::select! {
@@ -83,8 +87,8 @@ pub async fn serve(
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, or a connection that ended meanwhile: the next may do.
-                    if failed.is_due() {
-                        warn!(%error, "Could not accept a connection");
+                    if let Some(left_out) = failures.may_tell() {
+                        warn!(%error, left_out = some(left_out), "Could not accept a connection");
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
