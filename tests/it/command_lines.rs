@@ -47,6 +47,24 @@ async fn an_empty_database_and_an_empty_condition_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn migrations_take_an_empty_address_for_none() {
+    let app = TestApp::start().await;
+    let migrate = |owner: Option<&str>| {
+        let mut command = Command::new(binary("mdl-api"));
+        command.arg("migrate").envs(app.environment()).env("DATABASE_READ_URL", "");
+        if let Some(owner) = owner {
+            command.env("DATABASE_OWNER_URL", owner);
+        }
+        command.output().unwrap()
+    };
+    let migrated = migrate(None);
+    assert!(migrated.status.success(), "{migrated:?}");
+    let refused = migrate(Some(""));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("Set DATABASE_OWNER_URL"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_setting_that_cannot_be_right_is_refused_by_its_name() {
     let app = TestApp::start().await;
     for (name, value) in [("DATABASE_URL", "mysql://x"), ("REDIS_URL", "http://x"), ("MDL_STORAGE_URL", "file:///proc/nope")] {

@@ -12,15 +12,9 @@ use crate::error::{Code, Error, Result, causes};
 impl Config {
     /// The same, where an address that may be missing and is empty counts as missing: `${DATABASE_READ_URL:-}` in a compose file is that.
     pub fn without_blanks(mut self) -> Self {
-        let (database, backup) = (&mut self.database, &mut self.backup);
-        let optional = [
-            &mut database.read_url,
-            &mut database.owner_url,
-            &mut backup.database_url,
-            &mut backup.scratch_url,
-            &mut backup.restore_url,
-        ];
-        for url in optional {
+        self.database = self.database.without_blanks();
+        let backup = &mut self.backup;
+        for url in [&mut backup.database_url, &mut backup.scratch_url, &mut backup.restore_url] {
             url.take_if(|url| url.is_empty());
         }
         self
@@ -50,7 +44,15 @@ impl Config {
 }
 
 impl DatabaseConfig {
-    /// The same of these settings alone.
+    /// As [`Config::without_blanks`], of these settings alone.
+    pub fn without_blanks(mut self) -> Self {
+        for url in [&mut self.read_url, &mut self.owner_url] {
+            url.take_if(|url| url.is_empty());
+        }
+        self
+    }
+
+    /// As [`Config::check`], of these settings alone.
     pub fn check(&self) -> Result<()> {
         postgres("DATABASE_URL", Some(self.url.as_str()))?;
         postgres("DATABASE_READ_URL", self.read_url.as_deref())?;
