@@ -64,6 +64,23 @@ async fn migrations_take_an_empty_address_for_none() {
     assert!(!refused.status.success() && said.contains("Set DATABASE_OWNER_URL"), "{said}");
 }
 
+#[test]
+fn a_variable_that_cannot_be_read_is_refused_by_its_name() {
+    let commands = [
+        ("mdl-api", &["serve"][..]),
+        ("mdl-api", &["reseal-webhooks"][..]),
+        ("mdl-worker", &["run"][..]),
+        ("mdl-worker", &["queues"][..]),
+    ];
+    for (program, arguments) in commands {
+        let mut command = Command::new(binary(program));
+        let output = command.args(arguments).env("DATABASE_POOL_SIZE", "many").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{program} {arguments:?}");
+        assert!(said.contains("invalid value 'many' for 'DATABASE_POOL_SIZE (--database-pool-size <"), "{arguments:?}: {said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_setting_that_cannot_be_right_is_refused_by_its_name() {
     let app = TestApp::start().await;
