@@ -84,7 +84,13 @@ fn a_variable_that_cannot_be_read_is_refused_by_its_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_setting_that_cannot_be_right_is_refused_by_its_name() {
     let app = TestApp::start().await;
-    for (name, value) in [("DATABASE_URL", "mysql://x"), ("REDIS_URL", "http://x"), ("MDL_STORAGE_URL", "file:///proc/nope")] {
+    let refused = [
+        ("DATABASE_URL", "mysql://x"),
+        ("REDIS_URL", "http://x"),
+        ("MDL_STORAGE_URL", "file:///proc/nope"),
+        ("MDL_BACKUP_URL", "gs://bucket"),
+    ];
+    for (name, value) in refused {
         for program in ["mdl-api", "mdl-worker"] {
             let mut command = Command::new(binary(program));
             for port in ["MDL_HTTP_ADDR", "MDL_OPS_ADDR", "MDL_WORKER_OPS_ADDR"] {

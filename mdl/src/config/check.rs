@@ -78,9 +78,11 @@ fn postgres(name: &str, url: Option<&str>) -> Result<()> {
 }
 
 fn store(name: &str, url: Option<&Url>) -> Result<()> {
-    match url.map(ObjectStoreScheme::parse) {
-        Some(Err(_)) => Err(refused(name, "is no place for files, like file:///directory or s3://bucket/prefix")),
-        _ => Ok(()),
+    let Some(url) = url else { return Ok(()) };
+    match ObjectStoreScheme::parse(url) {
+        Ok((ObjectStoreScheme::Local | ObjectStoreScheme::AmazonS3, _)) => Ok(()),
+        // Stores that we are built without, too.
+        _ => Err(refused(name, "is no place for files: give file:///directory or s3://bucket/prefix")),
     }
 }
 
@@ -108,6 +110,9 @@ mod tests {
             ("--restore-database-url=secret", "MDL_RESTORE_DATABASE_URL: "),
             ("--redis-url=http://:secret@host", "REDIS_URL: "),
             ("--storage-url=ftp://host/secret", "MDL_STORAGE_URL: "),
+            ("--storage-url=memory:///secret", "MDL_STORAGE_URL: "),
+            ("--backup-url=gs://bucket/secret", "MDL_BACKUP_URL: "),
+            ("--backup-remote-url=https://host/secret", "MDL_BACKUP_REMOTE_URL: "),
             ("--schedules=back_up=0 2 31 2 *", "MDL_SCHEDULES: back_up"),
         ] {
             let said = said(argument);
@@ -122,6 +127,16 @@ mod tests {
         let config = config.without_blanks();
         config.check().unwrap();
         assert_eq!((config.database.read_url, config.backup.scratch_url), (None, None));
+    }
+
+    #[test]
+    fn files_are_kept_in_directories_and_buckets() {
+        for url in ["file:///var/lib/mdl", "s3://bucket", "s3://bucket/prefix"] {
+            let arguments = ["test".to_owned(), format!("--storage-url={url}"), format!("--backup-url={url}")];
+            Config::from_arguments(arguments).unwrap().check().unwrap();
+        }
+        let said = said("--backup-url=az://container");
+        assert!(said.ends_with("give file:///directory or s3://bucket/prefix"), "{said}");
     }
 
     #[test]
