@@ -17,6 +17,7 @@ pub mod domains;
 pub mod error;
 pub mod events;
 pub mod extra;
+pub mod global_id;
 pub mod idempotency;
 pub mod ids;
 pub mod imports;
