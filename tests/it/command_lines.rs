@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::process::{Command, Output, Stdio};
 
 use mdl_tests::servers::binary;
-use mdl_tests::{TestApp, TestDatabase};
+use mdl_tests::{TestApp, TestDatabase, root};
 
 fn run(app: &TestApp, program: &str, arguments: &[&str], output: Stdio) -> Output {
     Command::new(binary(program)).args(arguments).envs(app.environment()).stdout(output).output().unwrap()
@@ -62,6 +62,20 @@ async fn migrations_take_an_empty_address_for_none() {
     let refused = migrate(Some(""));
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && said.contains("Set DATABASE_OWNER_URL"), "{said}");
+}
+
+#[test]
+fn redis_cli_is_told_of_a_url_what_it_knows() {
+    let script = ". ops/dev.d/manage.sh; open_redis_cli_at echo PING";
+    for (url, told) in [
+        ("redis://host", "-h host -p 6379 PING"),
+        ("rediss://host:7000/2#insecure", "-h host -p 7000 --tls --insecure -n 2 PING"),
+        ("rediss://:p%23w@host/?protocol=resp3#insecure", "-h host -p 6379 --tls --insecure PING"),
+    ] {
+        let mut shell = Command::new("bash");
+        let output = shell.args(["-euo", "pipefail", "-c", script]).current_dir(root()).env("REDIS_URL", url).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), told, "{url}: {output:?}");
+    }
 }
 
 #[test]
