@@ -77,7 +77,7 @@ impl Cli {
         match self.command {
             None => crate::http::serve(self.serve.config).await?,
             Some(Command::Serve(serve)) => crate::http::serve(serve.config).await?,
-            Some(Command::Migrate(migrate)) => run_migrations(&migrate.database).await?,
+            Some(Command::Migrate(migrate)) => run_migrations(migrate.database).await?,
             Some(Command::Keygen) => output::text(tokens::generate_key_pem()),
             Some(Command::Schema) => output::text(crate::graphql::schema::sdl()),
             Some(Command::Settings) => output::text(mdl::config::reference()),
@@ -93,7 +93,8 @@ impl Cli {
     }
 }
 
-async fn run_migrations(config: &DatabaseConfig) -> anyhow::Result<()> {
+async fn run_migrations(config: DatabaseConfig) -> anyhow::Result<()> {
+    let config = config.without_blanks();
     config.check().map_err(explain)?;
     let owner_url = config.owner_url.as_deref().context("Set DATABASE_OWNER_URL: the migrations run as the owner mdl_owner")?;
     let applied = migrations::run(owner_url).await.map_err(explain)?;

@@ -6,6 +6,7 @@ mod export;
 mod express;
 mod graphql;
 mod health;
+mod lines;
 mod listen;
 mod live;
 mod negotiate;
@@ -78,7 +79,7 @@ struct Server {
     _following: Option<AbortOnDropHandle<()>>,
     live: LiveConnections,
     readiness: health::Readiness,
-    faults: observe::Faults,
+    faults: lines::Lines,
     behind_tls: bool,
 }
 
@@ -108,7 +109,7 @@ pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) 
         cache,
         live,
         readiness: health::Readiness::default(),
-        faults: observe::Faults::default(),
+        faults: lines::Lines::per_second(observe::FAULTS_PER_SECOND),
         behind_tls: config.http.public_url.as_ref().is_some_and(|url| url.scheme() == "https"),
         app,
     });

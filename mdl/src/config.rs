@@ -17,6 +17,8 @@ mod warming;
 mod webhooks;
 mod worker;
 
+use clap::error::{ContextKind, ContextValue};
+
 pub use auth::AuthConfig;
 pub use backup::BackupConfig;
 pub use cache::CacheConfig;
@@ -83,8 +85,27 @@ impl Config {
             #[command(flatten)]
             config: Config,
         }
-        <Program as clap::Parser>::try_parse_from(arguments).map(|program| program.config)
+        <Program as clap::Parser>::try_parse_from(arguments).map(|program| program.config).map_err(name_variable)
     }
+}
+
+/// The same error, with the environment variable of the setting that it is about: clap names only the flag. What may be a secret is not
+/// repeated.
+pub fn name_variable(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg).cloned() else { return error };
+    let command = <Config as clap::Args>::augment_args(clap::Command::new("settings"));
+    let long = flag.split(' ').next().and_then(|flag| flag.strip_prefix("--"));
+    let Some(setting) = command.get_arguments().find(|argument| long.is_some() && argument.get_long() == long) else {
+        return error;
+    };
+    if let Some(variable) = setting.get_env() {
+        let named = format!("{} ({flag})", variable.display());
+        error.insert(ContextKind::InvalidArg, ContextValue::String(named));
+    }
+    if setting.is_hide_env_values_set() {
+        error.insert(ContextKind::InvalidValue, ContextValue::String("…".to_owned()));
+    }
+    error
 }
 
 /// Every setting as a table in Markdown: the environment variable, its default, what it means.
@@ -103,4 +124,39 @@ pub fn reference() -> String {
         text += &format!("| `{variable}` | {} | {meaning} |\n", default.join(", "));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+
+    fn said(argument: &str) -> String {
+        Config::from_arguments(["test", argument]).expect_err(argument).to_string()
+    }
+
+    #[test]
+    fn a_refused_value_is_told_with_its_variable() {
+        for (argument, told) in [
+            ("--http-addr=here", "invalid value 'here' for 'MDL_HTTP_ADDR (--http-addr <"),
+            ("--http-addr=", "for 'MDL_HTTP_ADDR (--http-addr <"),
+            ("--database-pool-size=1", "invalid value '1' for 'DATABASE_POOL_SIZE (--database-pool-size <"),
+            ("--log-format=xml", "invalid value 'xml' for 'MDL_LOG_FORMAT (--log-format <"),
+        ] {
+            let said = said(argument);
+            assert!(said.contains(told), "{argument}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_refused_secret_is_not_repeated() {
+        for (argument, variable) in [
+            ("--redis-url=:secret@host", "REDIS_URL"),
+            ("--warm-secret=secret", "MDL_WARM_SECRET"),
+            ("--webhook-keys=secret", "MDL_WEBHOOK_KEYS"),
+        ] {
+            let said = said(argument);
+            assert!(said.contains(&format!("'…' for '{variable} (--")) && !said.contains("'secret"), "{argument}: {said}");
+            assert!(!said.contains(":secret@"), "{said}");
+        }
+    }
 }

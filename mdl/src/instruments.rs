@@ -1,6 +1,7 @@
 //! Every Prometheus name of both programs. (Operational counters are called instruments here: metrics are our product.)
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
 
 pub const HTTP_REQUESTS: &str = "mdl_http_requests_total";
 pub const HTTP_REQUEST_SECONDS: &str = "mdl_http_request_seconds";
@@ -51,6 +52,15 @@ pub const BACKUP_VERIFIED_AT: &str = "mdl_backup_last_verified_timestamp";
 pub const BACKUP_OVERDUE: &str = "mdl_backup_overdue";
 pub const WARMED: &str = "mdl_warmed_answers_total";
 pub const WARM_SECONDS: &str = "mdl_warm_seconds";
+// As Prometheus calls them for every program; `sample_process` sets them.
+pub const PROCESS_CPU_SECONDS: &str = "process_cpu_seconds_total";
+pub const PROCESS_RESIDENT_MEMORY_BYTES: &str = "process_resident_memory_bytes";
+pub const PROCESS_VIRTUAL_MEMORY_BYTES: &str = "process_virtual_memory_bytes";
+pub const PROCESS_VIRTUAL_MEMORY_MAX_BYTES: &str = "process_virtual_memory_max_bytes";
+pub const PROCESS_OPEN_FDS: &str = "process_open_fds";
+pub const PROCESS_MAX_FDS: &str = "process_max_fds";
+pub const PROCESS_THREADS: &str = "process_threads";
+pub const PROCESS_START_TIME_SECONDS: &str = "process_start_time_seconds";
 
 /// Name, kind and meaning of each instrument, as `/metrics` and docs/operations/instruments.md show it.
 pub const ALL: &[(&str, Kind, &str)] = &[
@@ -123,6 +133,14 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (BACKUP_OVERDUE, Kind::Gauge, "1 when no backup has been verified for longer than MDL_BACKUP_MAX_AGE_HOURS"),
     (WARMED, Kind::Counter, "Operations that were to be warmed, by outcome (made, kept, refused, or left to a busy api)"),
     (WARM_SECONDS, Kind::Seconds, "Time to warm one api for one tenant"),
+    (PROCESS_CPU_SECONDS, Kind::Counter, "Whole seconds of processor time of this process, in its own code and in the kernel's"),
+    (PROCESS_RESIDENT_MEMORY_BYTES, Kind::Gauge, "Memory that this process has in use"),
+    (PROCESS_VIRTUAL_MEMORY_BYTES, Kind::Gauge, "Address space that this process has taken"),
+    (PROCESS_VIRTUAL_MEMORY_MAX_BYTES, Kind::Gauge, "Address space that it may take; 0 when nothing bounds it"),
+    (PROCESS_OPEN_FDS, Kind::Gauge, "Files and connections that this process has open"),
+    (PROCESS_MAX_FDS, Kind::Gauge, "Files and connections that it may have open; 0 when nothing bounds them"),
+    (PROCESS_THREADS, Kind::Gauge, "Threads of this process"),
+    (PROCESS_START_TIME_SECONDS, Kind::Gauge, "When this process was started, in seconds since 1970"),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,4 +166,9 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
         }
     }
     Ok(handle)
+}
+
+/// Reads what the system says of this process into the instruments named `process_…`. For each scrape.
+pub fn sample_process() {
+    Collector::default().collect();
 }

@@ -18,6 +18,7 @@ pub mod error;
 pub mod events;
 pub mod exports;
 pub mod extra;
+pub mod global_id;
 pub mod idempotency;
 pub mod ids;
 pub mod imports;

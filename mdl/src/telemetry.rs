@@ -9,21 +9,21 @@ use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use serde::Serialize;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::Record;
-use tracing::{Event, Level, Span, Subscriber};
+use tracing::{Dispatch, Event, Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::field::RecordFields;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{FilterExt, ParseError, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, FormattedFields};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{LogFormat, TelemetryConfig};
 
@@ -73,12 +73,24 @@ pub fn init(config: &TelemetryConfig, service: &'static str) -> anyhow::Result<T
             Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
         }
     };
-    let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
-    // apalis tells of the beginning and end of each queue's worker, with values as Rust writes them; the worker says the same.
-    let all = config.log.contains("apalis");
-    let heard = filter_fn(move |event| all || *event.level() <= Level::WARN || !event.target().starts_with("apalis"));
-    tracing_subscriber::registry().with(EnvFilter::try_new(&config.log)?).with(heard).with(log).with(traces).try_init()?;
+    dispatch(log, &config.log, provider.as_ref().map(|provider| provider.tracer(service)))?.try_init()?;
     Ok(Telemetry(provider))
+}
+
+/// What is said goes to the log as far as `directives` want it there. Spans go to the tracer whatever they want: a trace from a request
+/// over its job to a webhook must not break because the log is to say less.
+fn dispatch(
+    log: impl Layer<Registry> + Send + Sync,
+    directives: &str,
+    tracer: Option<SdkTracer>,
+) -> Result<Dispatch, ParseError> {
+    // apalis tells of the beginning and end of each queue's worker, with values as Rust writes them; the worker says the same. It has
+    // no spans of its own.
+    let all = directives.contains("apalis");
+    let heard = filter_fn(move |event| all || *event.level() <= Level::WARN || !event.target().starts_with("apalis"));
+    let log = log.with_filter(EnvFilter::try_new(directives)?.and(heard));
+    let traces = tracer.map(|tracer| tracing_opentelemetry::layer().with_tracer(tracer).with_filter(LevelFilter::INFO));
+    Ok(Dispatch::new(tracing_subscriber::registry().with(log).with(traces)))
 }
 
 /// Has warnings and errors of a command said on stderr, a sentence each: who gave it reads them, and what it prints on stdout is for
@@ -262,6 +274,7 @@ pub fn continue_trace(span: &Span, context: &Value) {
 mod tests {
     use std::io::{Error, Write};
 
+    use serde_json::json;
     use tracing::{error, field, info, info_span, warn};
 
     use super::*;
@@ -302,6 +315,31 @@ mod tests {
         assert_eq!(spans[0]["actor"], "a \"quoted\" name");
         assert_eq!(spans[1]["late"], true);
     }
+
+    #[test]
+    fn a_log_that_says_less_breaks_no_trace() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+        let tracer = SdkTracerProvider::builder().build().tracer("test");
+        tracing::dispatcher::with_default(&dispatch(log, "warn", Some(tracer)).unwrap(), || {
+            let request = info_span!("request");
+            let trace = "0af7651916cd43dd8448eb211c80319c";
+            continue_trace(&request, &json!({ "traceparent": format!("00-{trace}-b7ad6b7169203331-01") }));
+            let context = request.in_scope(|| {
+                info!("not wanted");
+                warn!("wanted");
+                trace_context()
+            });
+            assert!(context["traceparent"].as_str().unwrap().contains(trace), "{context}");
+            let job = info_span!("job");
+            continue_trace(&job, &context);
+            assert!(job.in_scope(trace_context)["traceparent"].as_str().unwrap().contains(trace));
+        });
+        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(lines.contains("wanted") && !lines.contains("not wanted"), "{lines}");
+    }
+
     #[test]
     fn what_a_command_says_is_a_sentence() {
         let said = Said::default();

@@ -104,7 +104,12 @@ open_redis_cli_at() { # cli argument…
     rediss://*) options+=(--tls) ;;
     *) exec "$cli" -u "$REDIS_URL" "$@" ;;
   esac
+  # redis-cli knows neither queries nor fragments.
+  case "$REDIS_URL" in
+    rediss://*'#insecure') options+=(--insecure) ;;
+  esac
   rest="${REDIS_URL#*://}"
+  rest="${rest%%#*}"
   rest="${rest%%\?*}"
   case "$rest" in
     *@*)

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::process::{Command, Output, Stdio};
 
 use mdl_tests::servers::binary;
-use mdl_tests::{TestApp, TestDatabase};
+use mdl_tests::{TestApp, TestDatabase, root};
 
 fn run(app: &TestApp, program: &str, arguments: &[&str], output: Stdio) -> Output {
     Command::new(binary(program)).args(arguments).envs(app.environment()).stdout(output).output().unwrap()
@@ -47,9 +47,64 @@ async fn an_empty_database_and_an_empty_condition_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn migrations_take_an_empty_address_for_none() {
+    let app = TestApp::start().await;
+    let migrate = |owner: Option<&str>| {
+        let mut command = Command::new(binary("mdl-api"));
+        command.arg("migrate").envs(app.environment()).env("DATABASE_READ_URL", "");
+        if let Some(owner) = owner {
+            command.env("DATABASE_OWNER_URL", owner);
+        }
+        command.output().unwrap()
+    };
+    let migrated = migrate(None);
+    assert!(migrated.status.success(), "{migrated:?}");
+    let refused = migrate(Some(""));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("Set DATABASE_OWNER_URL"), "{said}");
+}
+
+#[test]
+fn redis_cli_is_told_of_a_url_what_it_knows() {
+    let script = ". ops/dev.d/manage.sh; open_redis_cli_at echo PING";
+    for (url, told) in [
+        ("redis://host", "-h host -p 6379 PING"),
+        ("rediss://host:7000/2#insecure", "-h host -p 7000 --tls --insecure -n 2 PING"),
+        ("rediss://:p%23w@host/?protocol=resp3#insecure", "-h host -p 6379 --tls --insecure PING"),
+    ] {
+        let mut shell = Command::new("bash");
+        let output = shell.args(["-euo", "pipefail", "-c", script]).current_dir(root()).env("REDIS_URL", url).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), told, "{url}: {output:?}");
+    }
+}
+
+#[test]
+fn a_variable_that_cannot_be_read_is_refused_by_its_name() {
+    let commands = [
+        ("mdl-api", &["serve"][..]),
+        ("mdl-api", &["reseal-webhooks"][..]),
+        ("mdl-worker", &["run"][..]),
+        ("mdl-worker", &["queues"][..]),
+    ];
+    for (program, arguments) in commands {
+        let mut command = Command::new(binary(program));
+        let output = command.args(arguments).env("DATABASE_POOL_SIZE", "many").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{program} {arguments:?}");
+        assert!(said.contains("invalid value 'many' for 'DATABASE_POOL_SIZE (--database-pool-size <"), "{arguments:?}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_setting_that_cannot_be_right_is_refused_by_its_name() {
     let app = TestApp::start().await;
-    for (name, value) in [("DATABASE_URL", "mysql://x"), ("REDIS_URL", "http://x"), ("MDL_STORAGE_URL", "file:///proc/nope")] {
+    let refused = [
+        ("DATABASE_URL", "mysql://x"),
+        ("REDIS_URL", "http://x"),
+        ("MDL_STORAGE_URL", "file:///proc/nope"),
+        ("MDL_BACKUP_URL", "gs://bucket"),
+    ];
+    for (name, value) in refused {
         for program in ["mdl-api", "mdl-worker"] {
             let mut command = Command::new(binary(program));
             for port in ["MDL_HTTP_ADDR", "MDL_OPS_ADDR", "MDL_WORKER_OPS_ADDR"] {

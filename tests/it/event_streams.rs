@@ -149,6 +149,29 @@ async fn a_websocket_keeps_its_place_among_the_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_nothing_for_long_still_listens() {
+    let (app, editor) = started(&[]).await;
+    let key = key(&editor).await;
+    let api = ApiProcess::start(&app, &[("MDL_WRITE_TIMEOUT_SECONDS", "1"), ("MDL_LIVE_PING_SECONDS", "3")]).await;
+    let mut socket = Socket::connect(&api.base(), &key).await;
+    let after = json!({ "after": change_cursor(0) });
+    socket.subscribe("1", CHANGES, after.clone()).await;
+    assert_eq!(socket.next().await.unwrap()["payload"]["data"]["catalogChanged"]["key"], "FIRST");
+    let mut events = stream(&editor.at(&api.base()).with(key.as_str()), CHANGES, after, None).await;
+    line(&mut events, "data:").await;
+    let silence = async {
+        // The sign of life after three seconds.
+        line(&mut events, ":").await;
+        editor.write("createMetric", json!({ "key": "M", "name": "M" })).await;
+        serde_json::from_str::<Value>(&line(&mut events, "data:").await).unwrap()
+    };
+    // Together, so that the websocket answers its pings meanwhile.
+    let (by_socket, by_stream) = tokio::join!(socket.next(), silence);
+    assert_eq!(by_socket.unwrap()["payload"]["data"]["catalogChanged"]["key"], "M");
+    assert_eq!(by_stream["data"]["catalogChanged"]["key"], "M");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_clients_of_npm_hear_of_a_change() {
     if clients::folder().is_none() {
         return;

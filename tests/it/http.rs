@@ -2,12 +2,15 @@
 //! for browsers is in `browsers`.
 
 use std::io::Read;
+use std::time::Duration;
 
 use mdl::actor::Role;
-use mdl_tests::servers::free_port;
-use mdl_tests::{Client, PASSWORD, TestApp, email};
+use mdl_tests::servers::{ApiProcess, free_port};
+use mdl_tests::{Client, PASSWORD, TestApp, email, eventually};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const CREATE: &str = r#"mutation { createMetric(input: { key: "M", name: "M" }) { userErrors { code } } }"#;
 
@@ -274,7 +277,7 @@ async fn without_postgresql_the_api_says_so() {
     let viewer = app.client(Role::Viewer).await;
     let name = app.database.text("SELECT current_database()::text").await.unwrap();
     app.database.allow_connections(false).await;
-    let ready = mdl_tests::eventually("the API notices", async || {
+    let ready = eventually("the API notices", async || {
         let ready = app.anonymous().get("/health/ready").await;
         (ready.status == StatusCode::SERVICE_UNAVAILABLE).then_some(ready)
     })
@@ -288,7 +291,7 @@ async fn without_postgresql_the_api_says_so() {
     assert!(!answer.body.to_string().contains(&name), "{}", answer.body);
 
     app.database.allow_connections(true).await;
-    mdl_tests::eventually("it works again", async || {
+    eventually("it works again", async || {
         let answer = viewer.send("{ metrics { totalCount } }", json!({})).await;
         answer.body["data"]["metrics"]["totalCount"].is_number().then_some(())
     })
@@ -299,14 +302,14 @@ async fn without_postgresql_the_api_says_so() {
 async fn a_caller_who_asks_too_often_is_told_to_wait() {
     let app = TestApp::start_with(&[("MDL_RATE_LIMIT_PER_SECOND", "1"), ("MDL_RATE_LIMIT_BURST", "5")]).await;
     let (viewer, editor) = (app.client(Role::Viewer).await, app.client(Role::Editor).await);
-    let limited = mdl_tests::eventually("the limit is reached", async || {
+    let limited = eventually("the limit is reached", async || {
         let answer = viewer.send("{ __typename }", json!({})).await;
         (answer.status == StatusCode::TOO_MANY_REQUESTS).then_some(answer)
     })
     .await;
     assert_eq!((limited.error_code(), limited.header("retry-after")), (Some("RATE_LIMITED"), Some("1")));
     editor.ask("{ __typename }", json!({})).await;
-    let stranger = mdl_tests::eventually("strangers have a limit of their own", async || {
+    let stranger = eventually("strangers have a limit of their own", async || {
         let answer = app.anonymous().send("{ __typename }", json!({})).await;
         (answer.status == StatusCode::TOO_MANY_REQUESTS).then_some(answer)
     })
@@ -345,12 +348,36 @@ async fn an_operation_that_takes_too_long_is_given_up() {
     assert_eq!((answer.status, answer.error_code()), (StatusCode::GATEWAY_TIMEOUT, Some("TIMEOUT")));
     lock.rollback().await.unwrap();
     assert_eq!(app.database.contents().await, before);
-    let again = mdl_tests::eventually("the row is free again", async || {
+    let again = eventually("the row is free again", async || {
         let answer = editor.mutate("updateMetric", json!({ "id": id, "name": "N" }), "metric { revision }").await;
         (answer.status == StatusCode::OK).then_some(answer)
     })
     .await;
     assert_eq!(again.payload()["metric"]["revision"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_no_answers_loses_its_place() {
+    let app = TestApp::start().await;
+    let api = ApiProcess::start(&app, &[("MDL_WRITE_TIMEOUT_SECONDS", "1"), ("MDL_MAX_CONNECTIONS", "1")]).await;
+    let address = api.base().replacen("http://", "", 1);
+    let health = format!("{}/health", api.base());
+    let request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    let open = async || {
+        let mut stream = TcpStream::connect(&address).await.ok()?;
+        stream.write_all(request).await.ok()?;
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.ok()?;
+        assert_eq!(&first, b"HTTP/1.1 200");
+        Some(stream)
+    };
+    let mut stream = eventually("the connection of before has ended", open).await;
+    assert!(reqwest::get(&health).await.is_err(), "there is no other place");
+    // Nothing more is read: answers fill the buffers between the two, until the server cannot write and reads no more requests.
+    let requests = request.repeat(100);
+    let closed = async { while stream.write_all(&requests).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(60), closed).await.expect("it is closed");
+    eventually("the place is free again", async || reqwest::get(&health).await.ok()).await;
 }
 
 fn post(app: &TestApp) -> reqwest::RequestBuilder {

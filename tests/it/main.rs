@@ -56,6 +56,7 @@ mod migrations;
 mod objectives;
 mod performance;
 mod plain_fields;
+mod process_instruments;
 mod queues_operating;
 mod queues_schedules;
 mod queues_semantics;

@@ -287,6 +287,38 @@ async fn the_terminal_sees_and_steers_all_tenants() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_id_of_the_terminal_is_one_of_graphql_and_the_other_way_round() {
+    let app = TestApp::start().await;
+    app.other_tenant().await;
+    dead_jobs(&app).await;
+    let admin = app.client(Role::Admin).await;
+    let show = |id: &str| {
+        let mut command = Command::new(binary("mdl-worker"));
+        command.args(["jobs", "show", id, "--json"]).envs(app.environment()).output().unwrap()
+    };
+    let shown = |id: &str| -> Value { serde_json::from_slice(&show(id).stdout).unwrap() };
+    let found = admin.ask("{ me { user { id } } jobs(first: 1) { nodes { id error } } }", json!({})).await;
+    let (job, user) = (&found["jobs"]["nodes"][0], found["me"]["user"]["id"].as_str().unwrap());
+
+    let by_global = shown(job["id"].as_str().unwrap());
+    let plain = by_global["id"].as_str().unwrap();
+    assert!(uuid::Uuid::try_parse(plain).is_ok() && by_global["error"] == job["error"], "{by_global}");
+    assert_eq!(shown(plain), by_global);
+    let of_user = show(user);
+    let said = String::from_utf8_lossy(&of_user.stderr);
+    assert!(!of_user.status.success() && said.contains("Is the id of a user, not of a job"), "{said}");
+
+    let by_id = "query($id: ID!) { job(id: $id) { id error } }";
+    assert_eq!(admin.ask(by_id, json!({ "id": plain })).await["job"], *job);
+    assert_eq!(app.client_of("globex", Role::Admin).await.ask(by_id, json!({ "id": plain })).await["job"], json!(null));
+    let discard = "mutation($input: JobSelectionInput!) { discardJobs(input: $input) { count userErrors { code } } }";
+    let input = json!({ "input": { "ids": [plain] } });
+    assert_eq!(admin.ask(discard, input).await["discardJobs"], json!({ "count": 1, "userErrors": [] }));
+    let node = admin.send("query($id: ID!) { node(id: $id) { id } }", json!({ "id": plain })).await;
+    assert_eq!(node.error_code(), Some("BAD_USER_INPUT"), "a UUID does not say of what it is");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_terminal_lists_jobs_page_by_page() {
     let app = TestApp::start().await;
     app.other_tenant().await;

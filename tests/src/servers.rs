@@ -131,8 +131,12 @@ impl WorkerProcess {
 
     /// Whether it is the one that publishes events, as its instruments say. One that only begins does not.
     pub async fn publishes(&self) -> bool {
-        let Ok(page) = reqwest::get(format!("http://127.0.0.1:{}/metrics", self.ops_port)).await else { return false };
-        page.text().await.is_ok_and(|page| page.lines().any(|line| line == "mdl_events_leader 1"))
+        self.instruments().await.is_some_and(|page| page.lines().any(|line| line == "mdl_events_leader 1"))
+    }
+
+    /// What it tells Prometheus; `None` while it does not answer.
+    pub async fn instruments(&self) -> Option<String> {
+        instruments(self.ops_port).await
     }
 
     /// SIGSTOP: its connections stay open, and it does nothing.
@@ -176,6 +180,7 @@ impl Drop for WorkerProcess {
 pub struct ApiProcess {
     process: Child,
     port: u16,
+    ops_port: u16,
     environment: Vec<(String, String)>,
 }
 
@@ -188,15 +193,16 @@ impl ApiProcess {
     }
 
     async fn on(port: u16, environment: Vec<(String, String)>) -> Self {
+        let ops_port = free_port();
         let process = Command::new(binary("mdl-api"))
             .arg("serve")
             .envs(environment.iter().cloned())
             .env("MDL_HTTP_ADDR", format!("127.0.0.1:{port}"))
-            .env("MDL_OPS_ADDR", format!("127.0.0.1:{}", free_port()))
+            .env("MDL_OPS_ADDR", format!("127.0.0.1:{ops_port}"))
             .stdout(Stdio::null())
             .spawn()
             .expect("mdl-api, which cargo build --workspace --bins makes");
-        let api = Self { process, port, environment };
+        let api = Self { process, port, ops_port, environment };
         let health = format!("{}/health", api.base());
         eventually("the api answers", async || reqwest::get(&health).await.ok()).await;
         api
@@ -204,6 +210,11 @@ impl ApiProcess {
 
     pub fn base(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What it tells Prometheus; `None` while it does not answer.
+    pub async fn instruments(&self) -> Option<String> {
+        instruments(self.ops_port).await
     }
 
     /// The memory that it has now.
@@ -248,6 +259,10 @@ impl Drop for ApiProcess {
             self.kill();
         }
     }
+}
+
+async fn instruments(ops_port: u16) -> Option<String> {
+    reqwest::get(format!("http://127.0.0.1:{ops_port}/metrics")).await.ok()?.text().await.ok()
 }
 
 /// A program of this workspace: built beside this test, or where `MDL_TEST_PROGRAMS` says.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use mdl::config::Config;
+use mdl::config::{self, Config};
 use mdl::{App, instruments, output, telemetry};
 use mdl_worker::cli::{Cli, Command};
 use mdl_worker::{Stop, jobs, ops, start};
@@ -17,7 +17,8 @@ use tracing::info;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let Cli { command, run: settings } = Cli::parse();
+    let parsed = Cli::try_parse();
+    let Cli { command, run: settings } = parsed.unwrap_or_else(|error| config::name_variable(error).exit());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -82,5 +82,6 @@ async fn render(State(ops): State<Ops>) -> String {
     let idle = f64::from(pool.idle_connections);
     metrics::gauge!(instruments::DB_POOL_CONNECTIONS, "state" => "idle").set(idle);
     metrics::gauge!(instruments::DB_POOL_CONNECTIONS, "state" => "used").set(f64::from(pool.connections) - idle);
+    instruments::sample_process();
     ops.metrics.render()
 }

@@ -331,14 +331,8 @@ impl BackupQueries {
         before: Option<String>,
     ) -> Result<Connection<RestoreDrill, EmptyFields>> {
         let args: PageArgs<ById> = PageArgs::parse(first, after, last, before).map_err(top_level)?;
-        let backup: Option<BackupId> = match backup_id.map(|id| id.parse()) {
-            None => None,
-            Some(Ok(id)) => Some(id),
-            Some(Err(_)) => {
-                let problem = mdl::Error::invalid("backup_id", mdl::error::Code::Invalid, "Is not the backupId of a backup");
-                return Err(top_level(problem));
-            }
-        };
+        let backup = backup_id.map(|id| global_id::expect("backup_id", Kind::Backup, &ID(id)).map(BackupId));
+        let backup = backup.transpose().map_err(top_level)?;
         let view = ctx.reading()?;
         let tenant = view.snapshot.tenant();
         let page = view.snapshot.read(async |conn| store::drills(conn, tenant, backup, &args).await).await.map_err(top_level)?;

@@ -1,115 +1,21 @@
-//! Opaque ids that are unique over all types, as Relay's object identification asks for.
-
-use std::fmt;
+//! [`mdl::global_id`], as values of GraphQL.
 
 use async_graphql::ID;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mdl::error::{Code, Error};
+pub use mdl::global_id::Kind;
 use uuid::Uuid;
-
-/// The types that `node` can find. The letter is part of every id handed out: never change one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    User,
-    ApiKey,
-    Domain,
-    Metric,
-    Objective,
-    KeyResult,
-    Import,
-    Document,
-    Backup,
-    RestoreDrill,
-    Job,
-    WebhookEndpoint,
-    WebhookDelivery,
-}
-
-const LETTERS: &[(Kind, u8)] = &[
-    (Kind::User, b'u'),
-    (Kind::ApiKey, b'a'),
-    (Kind::Domain, b'd'),
-    (Kind::Metric, b'm'),
-    (Kind::Objective, b'o'),
-    (Kind::KeyResult, b'k'),
-    (Kind::Import, b'i'),
-    (Kind::Document, b'p'),
-    (Kind::Backup, b'b'),
-    (Kind::RestoreDrill, b'r'),
-    (Kind::Job, b'j'),
-    (Kind::WebhookEndpoint, b'w'),
-    (Kind::WebhookDelivery, b'v'),
-];
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Kind::User => "user",
-            Kind::ApiKey => "API key",
-            Kind::Domain => "business domain",
-            Kind::Metric => "metric",
-            Kind::Objective => "objective",
-            Kind::KeyResult => "key result",
-            Kind::Import => "import",
-            Kind::Document => "published document",
-            Kind::Backup => "backup",
-            Kind::RestoreDrill => "trial restore",
-            Kind::Job => "job",
-            Kind::WebhookEndpoint => "webhook endpoint",
-            Kind::WebhookDelivery => "webhook delivery",
-        })
-    }
-}
 
 /// The id of a thing, as callers see it.
 pub fn encode(kind: Kind, id: Uuid) -> ID {
-    let letter = LETTERS.iter().find(|(known, _)| *known == kind).map_or(b'?', |(_, letter)| *letter);
-    let mut bytes = [0; 17];
-    bytes[0] = letter;
-    bytes[1..].copy_from_slice(id.as_bytes());
-    ID(URL_SAFE_NO_PAD.encode(bytes))
+    ID(mdl::global_id::encode(kind, id))
 }
 
 /// What an id stands for; `None` if it was not made by [`encode`].
 pub fn decode(id: &ID) -> Option<(Kind, Uuid)> {
-    let bytes = URL_SAFE_NO_PAD.decode(id.as_str()).ok()?;
-    let (letter, uuid) = bytes.split_first()?;
-    let (kind, _) = LETTERS.iter().find(|(_, known)| known == letter)?;
-    Some((*kind, Uuid::from_slice(uuid).ok()?))
+    mdl::global_id::decode(id)
 }
 
-/// The id of a thing of one kind, given as the argument `field`.
+/// The id of a thing of one kind, or its UUID as logs and the terminal show it, given as the argument `field`.
 pub fn expect(field: &str, kind: Kind, id: &ID) -> mdl::Result<Uuid> {
-    match decode(id) {
-        Some((found, uuid)) if found == kind => Ok(uuid),
-        Some((found, _)) => {
-            Err(Error::invalid(field, Code::Invalid, format!("Is the id of {}, not of {}", one(found), one(kind))))
-        }
-        None => Err(Error::invalid(field, Code::Invalid, format!("Is not the id of {}", one(kind)))),
-    }
-}
-
-/// The kind with its article.
-fn one(kind: Kind) -> String {
-    let article = if kind.to_string().starts_with(['A', 'i', 'o']) { "an" } else { "a" };
-    format!("{article} {kind}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_go_out_and_come_back() {
-        for (kind, _) in LETTERS {
-            let uuid = Uuid::now_v7();
-            assert_eq!(decode(&encode(*kind, uuid)), Some((*kind, uuid)));
-        }
-        assert_eq!(decode(&ID::from("METRIC-1")), None);
-        let another = expect("id", Kind::Import, &encode(Kind::User, Uuid::now_v7())).unwrap_err();
-        assert_eq!(another.to_string(), "id: Is the id of a user, not of an import");
-        let none = expect("id", Kind::ApiKey, &ID::from("METRIC-1")).unwrap_err();
-        assert_eq!(none.to_string(), "id: Is not the id of an API key");
-    }
+    mdl::global_id::expect(kind, id).map_err(|why| Error::invalid(field, Code::Invalid, why))
 }

@@ -1,10 +1,11 @@
 //! Connections: accepted until the program is told to stop, then given some time to end.
 //!
 //! None stays open for nothing: each has to say within [`HEAD_TIMEOUT`] which version of HTTP it speaks, then with HTTP/1 to send a
-//! request, and with HTTP/2 to answer pings. How many there may be is in [`places`](super::places).
+//! request, and with HTTP/2 to answer pings; and to take what it is sent. How many there may be is in [`places`](super::places).
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,22 +16,41 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use mdl::config::HttpConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
-use super::places::{Limits, Placed, Places, Seldom};
+use super::lines::{Lines, some};
+use super::places::{Limits, Placed, Places};
 
 /// How long a connection may take to send its first bytes, and the head of a request, or keep silent between two. As often, one of
 /// HTTP/2 is sent a ping.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the answer to a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Lines in the log about connections that could not be accepted.
+const FAILURES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN;
 /// What a connection of HTTP/2 begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Between two looks at a preface that is not whole yet. Clients send it as one.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// For how long connections may do nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    head: Duration,
+    ping: Duration,
+    /// While something is sent and the other side takes none of it.
+    write: Duration,
+}
+
+impl Patience {
+    pub fn of(config: &HttpConfig) -> Self {
+        Self { head: HEAD_TIMEOUT, ping: PING_TIMEOUT, write: Duration::from_secs(config.write_timeout_seconds) }
+    }
+}
 
 /// Takes an address, or says in a sentence why not. `setting` is the name of the setting that holds it.
 pub async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
@@ -47,28 +67,18 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: Limits,
-    stop: watch::Receiver<bool>,
-    grace: Duration,
-) -> anyhow::Result<()> {
-    serve_patiently(listener, router, limits, stop, grace, (HEAD_TIMEOUT, PING_TIMEOUT)).await
-}
-
-/// The same with other times than [`HEAD_TIMEOUT`] and [`PING_TIMEOUT`].
-async fn serve_patiently(
-    listener: TcpListener,
-    router: Router,
-    limits: Limits,
+    patience: Patience,
     mut stop: watch::Receiver<bool>,
     grace: Duration,
-    (head, ping): (Duration, Duration),
 ) -> anyhow::Result<()> {
+    let Patience { head, ping, write } = patience;
     let local = listener.local_addr().context("The listener has no address")?;
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(head);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(head).keep_alive_timeout(ping);
     let builder = Arc::new(builder);
     let places = Places::new(limits);
-    let mut failed = Seldom::default();
+    let failures = Lines::per_second(FAILURES_PER_SECOND);
     let connections = GracefulShutdown::new();
     loop {
         let (stream, peer) = tokio::select! {
@@ -77,8 +87,8 @@ async fn serve_patiently(
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, or a connection that ended meanwhile: the next may do.
-                    if failed.is_due() {
-                        warn!(%error, "Could not accept a connection");
+                    if let Some(left_out) = failures.may_tell() {
+                        warn!(%error, left_out = some(left_out), "Could not accept a connection");
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
@@ -105,7 +115,7 @@ async fn serve_patiently(
                 debug!("A connection did not say what it is");
                 return;
             }
-            let io = TokioIo::new(Placed { stream, _place: place });
+            let io = TokioIo::new(Placed::new(stream, place, write));
             let connection = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service)).into_owned();
             if let Err(error) = watcher.watch(connection).await {
                 debug!(error, "A connection broke off");
@@ -145,6 +155,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_secs(3);
     const LONG: Duration = Duration::from_secs(60);
+    const PATIENCE: Patience = Patience { head: SHORT, ping: SHORT, write: SHORT };
     const LIMITS: Limits = Limits { together: 4, of_address: 4 };
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
@@ -158,7 +169,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", get(|| async { "here" }));
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(serve_patiently(listener, router, LIMITS, stopped, SHORT, (head, SHORT)));
+        tokio::spawn(serve(listener, router, LIMITS, Patience { head, ..PATIENCE }, stopped, SHORT));
         (address, stop)
     }
 

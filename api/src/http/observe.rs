@@ -4,20 +4,19 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use mdl::{instruments, telemetry};
 use metrics::{counter, histogram};
 use serde_json::{Map, Value};
 use tracing::{Instrument, Span, debug, field, info, info_span};
 use uuid::Uuid;
 
+use super::lines::some;
 use super::negotiate::Media;
 use super::refusal::Refusal;
 use super::{Server, web};
@@ -26,8 +25,9 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
 /// Requests that take longer stand in the log.
 const SLOW: Duration = Duration::from_secs(1);
-/// Lines in the log about [`Faults`]: enough to see what they are. Their number is in the instruments.
-const FAULTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero");
+/// Lines in the log about quick requests that fail by their callers' fault, or whose callers go away: enough to see what they are. Their
+/// number is in the instruments.
+pub const FAULTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero");
 
 /// The id of a request: in its answer, in every line of the log about it, and in the audit log.
 #[derive(Debug, Clone)]
@@ -78,30 +78,6 @@ pub fn finish(headers: &mut HeaderMap, id: &RequestId, is_page: bool, behind_tls
         headers.insert(X_REQUEST_ID, id);
     }
     protect(headers, is_page, behind_tls);
-}
-
-/// Quick requests that fail by their callers' fault, or whose callers go away. Anybody can send any number of them, and must not fill the
-/// disk with lines about them.
-pub struct Faults {
-    lines: DefaultDirectRateLimiter,
-    left_out: AtomicU64,
-}
-
-impl Default for Faults {
-    fn default() -> Self {
-        Self { lines: RateLimiter::direct(Quota::per_second(FAULTS_PER_SECOND)), left_out: AtomicU64::new(0) }
-    }
-}
-
-impl Faults {
-    /// How many were left out since the last line, if there may be one now.
-    fn may_tell(&self) -> Option<u64> {
-        if self.lines.check().is_ok() {
-            return Some(self.left_out.swap(0, Ordering::Relaxed));
-        }
-        self.left_out.fetch_add(1, Ordering::Relaxed);
-        None
-    }
 }
 
 /// A request whose caller goes away is dropped wherever it was: this notices.
@@ -168,11 +144,6 @@ impl Drop for Unfinished {
     }
 }
 
-/// A count that is left out when it is none.
-fn some(count: u64) -> Option<u64> {
-    (count > 0).then_some(count)
-}
-
 /// What is answered when a resolver panics. The hook that `serve` installs has logged it.
 pub fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "Internal error").respond(Media::Json)
@@ -223,21 +194,6 @@ fn continue_trace(span: &Span, headers: &HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn callers_cannot_fill_the_log() {
-        let faults = Faults::default();
-        let (mut all, mut lines, mut left_out) = (0, 0, 0);
-        while all < 1_000 || left_out == 0 {
-            all += 1;
-            if let Some(before) = faults.may_tell() {
-                lines += 1;
-                left_out += before;
-            }
-        }
-        assert!(lines < all / 10, "{lines} lines about {all}");
-        assert_eq!(lines + left_out + faults.left_out.load(Ordering::Relaxed), all, "each is told or counted");
-    }
 
     #[test]
     fn keeps_sane_request_ids() {

@@ -20,6 +20,7 @@ pub fn router(app: App, recorder: PrometheusHandle) -> Router {
         let (app, recorder) = (app.clone(), recorder.clone());
         async move {
             sample_pool(&app);
+            instruments::sample_process();
             gauge!(instruments::CACHE_LIVE).set(f64::from(u8::from(app.versions.is_live())));
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], recorder.render()).into_response()
         }

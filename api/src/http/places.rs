@@ -6,18 +6,21 @@
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mdl::config::Config;
 use mdl::instruments;
 use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_io_timeout::TimeoutWriter;
 use tracing::warn;
 
+use super::lines::{Lines, some};
 use crate::rate_limit::network;
 
 /// Connections of operators.
@@ -26,8 +29,8 @@ const OPERATORS: usize = 64;
 const OTHER_FILES: usize = 100;
 /// However few files the process may open.
 const FEWEST: usize = 16;
-/// Between two lines of the log that say the same.
-const SELDOM: Duration = Duration::from_secs(1);
+/// Lines in the log about connections that find no place. Their number is in the instruments.
+const REFUSALS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN;
 
 /// How many connections there may be at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,13 +82,13 @@ fn open_files() -> Option<usize> {
 pub struct Places {
     limits: Limits,
     taken: Mutex<Taken>,
+    refusals: Lines,
 }
 
 #[derive(Default)]
 struct Taken {
     together: usize,
     of_addresses: HashMap<IpAddr, usize>,
-    told: Seldom,
 }
 
 /// The place of one connection. Dropped, it is free.
@@ -97,7 +100,7 @@ pub struct Place {
 
 impl Places {
     pub fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, taken: Mutex::default() })
+        Arc::new(Self { limits, taken: Mutex::default(), refusals: Lines::per_second(REFUSALS_PER_SECOND) })
     }
 
     /// A place for a connection from this address, if there is one. Otherwise that is counted, and logged now and then.
@@ -118,8 +121,8 @@ impl Places {
             return Some(Place { places: self.clone(), address });
         };
         counter!(instruments::CONNECTIONS_REFUSED, "limit" => limit).increment(1);
-        if taken.told.is_due() {
-            warn!(%peer, limit, connections = taken.together, "Closed a connection: there are too many");
+        if let Some(left_out) = self.refusals.may_tell() {
+            warn!(%peer, limit, connections = taken.together, left_out = some(left_out), "Closed a connection: there are too many");
         }
         None
     }
@@ -143,39 +146,34 @@ impl Drop for Place {
     }
 }
 
-/// Keeps what would be logged many times a second to once.
-#[derive(Default)]
-pub struct Seldom(Option<Instant>);
-
-impl Seldom {
-    pub fn is_due(&mut self) -> bool {
-        let due = self.0.is_none_or(|last| last.elapsed() >= SELDOM);
-        if due {
-            self.0 = Some(Instant::now());
-        }
-        due
-    }
+/// A connection with its place, which it keeps when it becomes a websocket. What is written to it fails when the other side takes none of
+/// it for too long; while nothing is written, it may take any time.
+pub struct Placed {
+    stream: Pin<Box<TimeoutWriter<TcpStream>>>,
+    _place: Place,
 }
 
-/// A connection with its place, which it keeps when it becomes a websocket.
-pub struct Placed {
-    pub stream: TcpStream,
-    pub _place: Place,
+impl Placed {
+    pub fn new(stream: TcpStream, place: Place, write: Duration) -> Self {
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(write));
+        Self { stream: Box::pin(stream), _place: place }
+    }
 }
 
 impl AsyncRead for Placed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        self.stream.as_mut().poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Placed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.stream.as_mut().poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        self.stream.as_mut().poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -183,11 +181,11 @@ impl AsyncWrite for Placed {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.stream.as_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream.as_mut().poll_shutdown(cx)
     }
 }
 
@@ -220,13 +218,5 @@ mod tests {
         let of_loopback: Vec<_> = (0..3).map(|_| take("127.0.0.1")).collect();
         assert!(of_loopback.iter().all(Option::is_some), "those of the machine itself are not told apart");
         assert_eq!(places.lock().of_addresses.len(), 1, "who has left is forgotten");
-    }
-
-    #[test]
-    fn the_same_is_told_once_a_second() {
-        let mut told = Seldom::default();
-        assert!(told.is_due() && !told.is_due());
-        told.0 = Instant::now().checked_sub(SELDOM);
-        assert!(told.is_due());
     }
 }

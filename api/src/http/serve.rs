@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::listen::Patience;
 use super::places::Limits;
 use super::{listen, ops, router_with};
 use crate::live::LiveConnections;
@@ -58,9 +59,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         "Serving"
     );
     let limits = Limits::of_public(&app.config);
-    let public = listen::serve(listener, router_with(app.clone(), keys, live.clone()), limits, stopped.clone(), grace);
+    let patience = Patience::of(&app.config.http);
+    let router = router_with(app.clone(), keys, live.clone());
+    let public = listen::serve(listener, router, limits, patience, stopped.clone(), grace);
     let versions = app.versions.clone();
-    let private = listen::serve(ops_listener, ops::router(app, recorder), Limits::of_operators(), stopped, grace);
+    let private = listen::serve(ops_listener, ops::router(app, recorder), Limits::of_operators(), patience, stopped, grace);
     tokio::try_join!(public, private)?;
     if tokio::time::timeout(grace, live.ended()).await.is_err() {
         warn!("Some websockets do not end and are given up");

@@ -12,15 +12,9 @@ use crate::error::{Code, Error, Result, causes};
 impl Config {
     /// The same, where an address that may be missing and is empty counts as missing: `${DATABASE_READ_URL:-}` in a compose file is that.
     pub fn without_blanks(mut self) -> Self {
-        let (database, backup) = (&mut self.database, &mut self.backup);
-        let optional = [
-            &mut database.read_url,
-            &mut database.owner_url,
-            &mut backup.database_url,
-            &mut backup.scratch_url,
-            &mut backup.restore_url,
-        ];
-        for url in optional {
+        self.database = self.database.without_blanks();
+        let backup = &mut self.backup;
+        for url in [&mut backup.database_url, &mut backup.scratch_url, &mut backup.restore_url] {
             url.take_if(|url| url.is_empty());
         }
         self
@@ -50,7 +44,15 @@ impl Config {
 }
 
 impl DatabaseConfig {
-    /// The same of these settings alone.
+    /// As [`Config::without_blanks`], of these settings alone.
+    pub fn without_blanks(mut self) -> Self {
+        for url in [&mut self.read_url, &mut self.owner_url] {
+            url.take_if(|url| url.is_empty());
+        }
+        self
+    }
+
+    /// As [`Config::check`], of these settings alone.
     pub fn check(&self) -> Result<()> {
         postgres("DATABASE_URL", Some(self.url.as_str()))?;
         postgres("DATABASE_READ_URL", self.read_url.as_deref())?;
@@ -76,9 +78,11 @@ fn postgres(name: &str, url: Option<&str>) -> Result<()> {
 }
 
 fn store(name: &str, url: Option<&Url>) -> Result<()> {
-    match url.map(ObjectStoreScheme::parse) {
-        Some(Err(_)) => Err(refused(name, "is no place for files, like file:///directory or s3://bucket/prefix")),
-        _ => Ok(()),
+    let Some(url) = url else { return Ok(()) };
+    match ObjectStoreScheme::parse(url) {
+        Ok((ObjectStoreScheme::Local | ObjectStoreScheme::AmazonS3, _)) => Ok(()),
+        // Stores that we are built without, too.
+        _ => Err(refused(name, "is no place for files: give file:///directory or s3://bucket/prefix")),
     }
 }
 
@@ -106,6 +110,9 @@ mod tests {
             ("--restore-database-url=secret", "MDL_RESTORE_DATABASE_URL: "),
             ("--redis-url=http://:secret@host", "REDIS_URL: "),
             ("--storage-url=ftp://host/secret", "MDL_STORAGE_URL: "),
+            ("--storage-url=memory:///secret", "MDL_STORAGE_URL: "),
+            ("--backup-url=gs://bucket/secret", "MDL_BACKUP_URL: "),
+            ("--backup-remote-url=https://host/secret", "MDL_BACKUP_REMOTE_URL: "),
             ("--schedules=back_up=0 2 31 2 *", "MDL_SCHEDULES: back_up"),
         ] {
             let said = said(argument);
@@ -120,6 +127,16 @@ mod tests {
         let config = config.without_blanks();
         config.check().unwrap();
         assert_eq!((config.database.read_url, config.backup.scratch_url), (None, None));
+    }
+
+    #[test]
+    fn files_are_kept_in_directories_and_buckets() {
+        for url in ["file:///var/lib/mdl", "s3://bucket", "s3://bucket/prefix"] {
+            let arguments = ["test".to_owned(), format!("--storage-url={url}"), format!("--backup-url={url}")];
+            Config::from_arguments(arguments).unwrap().check().unwrap();
+        }
+        let said = said("--backup-url=az://container");
+        assert!(said.ends_with("give file:///directory or s3://bucket/prefix"), "{said}");
     }
 
     #[test]

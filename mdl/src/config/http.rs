@@ -21,6 +21,9 @@ pub struct HttpConfig {
     /// Seconds after which a request is given up
     #[arg(id = "request_timeout_seconds", long = "request-timeout-seconds", env = "MDL_REQUEST_TIMEOUT_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub request_timeout_seconds: u64,
+    /// Seconds in which a client must take something of what it is sent; then its connection is closed. One that is sent nothing stays open
+    #[arg(id = "write_timeout_seconds", long = "write-timeout-seconds", env = "MDL_WRITE_TIMEOUT_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub write_timeout_seconds: u64,
     /// Longest body of a GraphQL request, in bytes; uploads have their own limit
     #[arg(id = "max_body_bytes", long = "max-body-bytes", env = "MDL_MAX_BODY_BYTES", default_value_t = 1_048_576)]
     pub max_body_bytes: usize,

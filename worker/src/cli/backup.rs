@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use mdl::backups::{self, Manifest, Progress, Switched, Vault, Verified, seal, shell_word};
+use mdl::global_id::{self, Kind};
 use mdl::ids::BackupId;
 use mdl::{App, output};
 use serde_json::{Value, json};
@@ -50,7 +51,8 @@ pub struct List {
 
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// As `backup list` names it
+    /// As `backup list` or GraphQL names it
+    #[arg(value_parser = backup_id)]
     id: BackupId,
     /// The place to read it from; the first that has it when not given
     #[arg(long, value_name = "URL")]
@@ -62,7 +64,8 @@ pub struct Verify {
 
 #[derive(Debug, Args)]
 pub struct Restore {
-    /// As `backup list` names it
+    /// As `backup list` or GraphQL names it
+    #[arg(value_parser = backup_id)]
     id: BackupId,
     /// The place to read it from; the first that has it when not given
     #[arg(long, value_name = "URL")]
@@ -107,6 +110,10 @@ pub struct Prune {
     /// As JSON
     #[arg(long)]
     json: bool,
+}
+
+fn backup_id(text: &str) -> Result<BackupId, String> {
+    global_id::expect(Kind::Backup, text).map(BackupId)
 }
 
 impl BackupCommand {

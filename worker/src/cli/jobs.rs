@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
+use mdl::global_id::{self, Kind};
 use mdl::ids::JobId;
 use mdl::jobs::steer::{Action, steer};
 use mdl::jobs::store::{self, Attempt, Filter, Order, Position};
@@ -43,8 +44,8 @@ struct Matching {
     /// Slug of the tenant; all when left out
     #[arg(long)]
     tenant: Option<String>,
-    /// Ids of jobs
-    #[arg(value_name = "ID")]
+    /// Ids of jobs, as listed or as GraphQL has them
+    #[arg(value_name = "ID", value_parser = job)]
     ids: Vec<JobId>,
     /// Queues; may be given several times
     #[arg(long)]
@@ -64,6 +65,10 @@ struct Matching {
     /// Enqueued before this time
     #[arg(long)]
     before: Option<DateTime<Utc>>,
+}
+
+fn job(text: &str) -> Result<JobId, String> {
+    global_id::expect(Kind::Job, text).map(JobId)
 }
 
 fn state(text: &str) -> Result<JobState, String> {
@@ -120,7 +125,8 @@ fn cursor(text: &str) -> Result<Position, String> {
 
 #[derive(Debug, Args)]
 pub struct Show {
-    /// The job's id
+    /// The job's id, as listed or as GraphQL has it
+    #[arg(value_parser = job)]
     id: JobId,
     /// As JSON
     #[arg(long)]

@@ -1,11 +1,10 @@
 //! Single things that operations ask for by name: answers about them outlive changes of others of their kind.
 
 use async_graphql::parser::types::Field;
-use async_graphql::{ID, Name, Value, Variables};
+use async_graphql::{Name, Value, Variables};
 use async_graphql_value::Value as Written;
+use mdl::global_id::{self, Kind};
 use mdl::versions::{Entities, Thing};
-
-use crate::graphql::global_id::{self, Kind};
 
 /// A metric or an objective, by its key or its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,11 +54,9 @@ impl One {
             OneKind::Metric => Thing::metric(key),
             OneKind::Objective => Thing::objective(key),
         });
-        let id = self.id.as_ref().and_then(|id| id.text(variables)).and_then(|id| global_id::decode(&ID(id.to_owned())));
-        let by_id = id.and_then(|(kind, id)| match (kind, self.kind) {
-            (Kind::Metric, OneKind::Metric) => Some(Thing::metric_by_id(id)),
-            (Kind::Objective, OneKind::Objective) => Some(Thing::objective_by_id(id)),
-            _ => None,
+        let by_id = self.id.as_ref().and_then(|id| id.text(variables)).and_then(|id| match self.kind {
+            OneKind::Metric => global_id::expect(Kind::Metric, id).ok().map(Thing::metric_by_id),
+            OneKind::Objective => global_id::expect(Kind::Objective, id).ok().map(Thing::objective_by_id),
         });
         by_key.into_iter().chain(by_id).collect()
     }
@@ -112,6 +109,7 @@ mod tests {
         let (metric, objective) = (global_id::encode(Kind::Metric, id), global_id::encode(Kind::Objective, id));
         assert_eq!(things("metric(id: $it, key: null)", json!({ "it": metric.as_str() })), [Thing::metric_by_id(id)]);
         assert_eq!(things("objective(id: $it)", json!({ "it": objective.as_str() })), [Thing::objective_by_id(id)]);
+        assert_eq!(things("metric(id: $it)", json!({ "it": id.to_string() })), [Thing::metric_by_id(id)]);
         for (field, it) in [
             ("metric", json!("M")),
             ("metric(key: $it)", json!(null)),
