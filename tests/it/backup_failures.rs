@@ -1,8 +1,10 @@
 //! What goes wrong with backups is noticed, said in a sentence, and leaves nothing behind.
 
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, SystemTime};
 
 use mdl::actor::Actor;
 use mdl::backups::{BackUp, BackUpFiles, Progress, PruneBackups};
@@ -11,6 +13,7 @@ use mdl::tenants::SYSTEM;
 use mdl_tests::backups::{Backups, generate_key, told};
 use mdl_tests::servers::WorkerProcess;
 use mdl_tests::{TestApp, eventually};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Flips one bit in each of these places, and cuts the file off at each of those.
@@ -252,6 +255,10 @@ async fn a_dump_without_a_manifest_stays_and_is_listed() {
     assert!(told.contains(&id) && told.contains("without a manifest"), "{told}");
     backups.make(&["--no-verify"]).await;
     assert_eq!(backups.list().await.len(), 2, "the next backup leaves it alone");
+    days_pass(&backups);
+    let told = backups.run(&["prune"]).await;
+    assert!(told.succeeded && told.stderr.contains("No files are removed"), "{told:?}");
+    assert_eq!(backups.list().await.len(), 2, "the database knows that it was published here");
     std::fs::write(&manifest, whole).unwrap();
     backups.must(&["verify", &id]).await;
 }
@@ -301,6 +308,70 @@ async fn a_killed_backup_publishes_nothing_and_the_next_one_tidies_up() {
     assert!(left(&backups).iter().all(|file| !file.contains('#')), "{:?}", left(&backups));
     let abandoned = "SELECT count(*) FROM backups WHERE state = 'failed' AND error LIKE 'The program that made it%'";
     assert_eq!(app.database.number(abandoned).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_whose_backup_was_killed_goes_after_a_day() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    let place = backups.folder().join("place");
+    // A file storage that lets everybody in, and never answers: it is asked when the dump is whole.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let good = app.app.config.storage.url.to_string();
+    backups.set(&[
+        ("MDL_STORAGE_URL", "s3://uploads"),
+        ("MDL_STORAGE_ENDPOINT", &format!("http://{}", silent.local_addr().unwrap())),
+        ("MDL_STORAGE_ACCESS_KEY_ID", "nobody"),
+        ("MDL_STORAGE_SECRET_ACCESS_KEY", "nothing"),
+    ]);
+    let mut hung = backups.command(&["now"]).stdout(Stdio::null()).spawn().unwrap();
+    eventually("the dump has its name", async || left(&backups).iter().any(|file| file.ends_with(".age")).then_some(())).await;
+    hung.kill().unwrap();
+    hung.wait().unwrap();
+    backups.set(&[("MDL_STORAGE_URL", &good), ("MDL_STORAGE_ENDPOINT", "")]);
+    let died = backups.list().await.pop().unwrap();
+    let died = died["id"].as_str().unwrap();
+    // Halves of other files, and what is none.
+    let halves = ["files.json#1", &format!("backups/{died}/manifest.json#2")].map(|name| place.join(name));
+    let others = ["notes#1", "files.json#old"].map(|name| place.join(name));
+    halves.iter().chain(&others).for_each(|file| std::fs::write(file, "half").unwrap());
+
+    let prune = async |arguments: &[&str]| -> Value {
+        let pruned = backups.must(&[&["prune", "--json"], arguments].concat()).await;
+        serde_json::from_str::<Value>(&pruned).unwrap()["places"][0].clone()
+    };
+    eventually("the server has noticed", async || backups.run(&["prune"]).await.succeeded.then_some(())).await;
+    let pruned = prune(&[]).await;
+    assert_eq!((&pruned["leftovers"], &pruned["temporaryFiles"]), (&json!([]), &json!(0)), "somebody may want to look at it");
+    days_pass(&backups);
+    for arguments in [&["--dry-run"][..], &[]] {
+        let pruned = prune(arguments).await;
+        assert_eq!((&pruned["leftovers"], &pruned["temporaryFiles"]), (&json!([died]), &json!(2)), "{pruned}");
+        assert_eq!(backups.files(died).exists(), !arguments.is_empty());
+    }
+    assert!(halves.iter().all(|file| !file.exists()) && others.iter().all(|file| file.exists()));
+    assert_eq!(backups.list().await.len(), 0);
+    assert_eq!(app.database.text("SELECT state FROM backups").await.as_deref(), Some("failed"));
+    backups.make(&[]).await;
+}
+
+/// As it is after the database was restored from an older backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_that_the_database_does_not_know_stays() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    let id = backups.make(&["--no-verify"]).await;
+    std::fs::remove_file(backups.files(&id).join("manifest.json")).unwrap();
+    days_pass(&backups);
+    app.database.execute("DELETE FROM backups").await;
+    backups.must(&["prune"]).await;
+    assert_eq!(backups.list().await.len(), 1);
+    // And one of which a clean-up died between its steps goes.
+    let known = "INSERT INTO backups (tenant_id, id, program_version, encrypted, state, stored_bytes, pruned_at)
+                 SELECT id, '{id}', '', true, 'verified', 1, now() FROM tenants WHERE slug = 'mdl-system'";
+    app.database.execute(&known.replace("{id}", &id)).await;
+    backups.must(&["prune"]).await;
+    assert_eq!(backups.list().await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -468,6 +539,14 @@ fn left(backups: &Backups) -> Vec<String> {
         }
     }
     files
+}
+
+/// Makes all files of the place two days older.
+fn days_pass(backups: &Backups) {
+    let then = SystemTime::now() - Duration::from_secs(2 * 86_400);
+    for file in left(backups) {
+        std::fs::File::options().append(true).open(file).unwrap().set_modified(then).unwrap();
+    }
 }
 
 fn at(content: &[u8], place: f64) -> usize {

@@ -41,7 +41,11 @@ pub const TABLE: &[Line] = &[
     Line::new::<PruneCredentials>("prune_credentials", "40 1 * * *", "Deletes idempotency keys and sessions past their time"),
     Line::new::<BackUp>("back_up", "0 2 * * *", "Backs up the database and the uploaded files, and restores the backup on trial"),
     Line::new::<BackUpFiles>("back_up_files", "0 3 * * *", "Stores the uploaded files that no backup has yet"),
-    Line::new::<PruneBackups>("prune_backups", "0 5 * * *", "Removes backups that are older than their place keeps them"),
+    Line::new::<PruneBackups>(
+        "prune_backups",
+        "0 5 * * *",
+        "Removes backups that are older than their place keeps them, and what died ones left",
+    ),
     Line::new::<RestoreDrillJob>(
         "restore_drill",
         "0 4 * * 0",

@@ -13,14 +13,11 @@ use super::manifest::{FileEntry, Files, Manifest};
 use super::progress::{Phase, Progress};
 use super::refused;
 use super::seal::{Digest, Identities, Opened, Sealed, Sealer, Tally, is_damage};
-use super::vault::Vault;
+use super::vault::{LATEST, Vault};
 use crate::app::App;
 use crate::error::{Error, Result, causes};
 use crate::instruments;
 use crate::storage::StoredFile;
-
-/// The list of the files as the last backup, or the last run of [`super::back_up_files`], found them.
-pub const LATEST: &str = "files.json";
 
 /// Stores what the vault does not have yet, and the list of all under this name.
 ///

@@ -36,7 +36,8 @@ const PIECE: usize = 256 * 1024;
 /// known to be good before it is [verified](super::verify()).
 ///
 /// Nothing is published when it fails, and operators are told, however early it failed; but not that it [has to wait](is_busy) for another.
-/// When this future is dropped, or the program dies, what is left is removed by the next one.
+/// When this future is dropped, or the program dies, the next one removes what is left; a dump that was whole already, [`super::prune`] a day
+/// later. What was sent of an unfinished upload to a bucket is for a rule of the bucket to remove.
 pub async fn back_up(app: &App, id: BackupId, requested_by: Option<Uuid>, progress: &Progress) -> Result<Manifest> {
     let made = alone(app, id, requested_by, progress).await;
     end(app, Some(id), &made, progress).await;
@@ -122,7 +123,7 @@ async fn store_files(app: &App, progress: &Progress) -> Result<()> {
     let _alone = lock(&settings(config)?).await?;
     let vaults = Vault::all(config)?;
     let (vault, others) = vaults.split_first().ok_or_else(|| Error::internal("there is no place for backups"))?;
-    let files = files::store(app, files::LATEST.to_owned(), vault, &config.recipients, progress).await?;
+    let files = files::store(app, vault::LATEST.to_owned(), vault, &config.recipients, progress).await?;
     let entries = files::latest(vault).await?;
     for other in others {
         copy_objects(&entries, &[&files.list], vault, other, progress).await?;
@@ -143,7 +144,7 @@ async fn make(
     let config = &app.config.backup;
     let (vault, others) = vaults.split_first().ok_or_else(|| Error::internal("there is no place for backups"))?;
     tidy(vault).await?;
-    store::abandon_others(app, id).await?;
+    store::abandon(app, Some(id)).await?;
 
     let (started_at, start) = (Utc::now(), Instant::now());
     progress.begin(Phase::Dumping, expected);
@@ -201,7 +202,12 @@ async fn tidy(vault: &Vault) -> Result<()> {
 
 async fn give_up(vault: &Vault, id: BackupId, error: Error) -> Error {
     if let Err(error) = vault.remove(id).await {
-        warn!(error = causes(&error), backup.id = %id, "Could not remove what a failed backup left; the next one will");
+        warn!(
+            error = causes(&error),
+            backup.id = %id,
+            place = vault.name(),
+            "Could not remove what a failed backup left; the next one will or, if its dump was whole, prune_backups a day later"
+        );
     }
     error
 }

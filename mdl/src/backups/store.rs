@@ -86,8 +86,10 @@ pub async fn requested(
         .await?)
 }
 
-/// Marks the backups failed whose makers died, or that nobody will make any more: called by the one that holds the lock.
-pub async fn abandon_others(app: &App, id: BackupId) -> Result<()> {
+/// Marks the backups failed whose makers died, or that nobody will make any more: called by the one that holds the lock, who may be making
+/// one.
+pub async fn abandon(app: &App, but: Option<BackupId>) -> Result<()> {
+    let id = but.unwrap_or(BackupId(Uuid::nil()));
     let tx = app.db.begin(SYSTEM).await?;
     let mut conn: &AsyncPgConnection = &tx;
     diesel::update(
@@ -263,13 +265,19 @@ pub async fn drill_failed(
     Ok(())
 }
 
-/// Notes that a backup was removed from a place.
+/// Notes that a backup is removed from a place.
 pub async fn pruned(mut conn: &AsyncPgConnection, id: BackupId, left: &[String]) -> Result<()> {
     diesel::update(backups::table.find((SYSTEM, id))).set(backups::places.eq(left)).execute(&mut conn).await?;
     if left.is_empty() {
         diesel::update(backups::table.find((SYSTEM, id))).set(backups::pruned_at.eq(diesel::dsl::now)).execute(&mut conn).await?;
     }
     Ok(())
+}
+
+/// What is known of these backups.
+pub async fn by_ids(mut conn: &AsyncPgConnection, ids: &[BackupId]) -> Result<Vec<Backup>> {
+    let query = backups::table.filter(backups::tenant_id.eq(SYSTEM).and(backups::id.eq_any(ids))).select(Backup::as_select());
+    Ok(query.load(&mut conn).await?)
 }
 
 /// The sizes, as stored, of the backups before this one, newest first.

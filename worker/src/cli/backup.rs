@@ -25,7 +25,7 @@ pub enum BackupCommand {
     Restore(Restore),
     /// Put a restored database in the place of the one in use, which is kept under another name
     Switch(Switch),
-    /// Remove backups that are older than their place keeps them; the newest verified ones stay
+    /// Remove backups that are older than their place keeps them, and what died ones left; the newest verified ones stay
     Prune(Prune),
     /// Print a new pair of keys: a file for MDL_BACKUP_IDENTITY_FILE, and in it what to set MDL_BACKUP_RECIPIENTS to
     Keygen,
@@ -429,8 +429,12 @@ impl Prune {
     async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
         let pruned = backups::prune(app, self.dry_run).await.map_err(explain)?;
         if self.json {
-            let places =
-                pruned.iter().map(|pruned| json!({ "place": pruned.place, "backups": pruned.backups, "files": pruned.files }));
+            let places = pruned.iter().map(|pruned| {
+                json!({
+                    "place": pruned.place, "backups": pruned.backups, "files": pruned.files, "leftovers": pruned.leftovers,
+                    "temporaryFiles": pruned.temporary_files,
+                })
+            });
             print_json(&json!({ "dryRun": self.dry_run, "places": Value::from_iter(places) }));
             return Ok(ExitCode::SUCCESS);
         }
@@ -443,6 +447,13 @@ impl Prune {
                 pruned.place
             ));
             for id in pruned.backups {
+                output::line(format_args!("  {id}"));
+            }
+            let (died, halves) = (pruned.leftovers.len(), pruned.temporary_files);
+            if died > 0 || halves > 0 {
+                output::line(format_args!("{verb} {died} dumps and {halves} halves of files that died backups had left there"));
+            }
+            for id in pruned.leftovers {
                 output::line(format_args!("  {id}"));
             }
         }
