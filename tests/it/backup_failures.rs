@@ -165,21 +165,6 @@ async fn an_interrupted_restore_is_not_switched_to_and_begins_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_restored_is_not_switched_to() {
-    let app = TestApp::start().await;
-    let backups = Backups::of(&app);
-    let beside = format!("{} beside", app.database.name());
-    let postgres = app.database.superuser().await;
-    postgres.batch_execute(&format!("CREATE DATABASE \"{beside}\" TEMPLATE template0 OWNER mdl_owner")).await.unwrap();
-    let told = backups.run(&["switch", &beside, "--yes"]).await;
-    assert!(!told.succeeded && told.stderr.contains("was neither restored to its end nor in use before"), "{told:?}");
-    let id = backups.make(&["--no-verify"]).await;
-    let told = backups.run(&["restore", &id, "--into", &beside]).await;
-    assert!(!told.succeeded && told.stderr.contains("already"), "it is not dropped: {told:?}");
-    app.database.drop_other(&beside).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn damaged_files_do_not_keep_the_database_from_being_restored() {
     let app = TestApp::start().await;
     let backups = Backups::of(&app);

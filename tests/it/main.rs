@@ -6,6 +6,7 @@ mod api_keys;
 mod authorization;
 mod backup_failures;
 mod backup_figures;
+mod backup_marks;
 mod backup_memory;
 mod backup_operators;
 mod backups;

@@ -68,7 +68,8 @@ const LONGEST_NAME: usize = 63;
 /// What is in use is not touched.
 ///
 /// `database` is the name of the new one; without it the name tells of the backup. Nothing is left when it fails. What is left when it is
-/// interrupted is marked as unfinished: it cannot be switched to, and the next restore of that name drops it.
+/// interrupted is marked as unfinished: it cannot be switched to, and the next restore of that name drops it. In the moment between making and
+/// marking it has no mark: then it cannot be switched to either, and the next restore of that name says so and leaves it.
 pub async fn restore(
     app: &App,
     id: BackupId,
@@ -97,6 +98,7 @@ pub async fn restore(
     create(&admin, &database, &in_use(app)?).await?;
     target.dbname(&database);
     let filled = async {
+        close(&admin, &database).await?;
         prepare(&target).await?;
         pour(config, &vault, &manifest, &keys, (&target, Ownership::AsDumped), progress).await?;
         progress.begin(Phase::Comparing, None);
@@ -126,7 +128,7 @@ pub async fn restore(
 
 /// Puts a restored database in the place of the one that DATABASE_URL names, which stays under another name. Ends the connections to both;
 /// the programs connect again by themselves. If DATABASE_URL names the restored one already, nothing is renamed. Refuses a database that is
-/// neither marked as restored to its end nor as one that was in use before.
+/// neither marked as restored to its end nor as one that was in use before. What operators have said of a database in its comment stays with it.
 /// Then every kept answer of every tenant is forgotten.
 ///
 /// When it is interrupted, both are renamed or neither is, and it can be run again.
@@ -140,6 +142,7 @@ pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
         match Mark::of(&admin, restored).await? {
             Some(Mark::Unfinished) => return Err(unfinished(restored)),
             Some(Mark::Restored | Mark::Kept) => mark::clear(&admin, restored).await?,
+            None if mark::is_half_made(&admin, restored).await? => check_whole(&admin, restored).await?,
             None => {}
         }
         Switched::Before
@@ -193,8 +196,7 @@ async fn create(admin: &Client, database: &str, in_use: &str) -> Result<()> {
     if database.is_empty() || database.len() > LONGEST_NAME {
         return Err(refused(format!("A database's name has 1 to {LONGEST_NAME} bytes")));
     }
-    let name = quote(database);
-    let statement = format!("CREATE DATABASE {name} {LIKE_OURS}");
+    let statement = format!("CREATE DATABASE {} {LIKE_OURS}", quote(database));
     match admin.batch_execute(&statement).await {
         Err(error) if error.code() == Some(&SqlState::DUPLICATE_DATABASE) => {
             make_way(admin, database, in_use).await?;
@@ -202,7 +204,13 @@ async fn create(admin: &Client, database: &str, in_use: &str) -> Result<()> {
         }
         created => created?,
     }
+    Ok(())
+}
+
+/// Marks a new database, and lets nobody in but those who fill it.
+async fn close(admin: &Client, database: &str) -> Result<()> {
     Mark::Unfinished.set(admin, database).await?;
+    let name = quote(database);
     // mdl_owner is to own the schema, for which it must be able to make something in the database.
     let statements =
         format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC; GRANT CREATE, CONNECT, TEMPORARY ON DATABASE {name} TO mdl_owner");
@@ -218,6 +226,13 @@ async fn make_way(admin: &Client, database: &str, in_use: &str) -> Result<()> {
                 "There is a database {database} already: switch to it with mdl-worker backup switch {}, drop it, or name another \
                  with --into",
                 shell_word(database)
+            )));
+        }
+        None if mark::is_half_made(admin, database).await? => {
+            return Err(refused(format!(
+                "There is a database {database} already, of mdl_restore and without a mark: a restore was killed that had just made it, or somebody \
+                 made it by hand. Look into it and, if nobody needs it, DROP DATABASE {}; or name another with --into",
+                quote(database)
             )));
         }
         _ => return Err(refused(format!("There is a database {database} already; name another with --into"))),
@@ -252,14 +267,14 @@ async fn hand_over_contents(client: &Client) -> Result<()> {
 /// was backed up, and whoever is let in is not in a database that the next restore would drop.
 async fn hand_over(admin: &Client, database: &str) -> Result<()> {
     let name = quote(database);
+    let mark = mark::statement(admin, database, Some(Mark::Restored)).await?;
     let statements = format!(
-        "COMMENT ON DATABASE {name} IS '{}';
+        "{mark};
          ALTER DATABASE {name} OWNER TO mdl_owner;
          SET ROLE mdl_owner;
          GRANT CONNECT, TEMPORARY ON DATABASE {name} TO mdl_app;
          GRANT CONNECT ON DATABASE {name} TO mdl_backup;
-         RESET ROLE",
-        Mark::Restored.text()
+         RESET ROLE"
     );
     admin.batch_execute(&statements).await?;
     Ok(())
@@ -323,10 +338,9 @@ async fn check_whole(admin: &Client, database: &str) -> Result<()> {
         Some(Mark::Restored | Mark::Kept) => Ok(()),
         Some(Mark::Unfinished) => Err(unfinished(database)),
         None => Err(refused(format!(
-            "The database {database} was neither restored to its end nor in use before: restore the backup again or, if you know that it \
-             is whole, say so with COMMENT ON DATABASE {} IS '{}'",
-            quote(database),
-            Mark::Restored.text()
+            "The database {database} was neither restored to its end nor in use before: restore the backup into another or, if you know that it \
+             is whole, say so with {}",
+            mark::statement(admin, database, Some(Mark::Restored)).await?
         ))),
     }
 }
@@ -355,20 +369,24 @@ async fn swap(admin: &Client, server: &Config, in_use: &str, restored: &str, kep
     }
     check_whole(admin, restored).await?;
     let mut renames = vec![(restored, in_use)];
+    let mut aside = None;
     if in_use_is_there {
         renames.insert(0, (in_use, kept));
+        // What a killed restore left under that name was never in use.
+        let half = Mark::of(admin, in_use).await? == Some(Mark::Unfinished) || mark::is_half_made(admin, in_use).await?;
+        aside = (!half).then_some(kept);
     }
     let beside = db::connect_as(server.clone()).await?;
     end_connections(&beside, &there).await?;
     tokio::select! {
-        renamed = rename(admin, &renames, in_use, in_use_is_there.then_some(kept)) => renamed?,
+        renamed = rename(admin, &renames, in_use, aside) => renamed?,
         // Those that had come back when the lock was taken.
         error = keep_ending(&beside, &there) => return Err(error),
     }
     Ok(in_use_is_there)
 }
 
-/// In one transaction, with the marks of what is in use then and of what is kept. The connection is to be dropped if it fails.
+/// In one transaction, with the marks of what is in use then and of what was in use before. The connection is to be dropped if it fails.
 async fn rename(admin: &Client, renames: &[(&str, &str)], in_use: &str, kept: Option<&str>) -> Result<()> {
     // One statement after the other: what is sent at once is done to its end, also when this program has been interrupted.
     admin.batch_execute("BEGIN").await?;
