@@ -7,7 +7,7 @@
 //! | [`inventory`] | says what a database has: rows and hashes of each table, constraints, indexes, policies |
 //! | [`verify`](fn@verify) | restores a backup into a scratch database, and compares what is there with the manifest |
 //! | [`restore`](fn@restore), [`switch`] | bring a backup back, beside the database in use or in its place |
-//! | [`restore_tenant`] | brings one tenant's rows back into the database in use |
+//! | [`restore_tenant`] | brings one tenant's rows and files back into the database in use |
 //! | [`prune`] | removes what is old, and never the last one that was verified; and what died backups left |
 //! | [`watch`](mod@watch) | notices what an operator should know of: sizes that jump, failures, days without a backup |
 //! | [`vault`] | a place with backups: a directory or a bucket |
@@ -47,6 +47,7 @@ use crate::error::{Code, Error};
 use crate::ids::{BackupId, DrillId};
 use crate::schema::{backups, restore_drills};
 
+pub use files::Brought;
 pub use make::{back_up, back_up_files, is_busy};
 pub use manifest::Manifest;
 pub use operations::{
@@ -56,7 +57,7 @@ pub use operations::{
 pub use progress::{Phase, Progress, Step};
 pub use restore::{Restored, Switched, restore, switch};
 pub use retention::{Pruned, prune};
-pub use tenant::{TenantChange, restore_tenant};
+pub use tenant::{TenantChange, TenantRestored, restore_tenant};
 pub use vault::Vault;
 pub use verify::{Verified, verify};
 

@@ -173,14 +173,8 @@ async fn damaged_files_do_not_keep_the_database_from_being_restored() {
         std::fs::write(storage.join(name), content).unwrap();
     }
     let id = backups.make(&["--no-verify"]).await;
-    let stored = |content: &str| {
-        let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(content));
-        let mut files = std::fs::read_dir(backups.folder().join("place/files")).unwrap().map(|entry| entry.unwrap().path());
-        files.find(|file| file.display().to_string().contains(&hash)).expect("it is stored")
-    };
-    std::fs::remove_file(stored("M-2")).unwrap();
-    let damaged = stored("metric_id,name\nM-1,One\n");
-    std::fs::write(&damaged, flipped(&std::fs::read(&damaged).unwrap(), 0.9)).unwrap();
+    std::fs::remove_file(stored(&backups, "M-2")).unwrap();
+    damage(&stored(&backups, "metric_id,name\nM-1,One\n"));
     std::fs::remove_dir_all(&storage).unwrap();
 
     let beside = format!("{}_beside", app.database.name());
@@ -202,6 +196,47 @@ async fn damaged_files_do_not_keep_the_database_from_being_restored() {
     assert!(told.succeeded && told.stderr.contains("The list of the uploaded files"), "{told:?}");
     assert!(storage.join("whole.csv").exists(), "the place lists it as well");
     app.database.drop_other(&beside).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_tenant_that_do_not_come_back_are_named() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    let storage = app.app.config.storage.url.to_file_path().unwrap();
+    let theirs = storage.join(app.tenant.id.to_string());
+    std::fs::create_dir_all(&theirs).unwrap();
+    for (name, content) in [("damaged.csv", "metric_id,name\nM-1,One\n"), ("missing.csv", "M-2"), ("whole.csv", "M-3")] {
+        std::fs::write(theirs.join(name), content).unwrap();
+    }
+    std::fs::write(storage.join("others.csv"), "M-4").unwrap();
+    let [damaged, missing, whole] = ["damaged", "missing", "whole"].map(|name| format!("{}/{name}.csv", app.tenant.id));
+    let id = backups.make(&["--no-verify"]).await;
+    std::fs::remove_file(stored(&backups, "M-2")).unwrap();
+    damage(&stored(&backups, "metric_id,name\nM-1,One\n"));
+    std::fs::remove_file(storage.join("others.csv")).unwrap();
+    std::fs::remove_dir_all(&theirs).unwrap();
+    let restore = async |how: &str| {
+        let told = backups.run(&["restore", &id, "--tenant", "acme", "--json", how]).await;
+        let said: Value = serde_json::from_str(&told.stdout).unwrap_or_else(|error| panic!("{error}: {told:?}"));
+        (told.succeeded, [said["files"].clone(), said["lostFiles"].clone(), said["failedFiles"].clone()])
+    };
+
+    let dry = restore("--dry-run").await;
+    assert_eq!(dry, (true, [json!(2), json!([missing]), json!([])]), "it does not read them");
+    assert!(!theirs.exists());
+    // Where nothing can be put, they may come another time.
+    std::fs::write(&theirs, "in the way").unwrap();
+    assert_eq!(restore("--yes").await, (false, [json!(0), json!([missing]), json!([damaged, whole])]));
+    std::fs::remove_file(&theirs).unwrap();
+    assert_eq!(restore("--yes").await, (true, [json!(1), json!([missing, damaged]), json!([])]));
+    assert_eq!(std::fs::read_to_string(theirs.join("whole.csv")).unwrap(), "M-3");
+    assert!(!storage.join("others.csv").exists(), "it is not theirs");
+    let told = backups.run(&["restore", &id, "--tenant", "acme", "--yes"]).await;
+    assert!(told.succeeded && told.stdout.contains("2 files were not brought back"), "{told:?}");
+    for name in [&missing, &damaged] {
+        let warnings = told.stderr.lines().filter(|line| line.starts_with("Warning: ") && line.contains(name.as_str())).count();
+        assert_eq!(warnings, 1, "{name}: {told:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -502,6 +537,17 @@ async fn a_damaged_file_is_stored_anew() {
     let told = backups.run(&["verify", &old]).await;
     assert!(!told.succeeded && told.stderr.contains("is damaged"), "{told:?}");
     assert!(file.exists());
+}
+
+/// Where the place has an uploaded file with this content.
+fn stored(backups: &Backups, content: &str) -> PathBuf {
+    let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(content));
+    let mut files = std::fs::read_dir(backups.folder().join("place/files")).unwrap().map(|entry| entry.unwrap().path());
+    files.find(|file| file.display().to_string().contains(&hash)).expect("it is stored")
+}
+
+fn damage(file: &Path) {
+    std::fs::write(file, flipped(&std::fs::read(file).unwrap(), 0.9)).unwrap();
 }
 
 fn only_file(folder: &Path) -> PathBuf {

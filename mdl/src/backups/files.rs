@@ -233,12 +233,21 @@ pub struct Plan {
     lost: Vec<String>,
 }
 
-/// What became of them.
+impl Plan {
+    /// What becomes of them if those that are there are whole.
+    pub fn outlook(self) -> Brought {
+        Brought { count: self.missing.len() as u64, lost: self.lost, failed: Vec::new() }
+    }
+}
+
+/// What became of uploaded files that the file storage did not have any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Brought {
+    /// Those that it has again.
     pub count: u64,
-    /// Damaged or missing in the vault.
+    /// Those that are gone: damaged or missing in the backup.
     pub lost: Vec<String>,
-    /// The vault or the file storage did not serve: they may come another time.
+    /// Those that may come another time: the backup's place or the file storage did not serve.
     pub failed: Vec<String>,
 }
 

@@ -37,12 +37,8 @@ pub struct Restored {
     pub database: String,
     /// Migrations of this program that it lacks: `mdl-api migrate` adds them once it is in use.
     pub lacks_migrations: bool,
-    /// Files that the file storage did not have any more.
-    pub files: u64,
-    /// Those of them that are gone: damaged or missing in the backup.
-    pub lost_files: Vec<String>,
-    /// Those that may come another time: the backup's place or the file storage did not serve.
-    pub failed_files: Vec<String>,
+    /// The uploaded files.
+    pub files: Brought,
 }
 
 /// Places in a stream of events that stay empty after a restore: more than a tenant can have used since the backup.
@@ -119,11 +115,10 @@ pub async fn restore(
     }
     drop(admin);
     // From now on the programs may be in it.
-    let brought = files::restore(app, &vault, plan, &keys, progress).await;
+    let files = files::restore(app, &vault, plan, &keys, progress).await;
     info!(backup.id = %id, database, "Restored a backup");
     progress.begin(Phase::Finished, None);
-    let Brought { count: files, lost: lost_files, failed: failed_files } = brought;
-    Ok(Restored { manifest, database, lacks_migrations, files, lost_files, failed_files })
+    Ok(Restored { manifest, database, lacks_migrations, files })
 }
 
 /// Puts a restored database in the place of the one that DATABASE_URL names, which stays under another name. Ends the connections to both;
