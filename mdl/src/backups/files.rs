@@ -8,13 +8,14 @@ use std::time::Instant;
 use futures::StreamExt;
 use tracing::{info, warn};
 
-use super::make::{lock, newest, parse_url};
+use super::make::{lock, newest};
 use super::manifest::{FileEntry, Files, Manifest};
 use super::progress::{Phase, Progress};
 use super::refused;
 use super::seal::{Digest, Identities, Opened, Sealed, Sealer, Tally, is_damage};
 use super::vault::{LATEST, Vault};
 use crate::app::App;
+use crate::config::postgres_address;
 use crate::error::{Error, Result, causes};
 use crate::instruments;
 use crate::storage::StoredFile;
@@ -216,7 +217,7 @@ async fn make_room(app: &App, vault: &Vault, damaged: impl Iterator<Item = &File
     // Backups are made elsewhere.
     let Some(url) = &app.config.backup.database_url else { return Ok(()) };
     // One that is being made may count on them.
-    let _alone = lock(&parse_url("MDL_BACKUP_DATABASE_URL", url)?).await?;
+    let _alone = lock(&postgres_address("MDL_BACKUP_DATABASE_URL", url)?).await?;
     for entry in damaged {
         if hash(app, &entry.key).await?.is_some_and(|plain| plain == entry.object.plain) {
             vault.delete(&entry.object.key).await?;

@@ -20,7 +20,7 @@ use super::tools::Dump;
 use super::vault::{self, Upload, Vault};
 use super::{files, refused, store, watch};
 use crate::app::App;
-use crate::config::BackupConfig;
+use crate::config::{BackupConfig, postgres_address};
 use crate::db;
 use crate::error::{Code, Error, Result, causes};
 use crate::ids::BackupId;
@@ -75,13 +75,7 @@ fn settings(config: &BackupConfig) -> Result<Config> {
              MDL_BACKUP_UNENCRYPTED=yes to leave them open",
         ));
     }
-    parse_url("MDL_BACKUP_DATABASE_URL", url)
-}
-
-/// A server's address from a setting.
-pub fn parse_url(setting: &str, url: &str) -> Result<Config> {
-    // The address may hold a password: the reason does not quote it.
-    url.parse().map_err(|error: tokio_postgres::Error| refused(format!("{setting} is not an address of PostgreSQL: {error}")))
+    postgres_address("MDL_BACKUP_DATABASE_URL", url)
 }
 
 /// A connection that keeps others from backing up, and from removing backups, until it is dropped. An error that [is one of being

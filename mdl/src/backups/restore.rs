@@ -11,7 +11,6 @@ use tracing::{info, warn};
 
 use super::files::{self, Brought};
 use super::inventory;
-use super::make::parse_url;
 use super::manifest::Manifest;
 use super::mark::{self, Mark};
 use super::progress::{Phase, Progress};
@@ -21,7 +20,7 @@ use super::tools::Ownership;
 use super::verify::find;
 use super::{list, refused, shell_word, store};
 use crate::app::App;
-use crate::config::BackupConfig;
+use crate::config::{BackupConfig, postgres_address};
 use crate::db;
 use crate::error::{BoxError, Error, Result, causes};
 use crate::ids::{BackupId, TenantId};
@@ -163,14 +162,14 @@ pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
 
 /// The name of the database that the programs use.
 fn in_use(app: &App) -> Result<String> {
-    let url = parse_url("DATABASE_URL", &app.config.database.url)?;
+    let url = postgres_address("DATABASE_URL", &app.config.database.url)?;
     Ok(url.get_dbname().ok_or_else(|| refused("DATABASE_URL names no database"))?.to_owned())
 }
 
 fn restore_url(config: &BackupConfig) -> Result<Config> {
     let url = config.restore_url.as_deref();
     let url = url.ok_or_else(|| refused("Set MDL_RESTORE_DATABASE_URL: backups are brought back as the role mdl_restore"))?;
-    parse_url("MDL_RESTORE_DATABASE_URL", url)
+    postgres_address("MDL_RESTORE_DATABASE_URL", url)
 }
 
 /// Whether the backup lacks migrations that this program has. An error if it has some that this program does not know.

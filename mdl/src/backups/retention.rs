@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, HashSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{info, warn};
 
-use super::make::{lock, parse_url};
+use super::make::lock;
 use super::manifest::{self, Manifest};
 use super::vault::{Vault, made_at};
 use super::{files, leftovers, refused, store};
 use crate::app::App;
+use crate::config::postgres_address;
 use crate::error::{Error, Result, causes};
 use crate::ids::BackupId;
 use crate::tenants::SYSTEM;
@@ -34,7 +35,7 @@ pub async fn prune(app: &App, dry_run: bool) -> Result<Vec<Pruned>> {
     let config = &app.config.backup;
     let url = config.database_url.as_deref();
     let url = url.ok_or_else(|| refused("Set MDL_BACKUP_DATABASE_URL: nobody may make a backup while others are removed"))?;
-    let _alone = lock(&parse_url("MDL_BACKUP_DATABASE_URL", url)?).await?;
+    let _alone = lock(&postgres_address("MDL_BACKUP_DATABASE_URL", url)?).await?;
     // Before anything is removed: what is removed is noted by looking into all of them.
     let vaults = Vault::found(config).into_iter().map(|(_, vault)| vault).collect::<Result<Vec<_>>>()?;
     if !dry_run {

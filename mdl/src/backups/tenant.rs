@@ -11,7 +11,6 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::files::{self, Brought};
-use super::make::parse_url;
 use super::progress::{Phase, Progress};
 use super::refused;
 use super::restore::check_schema;
@@ -19,6 +18,7 @@ use super::scratch::Scratch;
 use super::seal::Identities;
 use super::verify::find;
 use crate::app::App;
+use crate::config::postgres_address;
 use crate::error::{Error, Result};
 use crate::events::kinds::TENANT_RESTORED;
 use crate::events::payloads::TenantPayload;
@@ -113,7 +113,7 @@ pub async fn restore_tenant(
     let config = &app.config.backup;
     let owner = app.config.database.owner_url.as_deref();
     let owner = owner.ok_or_else(|| refused("Set DATABASE_OWNER_URL: a tenant's rows are put back as the role mdl_owner"))?;
-    let owner = parse_url("DATABASE_OWNER_URL", owner)?;
+    let owner = postgres_address("DATABASE_OWNER_URL", owner)?;
     let (vault, manifest) = find(app, id, place).await?;
     if check_schema(&manifest)? || migrations::pending(&app.db).await? {
         return Err(refused(format!(
