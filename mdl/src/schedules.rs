@@ -23,7 +23,7 @@ use crate::schema::{schedule_slots, schedules};
 use crate::tenants::SYSTEM;
 use crate::text::text_enum;
 
-pub use declare::{declare, declare_again};
+pub use declare::{Replaced, declare, declare_again};
 pub use fire::fire;
 pub use operate::{pause, resume, run_now};
 

@@ -5,7 +5,6 @@ use diesel::prelude::*;
 use diesel::sql_types::{Bool, Timestamptz};
 use diesel::upsert::excluded;
 use diesel_async::RunQueryDsl;
-use tracing::warn;
 
 use super::{Definition, Schedule};
 use crate::db::Db;
@@ -13,15 +12,22 @@ use crate::error::Result;
 use crate::schema::schedules;
 use crate::tenants::SYSTEM;
 
+/// A schedule that another worker has declared since with other times: all of them need the same settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    pub schedule: &'static str,
+    /// When it runs by this worker's settings, and when it does.
+    pub ours: String,
+    pub theirs: String,
+}
+
 /// Makes the database's schedules those of this table. A new or changed one does not make up for times before now. One that is not
-/// in the table stays while a worker of another version may have it. The log tells whose times are not those that another worker has.
+/// in the table stays while a worker of another version may have it.
+///
+/// Whose times it replaces is not known here: those of another worker, which then hears of it by [`declare_again`], or this worker's own from
+/// before it was restarted.
 pub async fn declare(db: &Db, table: &[Definition]) -> Result<()> {
     let tx = db.begin(SYSTEM).await?;
-    let declared = schedules::table
-        .filter(schedules::tenant_id.eq(SYSTEM))
-        .filter(sql::<Bool>("declared_at > now() - interval '2 minutes'"))
-        .select(Schedule::as_select());
-    let others: Vec<Schedule> = declared.load(&mut &*tx).await?;
     for definition in table {
         let row = (
             schedules::tenant_id.eq(SYSTEM),
@@ -59,38 +65,38 @@ pub async fn declare(db: &Db, table: &[Definition]) -> Result<()> {
     let names: Vec<_> = table.iter().map(|definition| definition.name).collect();
     let unknown = schedules::table.filter(schedules::tenant_id.eq(SYSTEM).and(schedules::name.ne_all(names)));
     diesel::delete(unknown.filter(sql::<Bool>("declared_at < now() - interval '1 day'"))).execute(&mut &*tx).await?;
-    tx.commit().await?;
-    for definition in table {
-        if let Some((before, after)) = others.iter().find_map(|other| replaced(other, definition)) {
-            let schedule = definition.name;
-            warn!(schedule, before, after, "This worker's settings replace those of another worker: all of them need the same");
-        }
-    }
-    Ok(())
+    tx.commit().await
 }
 
-/// When a schedule ran, and when it does now, if a definition changes that.
-fn replaced(before: &Schedule, definition: &Definition) -> Option<(String, String)> {
+/// Says that a worker has these schedules. What they are is left as it is, because another version may have declared it since, and those are
+/// returned whose times another worker has replaced. When one is missing, which an older version may have removed, all are declared.
+pub async fn declare_again(db: &Db, table: &[Definition]) -> Result<Vec<Replaced>> {
+    let names: Vec<_> = table.iter().map(|definition| definition.name).collect();
+    let tx = db.begin(SYSTEM).await?;
+    let there: Vec<Schedule> =
+        diesel::update(schedules::table.filter(schedules::tenant_id.eq(SYSTEM).and(schedules::name.eq_any(names))))
+            .set(schedules::declared_at.eq(now))
+            .returning(Schedule::as_returning())
+            .get_results(&mut &*tx)
+            .await?;
+    tx.commit().await?;
+    if there.len() < table.len() {
+        declare(db, table).await?;
+        return Ok(Vec::new());
+    }
+    Ok(table.iter().filter_map(|definition| there.iter().find_map(|schedule| replaced(definition, schedule))).collect())
+}
+
+/// Whether a schedule is this one, with other times.
+fn replaced(definition: &Definition, schedule: &Schedule) -> Option<Replaced> {
     fn times(enabled: bool, expression: &str, zone: &str) -> String {
         if enabled { format!("{expression} {zone}") } else { "off".to_owned() }
     }
     let timing = &definition.timing;
-    let old = times(before.enabled, &before.expression, &before.time_zone);
-    let new = times(definition.enabled, timing.expression(), timing.zone().name());
-    (before.name == definition.name && old != new).then_some((old, new))
-}
-
-/// Says that a worker has these schedules. What they are is left as it is, because another version may have declared it since; but
-/// when one is missing, which an older version may have removed, all are declared.
-pub async fn declare_again(db: &Db, table: &[Definition]) -> Result<()> {
-    let names: Vec<_> = table.iter().map(|definition| definition.name).collect();
-    let tx = db.begin(SYSTEM).await?;
-    let there = diesel::update(schedules::table.filter(schedules::tenant_id.eq(SYSTEM).and(schedules::name.eq_any(names))))
-        .set(schedules::declared_at.eq(now))
-        .execute(&mut &*tx)
-        .await?;
-    tx.commit().await?;
-    if there < table.len() { declare(db, table).await } else { Ok(()) }
+    let ours = times(definition.enabled, timing.expression(), timing.zone().name());
+    let theirs = times(schedule.enabled, &schedule.expression, &schedule.time_zone);
+    let is_replaced = schedule.name == definition.name && ours != theirs;
+    is_replaced.then_some(Replaced { schedule: definition.name, ours, theirs })
 }
 
 #[cfg(test)]
@@ -113,7 +119,7 @@ mod tests {
             enabled,
             job: RawJob { queue: "backups", kind: "back_up", payload: Value::Null, max_attempts: 1 },
         };
-        let before = Schedule {
+        let declared = Schedule {
             name: "back_up".to_owned(),
             description: String::new(),
             expression: "0 2 * * *".to_owned(),
@@ -128,10 +134,10 @@ mod tests {
             since: Utc::now(),
             paused_at: None,
         };
-        assert_eq!(replaced(&before, &definition("0 2 * * *", true)), None);
-        let off = replaced(&before, &definition("0 2 * * *", false));
-        assert_eq!(off, Some(("0 2 * * * UTC".to_owned(), "off".to_owned())));
-        let (_, after) = replaced(&before, &definition("30 1 * * * Europe/Berlin", true)).unwrap();
-        assert_eq!(after, "30 1 * * * Europe/Berlin");
+        assert_eq!(replaced(&definition("0 2 * * *", true), &declared), None);
+        let off = replaced(&definition("0 2 * * *", false), &declared).unwrap();
+        assert_eq!((off.ours.as_str(), off.theirs.as_str()), ("off", "0 2 * * * UTC"));
+        let other = replaced(&definition("30 1 * * * Europe/Berlin", true), &declared).unwrap();
+        assert_eq!(other.ours, "30 1 * * * Europe/Berlin");
     }
 }
