@@ -43,6 +43,20 @@ async fn what_nobody_restored_is_not_switched_to() {
     app.database.drop_other(&beside).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_connected_to_a_database_is_told_not_to_switch_it() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    let id = backups.make(&["--no-verify"]).await;
+    backups.set(&[("MDL_RESTORE_DATABASE_URL", &app.database.url("mdl_restore"))]);
+    let beside = format!("{}_beside", app.database.name());
+    backups.must(&["restore", &id, "--into", &beside]).await;
+    let told = backups.run(&["switch", &beside, "--yes"]).await;
+    assert!(!told.succeeded && told.stderr.contains("MDL_RESTORE_DATABASE_URL names the database"), "{told:?}");
+    assert_eq!(app.database.others(&beside).await, [beside.as_str()], "nothing was renamed");
+    app.database.drop_other(&beside).await;
+}
+
 /// As a restore leaves it that is killed between making a database and marking it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_made_database_is_neither_dropped_nor_used() {

@@ -126,6 +126,12 @@ async fn swap(admin: &Client, server: &Config, in_use: &str, restored: &str, kep
         return Err(refused(format!("There is no database {restored}{}", if in_use_is_there { hint.as_str() } else { "" })));
     }
     check_whole(admin, restored).await?;
+    if let Some(ours) = server.get_dbname().filter(|ours| [in_use, restored].contains(ours)) {
+        return Err(refused(format!(
+            "MDL_RESTORE_DATABASE_URL names the database {ours}, which nobody can rename who is connected to it: name another of the server, like \
+             postgres"
+        )));
+    }
     let mut renames = vec![(restored, in_use)];
     let mut aside = None;
     if in_use_is_there {
