@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
@@ -141,6 +142,26 @@ async fn a_dump_that_the_database_does_not_know_stays() {
     assert_eq!(backups.list().await.len(), 0);
 }
 
+/// As a copy leaves it that is killed before its manifest.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_copy_goes_where_another_place_has_the_whole() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    let remote = backups.folder().join("remote");
+    backups.set(&[("MDL_BACKUP_REMOTE_URL", &format!("file://{}", remote.display()))]);
+    let id = backups.make(&["--no-verify"]).await;
+    let copy = remote.join("backups").join(&id);
+    std::fs::remove_file(copy.join("manifest.json")).unwrap();
+    make_old(&copy.join("database.dump.age"));
+    make_old(&copy.join("files.json"));
+    backups.must(&["prune"]).await;
+    assert!(copy.exists(), "the database knows that it was whole, so its manifest was lost");
+    app.database.execute("UPDATE backups SET places = places[1:1]").await;
+    backups.must(&["prune"]).await;
+    assert!(!copy.exists());
+    backups.must(&["verify", &id]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_without_a_manifest_stays_and_is_listed() {
     let app = TestApp::start().await;
@@ -161,10 +182,12 @@ async fn a_dump_without_a_manifest_stays_and_is_listed() {
     backups.must(&["verify", &id]).await;
 }
 
-/// Makes all files of the place two days older.
+/// Makes all files of the place two days old.
 fn days_pass(backups: &Backups) {
+    left(backups).iter().for_each(|file| make_old(Path::new(file)));
+}
+
+fn make_old(file: &Path) {
     let then = SystemTime::now() - Duration::from_secs(2 * 86_400);
-    for file in left(backups) {
-        std::fs::File::options().append(true).open(file).unwrap().set_modified(then).unwrap();
-    }
+    std::fs::File::options().append(true).open(file).unwrap().set_modified(then).unwrap();
 }
