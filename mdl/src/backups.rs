@@ -7,8 +7,8 @@
 //! | [`inventory`] | says what a database has: rows and hashes of each table, constraints, indexes, policies |
 //! | [`verify`](fn@verify) | restores a backup into a scratch database, and compares what is there with the manifest |
 //! | [`restore`](fn@restore), [`switch`] | bring a backup back, beside the database in use or in its place |
-//! | [`restore_tenant`] | brings one tenant's rows back into the database in use |
-//! | [`prune`] | removes what is old, and never the last one that was verified |
+//! | [`restore_tenant`] | brings one tenant's rows and files back into the database in use |
+//! | [`prune`] | removes what is old, and never the last one that was verified; and what died backups left |
 //! | [`watch`](mod@watch) | notices what an operator should know of: sizes that jump, failures, days without a backup |
 //! | [`vault`] | a place with backups: a directory or a bucket |
 //! | [`seal`] | encryption to the public keys of age, and the way back |
@@ -17,11 +17,12 @@
 //!
 //! In a vault a backup is a folder, `backups/<id>`, that counts once it has a `manifest.json`, which is written last. It is good once
 //! it has a `verified.json`, which is written after a trial restore, or after a copy was read and found to be the same as what was restored.
-//! What has neither a manifest nor a dump was left by a run that died, and the next one removes it; a dump without a manifest stays for
-//! people to look at. Uploaded files are kept beside it by the SHA-256 of their content, so that each is sent once.
+//! What has neither a manifest nor a dump was left by a run that died, and the next one removes it. A dump without a manifest was left by one that
+//! died later, or somebody lost the manifest: the database knows which, and [`prune`] removes the former. Uploaded files are kept beside it by the SHA-256 of their content, so that each is sent once.
 
 mod files;
 pub mod inventory;
+mod leftovers;
 mod make;
 pub mod manifest;
 mod mark;
@@ -46,6 +47,7 @@ use crate::error::{Code, Error};
 use crate::ids::{BackupId, DrillId};
 use crate::schema::{backups, restore_drills};
 
+pub use files::Brought;
 pub use make::{back_up, back_up_files, is_busy};
 pub use manifest::Manifest;
 pub use operations::{
@@ -55,7 +57,7 @@ pub use operations::{
 pub use progress::{Phase, Progress, Step};
 pub use restore::{Restored, Switched, restore, switch};
 pub use retention::{Pruned, prune};
-pub use tenant::{TenantChange, restore_tenant};
+pub use tenant::{TenantChange, TenantRestored, restore_tenant};
 pub use vault::Vault;
 pub use verify::{Verified, verify};
 

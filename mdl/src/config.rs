@@ -22,6 +22,7 @@ use clap::error::{ContextKind, ContextValue};
 pub use auth::AuthConfig;
 pub use backup::BackupConfig;
 pub use cache::CacheConfig;
+pub use check::postgres_address;
 pub use documents::{DocumentsConfig, DocumentsMode};
 pub use events::EventsConfig;
 pub use http::{GraphqlConfig, HttpConfig};

@@ -121,7 +121,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (CACHE_BUMPS, Kind::Counter, "Attempts to tell Redis of a write (ok, failed), and commits that did not wait for it (late)"),
     (CACHE_BUMP_SECONDS, Kind::Seconds, "Time to tell Redis of a write"),
     (CACHE_LIVE, Kind::Gauge, "1 while changes elsewhere are heard of at once; at 0 answers are kept for a second at most"),
-    (BACKUPS, Kind::Counter, "Backups by what happened (published, copied, verified, failed, copy_failed, verify_failed)"),
+    (
+        BACKUPS,
+        Kind::Counter,
+        "Backups by what happened (published, copied, verified, failed, copy_failed, verify_failed; abandoned: a dead one's dump was removed)",
+    ),
     (BACKUP_SECONDS, Kind::Seconds, "Time of a backup's parts (dump, files, copy, verify)"),
     (BACKUP_BYTES, Kind::Gauge, "Bytes of the last backup of the database, as stored"),
     (

@@ -116,7 +116,8 @@ async fn commands_for_backups_speak_json() {
     let verified = json(&["verify", id]).await;
     assert!(verified["place"] == made["places"][0] && verified["verifiedAt"].is_string(), "{verified}");
     let pruned = json(&["prune", "--dry-run"]).await;
-    assert_eq!(pruned, json!({ "dryRun": true, "places": [{ "place": made["places"][0], "backups": [], "files": 0 }] }));
+    let nothing = json!({ "place": made["places"][0], "backups": [], "files": 0, "leftovers": [], "temporaryFiles": 0 });
+    assert_eq!(pruned, json!({ "dryRun": true, "places": [nothing] }));
     let tenant = json(&["restore", id, "--tenant", "acme", "--dry-run"]).await;
     assert!(tenant["dryRun"] == true && !tenant["tables"].as_array().unwrap().is_empty(), "{tenant}");
     let beside = format!("{}_beside", app.database.name());

@@ -4,8 +4,12 @@
 
 mod api_keys;
 mod authorization;
+mod backup_damage;
 mod backup_failures;
 mod backup_figures;
+mod backup_files;
+mod backup_interruptions;
+mod backup_marks;
 mod backup_memory;
 mod backup_operators;
 mod backups;

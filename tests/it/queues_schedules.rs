@@ -7,7 +7,7 @@ use mdl::actor::Role;
 use mdl::db::Db;
 use mdl::jobs::{Job, RawJob};
 use mdl::maintenance::TidyImports;
-use mdl::schedules::{self, CatchUp, Definition, Outcome, Overlap};
+use mdl::schedules::{self, CatchUp, Definition, Outcome, Overlap, Replaced};
 use mdl::tenants::SYSTEM;
 use mdl::{Actor, App, Error, api_keys, idempotency, imports, jobs, sessions};
 use mdl_tests::{TestApp, eventually};
@@ -116,6 +116,29 @@ async fn a_schedule_is_gone_when_no_worker_has_had_it_for_a_day() {
     app.database.execute(&hours_pass(25)).await;
     schedules::declare(db, &table[..1]).await.unwrap();
     assert_eq!(app.database.text("SELECT string_agg(name, ' ') FROM schedules").await.as_deref(), Some("old"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_worker_whose_times_were_replaced_hears_of_it() {
+    let app = TestApp::start().await;
+    let db = &app.app.db;
+    let table = |timing: &str| [definition("moved", timing, Overlap::Skip, CatchUp::Once)];
+    let (before, after) = (table("0 * * * *"), table("30 * * * *"));
+    schedules::declare(db, &before).await.unwrap();
+    assert_eq!(schedules::declare_again(db, &before).await.unwrap(), []);
+
+    // Restarted with other settings: there is no other worker.
+    schedules::declare(db, &after).await.unwrap();
+    assert_eq!(schedules::declare_again(db, &after).await.unwrap(), []);
+    // One that was not restarted.
+    let told = schedules::declare_again(db, &before).await.unwrap();
+    let replaced = Replaced { schedule: "moved", ours: "0 * * * * UTC".to_owned(), theirs: "30 * * * * UTC".to_owned() };
+    assert_eq!(told, [replaced]);
+    assert_eq!(
+        app.database.text("SELECT expression FROM schedules").await.as_deref(),
+        Some("30 * * * *"),
+        "it takes nothing back"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

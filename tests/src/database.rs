@@ -61,6 +61,11 @@ impl TestDatabase {
         execute(&self.superuser, &format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)")).await;
     }
 
+    /// Runs a statement as the superuser, beside this database.
+    pub async fn execute_beside(&self, statement: &str) {
+        execute(&self.superuser, statement).await;
+    }
+
     /// The databases of the server whose names begin like this.
     pub async fn others(&self, prefix: &str) -> Vec<String> {
         let query = "SELECT datname::text FROM pg_database WHERE starts_with(datname, $1)";

@@ -12,7 +12,7 @@ use mdl::cron::Timing;
 use mdl::instruments;
 use mdl::jobs::{Job, RawJob};
 use mdl::maintenance::{AnnounceExpiringKeys, PruneCredentials, PruneJobs, TidyImports};
-use mdl::schedules::{self, CatchUp, Definition, Outcome, Overlap};
+use mdl::schedules::{self, CatchUp, Definition, Outcome, Overlap, Replaced};
 use mdl::warming::WarmCaches;
 use tracing::{info, warn};
 
@@ -41,7 +41,11 @@ pub const TABLE: &[Line] = &[
     Line::new::<PruneCredentials>("prune_credentials", "40 1 * * *", "Deletes idempotency keys and sessions past their time"),
     Line::new::<BackUp>("back_up", "0 2 * * *", "Backs up the database and the uploaded files, and restores the backup on trial"),
     Line::new::<BackUpFiles>("back_up_files", "0 3 * * *", "Stores the uploaded files that no backup has yet"),
-    Line::new::<PruneBackups>("prune_backups", "0 5 * * *", "Removes backups that are older than their place keeps them"),
+    Line::new::<PruneBackups>(
+        "prune_backups",
+        "0 5 * * *",
+        "Removes backups that are older than their place keeps them, and what died ones left",
+    ),
     Line::new::<RestoreDrillJob>(
         "restore_drill",
         "0 4 * * 0",
@@ -104,6 +108,13 @@ const DECLARE: Duration = Duration::from_secs(60);
 /// How long after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// That this worker has declared its schedules.
+struct Declared {
+    at: Instant,
+    /// Those that another worker has replaced since, as the log has told.
+    replaced: Vec<Replaced>,
+}
+
 /// Fires what is due until told to stop.
 pub async fn keep(shared: Shared, definitions: Vec<Definition>) {
     let names: Vec<_> = definitions.iter().map(|definition| definition.name).collect();
@@ -129,14 +140,24 @@ async fn look(
     shared: &Shared,
     definitions: &[Definition],
     names: &[&'static str],
-    declared: &mut Option<Instant>,
+    declared: &mut Option<Declared>,
 ) -> mdl::Result<Option<Duration>> {
-    if declared.is_none_or(|last| last.elapsed() >= DECLARE) {
-        match declared {
-            None => schedules::declare(&shared.db, definitions).await?,
-            Some(_) => schedules::declare_again(&shared.db, definitions).await?,
+    match declared {
+        None => {
+            schedules::declare(&shared.db, definitions).await?;
+            *declared = Some(Declared { at: Instant::now(), replaced: Vec::new() });
         }
-        *declared = Some(Instant::now());
+        Some(before) if before.at.elapsed() >= DECLARE => {
+            let replaced = schedules::declare_again(&shared.db, definitions).await?;
+            for Replaced { schedule, ours, theirs } in replaced.iter().filter(|one| !before.replaced.contains(one)) {
+                warn!(
+                    schedule,
+                    ours, theirs, "Another worker's settings have replaced those of this one: all of them need the same"
+                );
+            }
+            *before = Declared { at: Instant::now(), replaced };
+        }
+        Some(_) => {}
     }
     let (taken, next) = schedules::fire(&shared.db, names).await?;
     for slot in taken {

@@ -8,19 +8,17 @@ use std::time::Instant;
 use futures::StreamExt;
 use tracing::{info, warn};
 
-use super::make::{lock, newest, parse_url};
+use super::make::{lock, newest};
 use super::manifest::{FileEntry, Files, Manifest};
 use super::progress::{Phase, Progress};
 use super::refused;
 use super::seal::{Digest, Identities, Opened, Sealed, Sealer, Tally, is_damage};
-use super::vault::Vault;
+use super::vault::{LATEST, Vault};
 use crate::app::App;
+use crate::config::postgres_address;
 use crate::error::{Error, Result, causes};
 use crate::instruments;
 use crate::storage::StoredFile;
-
-/// The list of the files as the last backup, or the last run of [`super::back_up_files`], found them.
-pub const LATEST: &str = "files.json";
 
 /// Stores what the vault does not have yet, and the list of all under this name.
 ///
@@ -219,7 +217,7 @@ async fn make_room(app: &App, vault: &Vault, damaged: impl Iterator<Item = &File
     // Backups are made elsewhere.
     let Some(url) = &app.config.backup.database_url else { return Ok(()) };
     // One that is being made may count on them.
-    let _alone = lock(&parse_url("MDL_BACKUP_DATABASE_URL", url)?).await?;
+    let _alone = lock(&postgres_address("MDL_BACKUP_DATABASE_URL", url)?).await?;
     for entry in damaged {
         if hash(app, &entry.key).await?.is_some_and(|plain| plain == entry.object.plain) {
             vault.delete(&entry.object.key).await?;
@@ -236,12 +234,21 @@ pub struct Plan {
     lost: Vec<String>,
 }
 
-/// What became of them.
+impl Plan {
+    /// What becomes of them if those that are there are whole.
+    pub fn outlook(self) -> Brought {
+        Brought { count: self.missing.len() as u64, lost: self.lost, failed: Vec::new() }
+    }
+}
+
+/// What became of uploaded files that the file storage did not have any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Brought {
+    /// Those that it has again.
     pub count: u64,
-    /// Damaged or missing in the vault.
+    /// Those that are gone: damaged or missing in the backup.
     pub lost: Vec<String>,
-    /// The vault or the file storage did not serve: they may come another time.
+    /// Those that may come another time: the backup's place or the file storage did not serve.
     pub failed: Vec<String>,
 }
 

@@ -20,7 +20,7 @@ use super::tools::Dump;
 use super::vault::{self, Upload, Vault};
 use super::{files, refused, store, watch};
 use crate::app::App;
-use crate::config::BackupConfig;
+use crate::config::{BackupConfig, postgres_address};
 use crate::db;
 use crate::error::{Code, Error, Result, causes};
 use crate::ids::BackupId;
@@ -36,7 +36,8 @@ const PIECE: usize = 256 * 1024;
 /// known to be good before it is [verified](super::verify()).
 ///
 /// Nothing is published when it fails, and operators are told, however early it failed; but not that it [has to wait](is_busy) for another.
-/// When this future is dropped, or the program dies, what is left is removed by the next one.
+/// When this future is dropped, or the program dies, the next one removes what is left; a dump that was whole already, [`super::prune`] a day
+/// later. What was sent of an unfinished upload to a bucket is for a rule of the bucket to remove.
 pub async fn back_up(app: &App, id: BackupId, requested_by: Option<Uuid>, progress: &Progress) -> Result<Manifest> {
     let made = alone(app, id, requested_by, progress).await;
     end(app, Some(id), &made, progress).await;
@@ -74,13 +75,7 @@ fn settings(config: &BackupConfig) -> Result<Config> {
              MDL_BACKUP_UNENCRYPTED=yes to leave them open",
         ));
     }
-    parse_url("MDL_BACKUP_DATABASE_URL", url)
-}
-
-/// A server's address from a setting.
-pub fn parse_url(setting: &str, url: &str) -> Result<Config> {
-    // The address may hold a password: the reason does not quote it.
-    url.parse().map_err(|error: tokio_postgres::Error| refused(format!("{setting} is not an address of PostgreSQL: {error}")))
+    postgres_address("MDL_BACKUP_DATABASE_URL", url)
 }
 
 /// A connection that keeps others from backing up, and from removing backups, until it is dropped. An error that [is one of being
@@ -122,7 +117,7 @@ async fn store_files(app: &App, progress: &Progress) -> Result<()> {
     let _alone = lock(&settings(config)?).await?;
     let vaults = Vault::all(config)?;
     let (vault, others) = vaults.split_first().ok_or_else(|| Error::internal("there is no place for backups"))?;
-    let files = files::store(app, files::LATEST.to_owned(), vault, &config.recipients, progress).await?;
+    let files = files::store(app, vault::LATEST.to_owned(), vault, &config.recipients, progress).await?;
     let entries = files::latest(vault).await?;
     for other in others {
         copy_objects(&entries, &[&files.list], vault, other, progress).await?;
@@ -143,7 +138,7 @@ async fn make(
     let config = &app.config.backup;
     let (vault, others) = vaults.split_first().ok_or_else(|| Error::internal("there is no place for backups"))?;
     tidy(vault).await?;
-    store::abandon_others(app, id).await?;
+    store::abandon(app, Some(id)).await?;
 
     let (started_at, start) = (Utc::now(), Instant::now());
     progress.begin(Phase::Dumping, expected);
@@ -201,7 +196,12 @@ async fn tidy(vault: &Vault) -> Result<()> {
 
 async fn give_up(vault: &Vault, id: BackupId, error: Error) -> Error {
     if let Err(error) = vault.remove(id).await {
-        warn!(error = causes(&error), backup.id = %id, "Could not remove what a failed backup left; the next one will");
+        warn!(
+            error = causes(&error),
+            backup.id = %id,
+            place = vault.name(),
+            "Could not remove what a failed backup left; the next one will or, if its dump was whole, prune_backups a day later"
+        );
     }
     error
 }

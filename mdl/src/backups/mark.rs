@@ -1,4 +1,5 @@
-//! What the comment on a database says of it. Only its owner can change that, and it stays when the database is renamed.
+//! What the comment on a database says of it. Only its owner can change that, and it stays when the database is renamed. Our mark is a line of its
+//! own; the other lines are an operator's.
 
 use tokio_postgres::Client;
 
@@ -16,6 +17,8 @@ pub enum Mark {
 }
 
 impl Mark {
+    const ALL: [Self; 3] = [Self::Unfinished, Self::Restored, Self::Kept];
+
     pub fn text(self) -> &'static str {
         match self {
             Self::Unfinished => "MDL: a restore into it is not finished",
@@ -26,17 +29,67 @@ impl Mark {
 
     /// Of a database, if it is there and has one.
     pub async fn of(admin: &Client, database: &str) -> Result<Option<Self>> {
-        let query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1";
-        let comment: Option<String> = admin.query_opt(query, &[&database]).await?.and_then(|row| row.get(0));
-        Ok([Self::Unfinished, Self::Restored, Self::Kept].into_iter().find(|mark| comment.as_deref() == Some(mark.text())))
+        Ok(comment(admin, database).await?.split('\n').find_map(Self::in_line))
     }
 
     pub async fn set(self, admin: &Client, database: &str) -> Result<()> {
-        Ok(admin.batch_execute(&format!("COMMENT ON DATABASE {} IS '{}'", quote(database), self.text())).await?)
+        Ok(admin.batch_execute(&statement(admin, database, Some(self)).await?).await?)
+    }
+
+    fn in_line(line: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mark| line.trim() == mark.text())
     }
 }
 
 /// Of the database in use: it needs none.
 pub async fn clear(admin: &Client, database: &str) -> Result<()> {
-    Ok(admin.batch_execute(&format!("COMMENT ON DATABASE {} IS NULL", quote(database))).await?)
+    Ok(admin.batch_execute(&statement(admin, database, None).await?).await?)
+}
+
+/// The statement that gives a database this mark and no other, and leaves what an operator has said of it.
+pub async fn statement(admin: &Client, database: &str, mark: Option<Mark>) -> Result<String> {
+    let text = match marked(&comment(admin, database).await?, mark) {
+        Some(text) => admin.query_one("SELECT quote_literal($1::text)", &[&text]).await?.get(0),
+        None => "NULL".to_owned(),
+    };
+    Ok(format!("COMMENT ON DATABASE {} IS {text}", quote(database)))
+}
+
+/// Whether a database is of mdl_restore and has no mark: a restore was killed that had just made it, or somebody made it by hand. A restored one
+/// is mdl_owner's, and so is one that `ops/roles.sql` made.
+pub async fn is_half_made(admin: &Client, database: &str) -> Result<bool> {
+    let query = "SELECT FROM pg_database WHERE datname = $1 AND pg_get_userbyid(datdba) = 'mdl_restore'";
+    Ok(admin.query_opt(query, &[&database]).await?.is_some() && Mark::of(admin, database).await?.is_none())
+}
+
+/// Empty if there is none.
+async fn comment(admin: &Client, database: &str) -> Result<String> {
+    let query = "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database WHERE datname = $1";
+    Ok(admin.query_opt(query, &[&database]).await?.map(|row| row.get(0)).unwrap_or_default())
+}
+
+fn marked(comment: &str, mark: Option<Mark>) -> Option<String> {
+    let theirs: Vec<_> = comment.split('\n').filter(|line| Mark::in_line(line).is_none()).collect();
+    let theirs = theirs.join("\n");
+    match (theirs.is_empty(), mark) {
+        (true, mark) => mark.map(|mark| mark.text().to_owned()),
+        (false, Some(mark)) => Some(format!("{theirs}\n{}", mark.text())),
+        (false, None) => Some(theirs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_has_said_stays() {
+        for theirs in ["", "Ask Ann", "Ask Ann,\n\nthen Bob\n"] {
+            let kept = marked(theirs, Some(Mark::Kept)).unwrap();
+            assert_eq!(kept.lines().last().and_then(Mark::in_line), Some(Mark::Kept));
+            let restored = marked(&kept, Some(Mark::Restored)).unwrap();
+            assert_eq!(restored.lines().filter_map(Mark::in_line).collect::<Vec<_>>(), [Mark::Restored]);
+            assert_eq!(marked(&restored, None).unwrap_or_default(), theirs);
+        }
+    }
 }

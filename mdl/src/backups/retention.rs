@@ -1,15 +1,17 @@
-//! Removing what is old. In each place some verified backups stay however old they are, so that there is always one to restore.
+//! Removing what is old, and what backups left that died. In each place some verified backups stay however old they are, so that there is
+//! always one to restore.
 
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{info, warn};
 
-use super::make::{lock, parse_url};
+use super::make::lock;
 use super::manifest::{self, Manifest};
 use super::vault::{Vault, made_at};
-use super::{files, refused, store};
+use super::{files, leftovers, refused, store};
 use crate::app::App;
+use crate::config::postgres_address;
 use crate::error::{Error, Result, causes};
 use crate::ids::BackupId;
 use crate::tenants::SYSTEM;
@@ -21,26 +23,34 @@ pub struct Pruned {
     pub backups: Vec<BackupId>,
     /// Objects of uploaded files that no backup has any more.
     pub files: u64,
+    /// Backups that died when their dump was whole, and never had a manifest.
+    pub leftovers: Vec<BackupId>,
+    /// Halves of files that died backups left.
+    pub temporary_files: u64,
 }
 
-/// Removes the backups that are older than their place keeps them, but for the newest verified ones, and the files that no backup has any
-/// more. With `dry_run` it only says what it would remove.
+/// Removes the backups that are older than their place keeps them, but for the newest verified ones, what died ones left more than a day ago,
+/// and the files that no backup has any more. With `dry_run` it only says what it would remove.
 pub async fn prune(app: &App, dry_run: bool) -> Result<Vec<Pruned>> {
     let config = &app.config.backup;
     let url = config.database_url.as_deref();
     let url = url.ok_or_else(|| refused("Set MDL_BACKUP_DATABASE_URL: nobody may make a backup while others are removed"))?;
-    let _alone = lock(&parse_url("MDL_BACKUP_DATABASE_URL", url)?).await?;
+    let _alone = lock(&postgres_address("MDL_BACKUP_DATABASE_URL", url)?).await?;
     // Before anything is removed: what is removed is noted by looking into all of them.
     let vaults = Vault::found(config).into_iter().map(|(_, vault)| vault).collect::<Result<Vec<_>>>()?;
+    if !dry_run {
+        store::abandon(app, None).await?;
+    }
     let mut pruned = Vec::new();
     for vault in &vaults {
-        let days = if vault.is_directory() { config.local_days } else { config.remote_days };
-        pruned.push(prune_place(app, vault, days, dry_run).await?);
+        pruned.push(prune_place(app, vault, &vaults, dry_run).await?);
     }
     Ok(pruned)
 }
 
-async fn prune_place(app: &App, vault: &Vault, days: u32, dry_run: bool) -> Result<Pruned> {
+async fn prune_place(app: &App, vault: &Vault, all: &[Vault], dry_run: bool) -> Result<Pruned> {
+    let config = &app.config.backup;
+    let days = if vault.is_directory() { config.local_days } else { config.remote_days };
     let mut manifests = manifest::all(vault).await?;
     let verified: HashSet<_> =
         vault.folders().await?.into_iter().filter(|folder| folder.verified).map(|folder| folder.id).collect();
@@ -53,7 +63,12 @@ async fn prune_place(app: &App, vault: &Vault, days: u32, dry_run: bool) -> Resu
             verified: manifest.is_ok() && verified.contains(id),
         })
         .collect();
-    let old = old(&made, Utc::now() - TimeDelta::days(i64::from(days)), app.config.backup.keep_verified as usize);
+    let old = old(&made, Utc::now() - TimeDelta::days(i64::from(days)), config.keep_verified as usize);
+    let leftovers = leftovers::find(app, vault, all).await?;
+    if !dry_run {
+        // First: what is left of one if we die is known to be of no use.
+        note(app, &old, vault, all).await?;
+    }
     for id in &old {
         manifests.remove(id);
         if !dry_run {
@@ -61,11 +76,17 @@ async fn prune_place(app: &App, vault: &Vault, days: u32, dry_run: bool) -> Resu
             info!(backup.id = %id, place = vault.name(), "Removed an old backup");
         }
     }
-    let files = prune_files(vault, &manifests, dry_run).await?;
     if !dry_run {
-        note(app, &old).await?;
+        leftovers::remove(vault, &leftovers).await?;
     }
-    Ok(Pruned { place: vault.name().to_owned(), backups: old, files })
+    let files = prune_files(vault, &manifests, &leftovers.backups, dry_run).await?;
+    Ok(Pruned {
+        place: vault.name().to_owned(),
+        backups: old,
+        files,
+        temporary_files: leftovers.temporary.len() as u64,
+        leftovers: leftovers.backups,
+    })
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -86,11 +107,20 @@ fn old(made: &[Made], before: DateTime<Utc>, keep: usize) -> Vec<BackupId> {
     made.iter().filter(|backup| backup.at < before && !kept.contains(&backup.id)).map(|backup| backup.id).collect()
 }
 
-async fn prune_files(vault: &Vault, manifests: &BTreeMap<BackupId, Result<Manifest>>, dry_run: bool) -> Result<u64> {
-    if let Some(folder) = vault.folders().await?.iter().find(|folder| !folder.published && folder.has_dump) {
+async fn prune_files(
+    vault: &Vault,
+    manifests: &BTreeMap<BackupId, Result<Manifest>>,
+    leftovers: &[BackupId],
+    dry_run: bool,
+) -> Result<u64> {
+    let folders = vault.folders().await?;
+    let unpublished = folders.iter().find(|folder| !folder.published && folder.has_dump && !leftovers.contains(&folder.id));
+    if let Some(folder) = unpublished {
         warn!(
             backup.id = %folder.id,
-            "No files are removed: a dump without a manifest may need them. Remove its folder if nobody needs it any more"
+            place = vault.name(),
+            "No files are removed: a dump without a manifest may need them. It is removed a day after its backup died; if its manifest was lost, \
+             bring it back, or remove the folder"
         );
         return Ok(0);
     }
@@ -132,11 +162,10 @@ async fn prune_files(vault: &Vault, manifests: &BTreeMap<BackupId, Result<Manife
     Ok(removed)
 }
 
-/// Tells the database where the removed backups still are.
-async fn note(app: &App, removed: &[BackupId]) -> Result<()> {
+/// Tells the database where the backups that are removed from a place still are.
+async fn note(app: &App, removed: &[BackupId], from: &Vault, all: &[Vault]) -> Result<()> {
     let mut places: BTreeMap<BackupId, Vec<String>> = removed.iter().map(|id| (*id, Vec::new())).collect();
-    for (_, vault) in Vault::found(&app.config.backup) {
-        let vault = vault?;
+    for vault in all.iter().filter(|vault| vault.name() != from.name()) {
         for folder in vault.folders().await?.into_iter().filter(|folder| folder.published) {
             if let Some(places) = places.get_mut(&folder.id) {
                 places.push(vault.name().to_owned());

@@ -4,14 +4,13 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
 use tracing::warn;
 
-use super::make::parse_url;
 use super::manifest::Manifest;
 use super::progress::{Phase, Progress};
 use super::refused;
 use super::seal::{Identities, Opened};
 use super::tools::{Ownership, Restore};
 use super::vault::Vault;
-use crate::config::BackupConfig;
+use crate::config::{BackupConfig, postgres_address};
 use crate::db;
 use crate::error::{Error, Result, causes};
 
@@ -37,7 +36,7 @@ impl Scratch {
         let Some(url) = &config.scratch_url else {
             return Err(refused("Set MDL_BACKUP_SCRATCH_URL: backups are restored on trial as the role mdl_scratch"));
         };
-        let mut config = parse_url("MDL_BACKUP_SCRATCH_URL", url)?;
+        let mut config = postgres_address("MDL_BACKUP_SCRATCH_URL", url)?;
         let admin = db::connect_as(config.clone()).await?;
         let superuser: bool = admin.query_one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", &[]).await?.get(0);
         if superuser {

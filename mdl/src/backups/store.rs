@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use diesel::dsl;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
@@ -55,7 +56,7 @@ pub async fn start(app: &App, id: BackupId, requested_by: Option<Uuid>, encrypte
         .do_update()
         .set((
             backups::state.eq(BackupState::Running),
-            backups::started_at.eq(diesel::dsl::now),
+            backups::started_at.eq(dsl::now),
             backups::error.eq(None::<String>),
             backups::finished_at.eq(None::<DateTime<Utc>>),
         ))
@@ -86,18 +87,16 @@ pub async fn requested(
         .await?)
 }
 
-/// Marks the backups failed whose makers died, or that nobody will make any more: called by the one that holds the lock.
-pub async fn abandon_others(app: &App, id: BackupId) -> Result<()> {
+/// Marks the backups failed whose makers died, or that nobody will make any more: called by the one that holds the lock, who may be making
+/// one.
+pub async fn abandon(app: &App, but: Option<BackupId>) -> Result<()> {
+    let id = but.unwrap_or(BackupId(Uuid::nil()));
     let tx = app.db.begin(SYSTEM).await?;
     let mut conn: &AsyncPgConnection = &tx;
     diesel::update(
         backups::table.filter(backups::tenant_id.eq(SYSTEM).and(backups::state.eq(BackupState::Running)).and(backups::id.ne(id))),
     )
-    .set((
-        backups::state.eq(BackupState::Failed),
-        backups::finished_at.eq(diesel::dsl::now),
-        backups::error.eq("The program that made it ended before it was done"),
-    ))
+    .set(failure("The program that made it ended before it was done"))
     .execute(&mut conn)
     .await?;
     let will_be_made = "EXISTS (SELECT FROM jobs WHERE jobs.tenant_id = backups.tenant_id AND jobs.kind = 'back_up'
@@ -105,16 +104,20 @@ pub async fn abandon_others(app: &App, id: BackupId) -> Result<()> {
     diesel::update(
         backups::table
             .filter(backups::tenant_id.eq(SYSTEM).and(backups::state.eq(BackupState::Queued)).and(backups::id.ne(id)))
-            .filter(diesel::dsl::not(diesel::dsl::sql::<diesel::sql_types::Bool>(will_be_made))),
+            .filter(dsl::not(dsl::sql::<diesel::sql_types::Bool>(will_be_made))),
     )
-    .set((
-        backups::state.eq(BackupState::Failed),
-        backups::finished_at.eq(diesel::dsl::now),
-        backups::error.eq("Its job ended before it was begun"),
-    ))
+    .set(failure("Its job ended before it was begun"))
     .execute(&mut conn)
     .await?;
     tx.commit().await
+}
+
+/// That a backup failed just now, and why.
+type Failure<'a> =
+    (dsl::Eq<backups::state, BackupState>, dsl::Eq<backups::finished_at, dsl::now>, dsl::Eq<backups::error, &'a str>);
+
+fn failure(error: &str) -> Failure<'_> {
+    (backups::state.eq(BackupState::Failed), backups::finished_at.eq(dsl::now), backups::error.eq(error))
 }
 
 /// Notes a published backup, also one that the database did not know of (it may be older than the backup).
@@ -130,7 +133,7 @@ pub async fn published(
         backups::state.eq(state),
         backups::phase.eq("finished"),
         backups::started_at.eq(manifest.started_at),
-        backups::updated_at.eq(diesel::dsl::now),
+        backups::updated_at.eq(dsl::now),
         backups::finished_at.eq(manifest.finished_at),
         backups::verified_at.eq(proof.map(|proof| proof.verified_at)),
         backups::plain_bytes.eq(count(manifest.database.plain.bytes)),
@@ -163,18 +166,17 @@ pub async fn published(
 
 /// Notes that a backup failed, also one that failed before it was noted that it begins.
 pub async fn failed(mut conn: &AsyncPgConnection, id: BackupId, encrypted: bool, error: &str) -> Result<()> {
-    let end = (backups::state.eq(BackupState::Failed), backups::finished_at.eq(diesel::dsl::now), backups::error.eq(error));
     diesel::insert_into(backups::table)
         .values((
             backups::tenant_id.eq(SYSTEM),
             backups::id.eq(id),
             backups::encrypted.eq(encrypted),
             backups::program_version.eq(env!("CARGO_PKG_VERSION")),
-            end,
+            failure(error),
         ))
         .on_conflict((backups::tenant_id, backups::id))
         .do_update()
-        .set(end)
+        .set(failure(error))
         .execute(&mut conn)
         .await?;
     Ok(())
@@ -214,7 +216,7 @@ pub async fn drill_succeeded(mut conn: &AsyncPgConnection, drill: DrillId, backu
         .set((
             restore_drills::state.eq(DrillState::Succeeded),
             restore_drills::phase.eq("finished"),
-            restore_drills::finished_at.eq(diesel::dsl::now),
+            restore_drills::finished_at.eq(dsl::now),
             restore_drills::restore_seconds.eq(proof.restore_seconds),
         ))
         .execute(&mut conn)
@@ -242,7 +244,7 @@ pub async fn drill_failed(
     diesel::update(restore_drills::table.find((SYSTEM, drill)))
         .set((
             restore_drills::state.eq(DrillState::Failed),
-            restore_drills::finished_at.eq(diesel::dsl::now),
+            restore_drills::finished_at.eq(dsl::now),
             restore_drills::error.eq(error),
             restore_drills::differences.eq(differences),
         ))
@@ -263,13 +265,19 @@ pub async fn drill_failed(
     Ok(())
 }
 
-/// Notes that a backup was removed from a place.
+/// Notes that a backup is removed from a place.
 pub async fn pruned(mut conn: &AsyncPgConnection, id: BackupId, left: &[String]) -> Result<()> {
     diesel::update(backups::table.find((SYSTEM, id))).set(backups::places.eq(left)).execute(&mut conn).await?;
     if left.is_empty() {
-        diesel::update(backups::table.find((SYSTEM, id))).set(backups::pruned_at.eq(diesel::dsl::now)).execute(&mut conn).await?;
+        diesel::update(backups::table.find((SYSTEM, id))).set(backups::pruned_at.eq(dsl::now)).execute(&mut conn).await?;
     }
     Ok(())
+}
+
+/// What is known of these backups.
+pub async fn by_ids(mut conn: &AsyncPgConnection, ids: &[BackupId]) -> Result<Vec<Backup>> {
+    let query = backups::table.filter(backups::tenant_id.eq(SYSTEM).and(backups::id.eq_any(ids))).select(Backup::as_select());
+    Ok(query.load(&mut conn).await?)
 }
 
 /// The sizes, as stored, of the backups before this one, newest first.
@@ -287,7 +295,7 @@ pub async fn sizes_before(mut conn: &AsyncPgConnection, id: BackupId, limit: i64
 /// Whether a backup was ever published, be it removed since.
 pub async fn any_published(mut conn: &AsyncPgConnection) -> Result<bool> {
     let published = backups::table.filter(backups::tenant_id.eq(SYSTEM).and(backups::stored_bytes.is_not_null()));
-    Ok(diesel::select(diesel::dsl::exists(published)).get_result(&mut conn).await?)
+    Ok(diesel::select(dsl::exists(published)).get_result(&mut conn).await?)
 }
 
 /// When the newest of the verified backups that are still there was made.
@@ -376,7 +384,7 @@ async fn note(app: &App, of: Of, step: Step) -> Result<()> {
                     backups::phase.eq(step.phase),
                     backups::done_bytes.eq(bytes(step.done)),
                     backups::expected_bytes.eq(step.expected.map(bytes)),
-                    backups::updated_at.eq(diesel::dsl::now),
+                    backups::updated_at.eq(dsl::now),
                 ))
                 .execute(&mut conn)
                 .await?
@@ -387,7 +395,7 @@ async fn note(app: &App, of: Of, step: Step) -> Result<()> {
                     restore_drills::phase.eq(step.phase),
                     restore_drills::done_bytes.eq(bytes(step.done)),
                     restore_drills::expected_bytes.eq(step.expected.map(bytes)),
-                    restore_drills::updated_at.eq(diesel::dsl::now),
+                    restore_drills::updated_at.eq(dsl::now),
                 ))
                 .execute(&mut conn)
                 .await?

@@ -10,14 +10,15 @@ use tokio_postgres::Client;
 use tracing::info;
 use uuid::Uuid;
 
-use super::make::parse_url;
+use super::files::{self, Brought};
 use super::progress::{Phase, Progress};
+use super::refused;
 use super::restore::check_schema;
 use super::scratch::Scratch;
 use super::seal::Identities;
 use super::verify::find;
-use super::{files, refused};
 use crate::app::App;
+use crate::config::postgres_address;
 use crate::error::{Error, Result};
 use crate::events::kinds::TENANT_RESTORED;
 use crate::events::payloads::TenantPayload;
@@ -90,8 +91,17 @@ pub struct TenantChange {
     pub removed: i64,
 }
 
-/// Puts the rows of the tenant with this slug back as they were in the backup, in one transaction; with `dry_run` it only counts what that
-/// would change. People, catalog, imports and published documents go back; sessions, API keys, the audit log, jobs and events stay.
+/// A tenant that is as it was, or would be.
+#[derive(Debug, Clone)]
+pub struct TenantRestored {
+    pub changes: Vec<TenantChange>,
+    /// Its uploaded files.
+    pub files: Brought,
+}
+
+/// Puts the rows of the tenant with this slug back as they were in the backup, in one transaction, and then brings back its uploaded files that
+/// are missing; with `dry_run` it only counts what that would change. People, catalog, imports and published documents go back; sessions, API
+/// keys, the audit log, jobs and events stay.
 pub async fn restore_tenant(
     app: &App,
     id: BackupId,
@@ -99,11 +109,11 @@ pub async fn restore_tenant(
     slug: &str,
     dry_run: bool,
     progress: &Progress,
-) -> Result<Vec<TenantChange>> {
+) -> Result<TenantRestored> {
     let config = &app.config.backup;
     let owner = app.config.database.owner_url.as_deref();
     let owner = owner.ok_or_else(|| refused("Set DATABASE_OWNER_URL: a tenant's rows are put back as the role mdl_owner"))?;
-    let owner = parse_url("DATABASE_OWNER_URL", owner)?;
+    let owner = postgres_address("DATABASE_OWNER_URL", owner)?;
     let (vault, manifest) = find(app, id, place).await?;
     if check_schema(&manifest)? || migrations::pending(&app.db).await? {
         return Err(refused(format!(
@@ -119,7 +129,7 @@ pub async fn restore_tenant(
     let tenant: Uuid = found.ok_or_else(|| refused(format!("The backup {id} has no tenant {slug:?}")))?.get(0);
 
     let is_theirs = |key: &str| key.split('/').any(|part| part == tenant.to_string());
-    let files = if dry_run { None } else { Some(files::plan(app, &vault, &manifest, is_theirs).await?) };
+    let plan = files::plan(app, &vault, &manifest, is_theirs).await?;
     let target = db::connect_as(owner).await?;
     target.batch_execute(&format!("BEGIN; SET LOCAL app.tenant_id = '{tenant}'; SET LOCAL search_path = public")).await?;
     let tables = tables(&target).await?;
@@ -131,8 +141,11 @@ pub async fn restore_tenant(
         }
         changes.push(table.compare(&target).await?);
     }
-    if dry_run {
+    drop(source);
+    scratch.remove().await?;
+    let files = if dry_run {
         target.batch_execute("ROLLBACK").await?;
+        plan.outlook()
     } else {
         for table in tables.iter().rev() {
             table.clear(&target).await?;
@@ -143,15 +156,12 @@ pub async fn restore_tenant(
         tell(&target, tenant, id, &changes).await?;
         target.batch_execute("COMMIT").await?;
         app.versions.bump(TenantId(tenant), Change::of(Entities::ALL)).await;
-        if let Some(files) = files {
-            files::restore(app, &vault, files, &keys, progress).await;
-        }
+        let brought = files::restore(app, &vault, plan, &keys, progress).await;
         info!(backup.id = %id, tenant = slug, "Restored a tenant");
-    }
-    drop(source);
-    scratch.remove().await?;
+        brought
+    };
     progress.begin(Phase::Finished, None);
-    Ok(changes)
+    Ok(TenantRestored { changes, files })
 }
 
 struct Table {

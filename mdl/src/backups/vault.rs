@@ -24,6 +24,8 @@ pub const MANIFEST: &str = "manifest.json";
 pub const VERIFIED: &str = "verified.json";
 /// What the names of dumps begin with.
 pub const DUMP: &str = "database.dump";
+/// The list of the uploaded files as the last backup, or the last run of [`super::back_up_files`], found them.
+pub const LATEST: &str = "files.json";
 
 /// Of one part of an upload. Stores take 10,000 of them, and a few are held in memory.
 const PART_BYTES: usize = 16 * 1024 * 1024;
@@ -55,9 +57,15 @@ pub struct Folder {
     pub has_dump: bool,
     /// Whether it has anything that was written to its end. What was not is not listed: in a directory its name has a `#`.
     pub has_files: bool,
+    /// When the newest of what was written to its end was written; when its id was made if there is nothing.
+    pub written_at: DateTime<Utc>,
 }
 
 impl Folder {
+    fn empty(id: BackupId, written_at: DateTime<Utc>) -> Self {
+        Self { id, published: false, verified: false, has_dump: false, has_files: false, written_at }
+    }
+
     /// When it was made: its id begins with the milliseconds since 1970.
     pub fn made_at(&self) -> DateTime<Utc> {
         made_at(self.id)
@@ -200,32 +208,33 @@ impl Vault {
     /// The backups, oldest first, and what died ones left.
     pub async fn folders(&self) -> Result<Vec<Folder>> {
         let mut folders = std::collections::BTreeMap::new();
-        let mut note = |id: BackupId, file: &str| {
-            let empty = Folder { id, published: false, verified: false, has_dump: false, has_files: false };
-            let folder = folders.entry(id).or_insert(empty);
+        let mut note = |id: BackupId, file: &str, written_at: DateTime<Utc>| {
+            let folder = folders.entry(id).or_insert_with(|| Folder::empty(id, written_at));
+            folder.written_at = folder.written_at.max(written_at);
             folder.published |= file == MANIFEST;
             folder.verified |= file == VERIFIED;
             folder.has_dump |= file.starts_with(DUMP);
-            folder.has_files |= !file.is_empty();
+            folder.has_files = true;
         };
-        for (key, _) in self.list("backups").await? {
+        for (key, meta) in self.list("backups").await? {
             if let Some((id, file)) = key.strip_prefix("backups/").and_then(|key| key.split_once('/'))
                 && let Ok(id) = id.parse()
             {
-                note(id, file);
+                note(id, file, meta.last_modified);
             }
         }
         // The listing leaves out what is not complete.
-        if let Some(directory) = &self.directory
-            && let Ok(entries) = std::fs::read_dir(directory.join("backups"))
-        {
-            for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-                if let Ok(id) = name.parse() {
-                    note(id, "");
-                }
-            }
+        for id in self.named_like_backups() {
+            folders.entry(id).or_insert_with(|| Folder::empty(id, made_at(id)));
         }
         Ok(folders.into_values().collect())
+    }
+
+    /// The folders of a directory that are named like a backup, also those with nothing that is complete.
+    fn named_like_backups(&self) -> Vec<BackupId> {
+        let Some(directory) = &self.directory else { return Vec::new() };
+        let entries = std::fs::read_dir(directory.join("backups")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()?.parse().ok()).collect()
     }
 
     /// Removes a backup. From its first step on it does not count any more.
@@ -246,20 +255,51 @@ impl Vault {
     }
 
     /// Removes what runs left that died: backups without a manifest and without a dump, and halves of files. Nothing else may write here
-    /// meanwhile. A dump without a manifest stays for people to look at.
+    /// meanwhile. A dump without a manifest stays: [`super::prune`] knows which of them nobody needs.
     pub async fn tidy(&self) -> Result<Vec<BackupId>> {
         let left: Vec<_> = self.folders().await?.into_iter().filter(Folder::is_left_over).map(|folder| folder.id).collect();
         for id in &left {
             self.remove(*id).await?;
         }
-        if let Some(directory) = &self.directory
-            && let Ok(entries) = std::fs::read_dir(directory.join("files"))
-        {
-            for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().contains('#')) {
-                std::fs::remove_file(entry.path()).map_err(|error| self.failed(error))?;
+        if let Some(directory) = &self.directory {
+            for file in temporary_in(&directory.join("files")) {
+                self.remove_temporary(&file)?;
             }
         }
         Ok(left)
+    }
+
+    /// Files that nobody has written to since then, and that have still the name that a file of a directory has until it is whole.
+    pub fn temporary(&self, before: DateTime<Utc>) -> Result<Vec<PathBuf>> {
+        let Some(directory) = &self.directory else { return Ok(Vec::new()) };
+        let mut found = temporary_in(directory);
+        // Whatever else may be in that folder is not ours.
+        found.retain(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LATEST)));
+        found.extend(temporary_in(&directory.join("files")));
+        for id in self.named_like_backups() {
+            found.extend(temporary_in(&directory.join("backups").join(id.to_string())));
+        }
+        let written_at = |file: &PathBuf| match std::fs::metadata(file).and_then(|metadata| metadata.modified()) {
+            Ok(time) => Ok(Some(DateTime::<Utc>::from(time))),
+            // It is whole now.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        };
+        let mut old = Vec::new();
+        for file in found {
+            if written_at(&file)?.is_some_and(|time| time < before) {
+                old.push(file);
+            }
+        }
+        Ok(old)
+    }
+
+    /// Removes one of them, unless it is gone.
+    pub fn remove_temporary(&self, file: &std::path::Path) -> Result<()> {
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed(error)),
+            _ => Ok(()),
+        }
     }
 
     fn path(&self, key: &str) -> Path {
@@ -327,6 +367,15 @@ pub fn key(id: BackupId, file: &str) -> String {
 fn places(config: &BackupConfig) -> impl Iterator<Item = (&Url, &'static str)> {
     let remote = config.remote_url.iter().map(|url| (url, "MDL_BACKUP_REMOTE_URL"));
     std::iter::once((&config.url, "MDL_BACKUP_URL")).chain(remote)
+}
+
+/// The files of a folder that are not whole: object_store adds `#` and a number to their names until they are.
+fn temporary_in(folder: &std::path::Path) -> Vec<PathBuf> {
+    let is_temporary = |name: &str| {
+        name.rsplit_once('#').is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| is_temporary(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
 }
 
 fn name_of(url: &Url) -> &str {

@@ -49,8 +49,8 @@ pub struct BackupConfig {
     /// spares the one in use
     #[arg(id = "backup_scratch_url", long = "backup-scratch-url", env = "MDL_BACKUP_SCRATCH_URL", hide_env_values = true)]
     pub scratch_url: Option<String>,
-    /// The server that backups are brought back to: any of its databases, as the role mdl_restore. Only `mdl-worker backup restore`
-    /// and `backup switch` use it; the running programs need not have it
+    /// The server that backups are brought back to: any of its databases but that of MDL, like postgres, as the role mdl_restore.
+    /// Only `mdl-worker backup restore` and `backup switch` use it; the running programs need not have it
     #[arg(id = "restore_database_url", long = "restore-database-url", env = "MDL_RESTORE_DATABASE_URL", hide_env_values = true)]
     pub restore_url: Option<String>,
     /// Folder with pg_dump and pg_restore, at least of the server's version; those on the PATH when unset

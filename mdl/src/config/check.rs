@@ -60,10 +60,10 @@ impl DatabaseConfig {
     }
 }
 
-/// What is said never repeats the address, which may hold a password: of one that is no URL, the client would.
-fn postgres(name: &str, url: Option<&str>) -> Result<()> {
+/// The server of PostgreSQL that a setting names. What is said never repeats the address, which may hold a password: of one that is no URL, the
+/// client would.
+pub fn postgres_address(name: &str, url: &str) -> Result<tokio_postgres::Config> {
     const LIKE: &str = "is no address of PostgreSQL, like postgres://role@host/database";
-    let Some(url) = url else { return Ok(()) };
     if url.is_empty() && name != "DATABASE_URL" {
         return Err(refused(name, "is empty: leave it out"));
     }
@@ -73,8 +73,12 @@ fn postgres(name: &str, url: Option<&str>) -> Result<()> {
         Ok(config) if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() => {
             Err(refused(name, format!("{LIKE}: it names no host")))
         }
-        Ok(_) => Ok(()),
+        Ok(config) => Ok(config),
     }
+}
+
+fn postgres(name: &str, url: Option<&str>) -> Result<()> {
+    url.map_or(Ok(()), |url| postgres_address(name, url).map(drop))
 }
 
 fn store(name: &str, url: Option<&Url>) -> Result<()> {

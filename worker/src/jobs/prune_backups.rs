@@ -1,4 +1,4 @@
-//! Removes old backups.
+//! Removes old backups, and what died ones left.
 
 use mdl::Result;
 use mdl::backups::{self, PruneBackups};
