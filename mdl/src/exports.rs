@@ -1,7 +1,7 @@
 //! Exports: the whole catalog of a tenant as a text, which an import makes the same catalog of.
 //!
 //! The actors: [`start`] begins a read snapshot and a task that goes through it page by page (`pages`); `entries` says of each row
-//! what `imports::draft` would read of it; `text` and `yaml` write that. The text goes through a channel with few places, so a
+//! what `imports::draft` would read of it; `text` writes that. The text goes through a channel with few places, so a
 //! slow reader slows the task down, and no more than a page of the catalog is in memory. Dropping the stream ends the task and its
 //! transaction. A stream whose last item is an error is not the whole catalog.
 
@@ -9,7 +9,6 @@ mod entries;
 mod node;
 mod pages;
 mod text;
-mod yaml;
 
 use std::path::Path;
 use std::time::Duration;

@@ -3,8 +3,7 @@
 use super::Format;
 use super::node::Object;
 use super::pages::List;
-use super::yaml;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What has been written of a catalog so far, and not been taken.
 pub struct Text {
@@ -50,8 +49,10 @@ impl Text {
                 self.written.push('\n');
             }
             Format::Yaml => {
-                self.written += if is_first { "\n  - " } else { "  - " };
-                yaml::write_object(&mut self.written, entry, 4);
+                if is_first {
+                    self.written.push('\n');
+                }
+                self.written += &yaml(entry)?;
             }
         }
         if let Some((_, count)) = &mut self.list {
@@ -87,9 +88,18 @@ impl Text {
     }
 }
 
+/// An entry as the item of a list.
+fn yaml(entry: &Object) -> Result<String> {
+    serde_saphyr::to_string(&[entry]).map_err(Error::internal)
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::node::Node;
     use super::*;
+    use crate::imports::tests::extra_of_yaml;
 
     fn catalog(format: Format) -> String {
         let mut text = Text::new(format);
@@ -110,8 +120,110 @@ mod tests {
         assert_eq!(catalog(Format::Json), json);
         let ndjson = "{\"metric_id\":\"A\",\"name\":\"a: b\"}\n{\"metric_id\":\"B\",\"tags\":[\"x\"]}\n";
         assert_eq!(catalog(Format::Ndjson), ndjson);
-        let yaml = "business_domains: []\nmetrics:\n  - metric_id: A\n    name: \"a: b\"\n  - metric_id: B\n    tags:\n      - x\n\
+        let yaml = "business_domains: []\nmetrics:\n- metric_id: A\n  name: \"a: b\"\n- metric_id: B\n  tags:\n  - x\n\
                     objectives: []\n";
         assert_eq!(catalog(Format::Yaml), yaml);
+    }
+
+    /// What an import reads of a metric with these extra fields.
+    fn read(extra: &Value) -> Value {
+        let entry = Object::default().with("metric_id", "A").with("name", "a").with("extra", Node::from(extra));
+        extra_of_yaml(&format!("metrics:\n{}", yaml(&entry).unwrap()))
+    }
+
+    #[test]
+    fn every_text_comes_back() {
+        let texts = [
+            "word",
+            "two words",
+            "a  b",
+            " a",
+            "a ",
+            "",
+            " ",
+            "~",
+            "null",
+            "True",
+            "NO",
+            "y",
+            "1",
+            "1.10",
+            "0x1F",
+            "010",
+            ".5",
+            "1e3",
+            "+1",
+            "-",
+            "- a",
+            "-a",
+            "?",
+            "? a",
+            ": a",
+            "a: b",
+            "a:b",
+            "a:",
+            "a #b",
+            "#a",
+            "&a",
+            "*a",
+            "!a",
+            "!!str a",
+            "%a",
+            "@a",
+            "`a",
+            "|",
+            ">",
+            "'a'",
+            "\"a\"",
+            "{a}",
+            "[a]",
+            "a, b",
+            "\\n",
+            "---",
+            "...",
+            "2026-01-01",
+            "Größe",
+            "利用率",
+            "🙂",
+            "<<",
+            "=",
+            "a\nb",
+            "a\nb\n",
+            "a\nb\n\n",
+            "\na",
+            "a\n\nb",
+            "a\n b\n  c",
+            " a\nb",
+            "a\n\tb",
+            "a\n \nb",
+            "a\r\nb",
+            "a\tb",
+            "a\n# b\nc",
+            "a\n---\nb",
+            "a\n- b: c",
+            "a \nb",
+            "\u{7f}",
+            "\u{85}",
+            "a\u{2028}b",
+            "\u{feff}",
+            "\u{8}\u{c}\u{1b}",
+        ];
+        for text in texts {
+            let extra = json!({"text": text, "list": [text, [text]], "object": {"in": {"it": text}}});
+            assert_eq!(read(&extra), extra, "{text:?}");
+            let named = json!({"x": {(text): 1}});
+            assert_eq!(read(&named), named, "{text:?} as a name");
+        }
+        let long = json!({"x": {("n".repeat(2_000)): {"a": [1]}, ("b".repeat(1_500)): 2}});
+        assert_eq!(read(&long), long);
+    }
+
+    #[test]
+    fn every_number_and_nothing_comes_back() {
+        let extra = json!({
+            "numbers": [0, -1, 1.5, 100.0, 0.1, 0.30000000000000004, 1e-7, 1e29, -2.5e300, i64::MIN, u64::MAX],
+            "flags": [true, false], "null": null, "empty": ["", [], {}, null, [[]], [{}]], "nested": [[1, [2]], {"a": []}, [{"b": 1, "c": {}}]],
+        });
+        assert_eq!(read(&extra), extra);
     }
 }

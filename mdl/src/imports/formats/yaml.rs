@@ -57,6 +57,22 @@ struct Reader<'a> {
     repeated: usize,
 }
 
+/// The key of a mapping.
+enum Name {
+    Of(String),
+    /// `<<` without quotes: the value is a mapping whose fields this one gets.
+    Merge,
+}
+
+impl Name {
+    fn text(self) -> String {
+        match self {
+            Name::Of(text) => text,
+            Name::Merge => "<<".to_owned(),
+        }
+    }
+}
+
 impl<'a> Reader<'a> {
     fn next(&mut self) -> Result<(Event<'a>, Span), Box<Issue>> {
         match self.parser.next_event() {
@@ -70,6 +86,7 @@ impl<'a> Reader<'a> {
     fn catalog(&mut self, line: u64, sink: &mut Sink) -> Result<(), Halt> {
         let mut catalog = Catalog::default();
         while let Some((name, at)) = self.key()? {
+            let name = name.text();
             match catalog.list(&name) {
                 Some(kind) => {
                     let (event, span) = self.next()?;
@@ -104,13 +121,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The next key of a mapping; `None` at its end.
-    fn key(&mut self) -> Result<Option<(String, Span)>, Box<Issue>> {
+    fn key(&mut self) -> Result<Option<(Name, Span)>, Box<Issue>> {
         let (event, span) = self.next()?;
         match event {
             Event::MappingEnd => Ok(None),
-            Event::Scalar(text, ..) => Ok(Some((text.into_owned(), span))),
+            Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<" => Ok(Some((Name::Merge, span))),
+            Event::Scalar(text, ..) => Ok(Some((Name::Of(text.into_owned()), span))),
             Event::Alias(id) => match self.anchors.get(&id) {
-                Some((Value::String(text), _)) => Ok(Some((text.clone(), span))),
+                Some((Value::String(text), _)) => Ok(Some((Name::Of(text.clone()), span))),
                 _ => Err(Issue::refusal(place(&span), codes::SYNTAX, "The name of a field must be text")),
             },
             _ => Err(Issue::refusal(place(&span), codes::SYNTAX, "The name of a field must be text")),
@@ -148,10 +166,12 @@ impl<'a> Reader<'a> {
                 while let Some((name, at)) = self.key()? {
                     let (value, value_size) = self.value(depth + 1)?;
                     size += value_size;
-                    if name == "<<" {
-                        merged.push(value);
-                    } else if map.insert(name.clone(), value).is_some() {
-                        return Err(twice(&name, &at));
+                    match name {
+                        Name::Merge => merged.push(value),
+                        Name::Of(name) if map.contains_key(&name) => return Err(twice(&name, &at)),
+                        Name::Of(name) => {
+                            map.insert(name, value);
+                        }
                     }
                 }
                 merge(&mut map, merged);
