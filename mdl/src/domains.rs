@@ -5,6 +5,7 @@ pub mod store;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures::try_join;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
@@ -252,8 +253,12 @@ fn name_taken(name: &str) -> Problem {
 
 async fn record(tx: &Transaction, actor: &Actor, kind: Kind<DomainPayload>, domain: &Domain) -> Result<()> {
     let details = json!({ "key": domain.key, "name": domain.content.name });
-    audit::record(tx, actor, kind.name, ("business_domain", domain.id.0), &details).await?;
-    events::push(tx, actor, kind, domain.id.0, &payload(domain.id, &domain.key, &domain.content)).await
+    let payload = payload(domain.id, &domain.key, &domain.content);
+    try_join!(
+        audit::record(tx, actor, kind.name, ("business_domain", domain.id.0), &details),
+        events::push(tx, actor, kind, domain.id.0, &payload)
+    )?;
+    Ok(())
 }
 
 /// A domain as it is told of.

@@ -57,35 +57,25 @@ async fn who_is_connected_to_a_database_is_told_not_to_switch_it() {
     app.database.drop_other(&beside).await;
 }
 
-/// As a restore leaves it that is killed between making a database and marking it.
+/// As an interrupted restore leaves it, under the name of the database in use, which was lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_half_made_database_is_neither_dropped_nor_used() {
+async fn what_is_unfinished_is_put_aside_as_what_it_is() {
     let app = TestApp::start().await;
     let backups = Backups::of(&app);
     let id = backups.make(&["--no-verify"]).await;
-    let (name, beside) = (app.database.name(), format!("{}_beside", app.database.name()));
-    let half_make = async |database: &str| {
-        app.database.execute_beside(&format!("CREATE DATABASE \"{database}\" TEMPLATE template0 OWNER mdl_restore")).await;
-    };
-    half_make(&beside).await;
-    let told = backups.run(&["restore", &id, "--into", &beside]).await;
-    assert!(!told.succeeded && told.stderr.contains(&format!("DROP DATABASE \"{beside}\"")), "{told:?}");
-    let told = backups.run(&["switch", &beside, "--yes"]).await;
-    assert!(!told.succeeded && told.stderr.contains("was neither restored to its end nor in use before"), "{told:?}");
-    assert_eq!(app.database.others(&beside).await, [beside.as_str()], "it is still there");
-    app.database.drop_other(&beside).await;
-
-    // Under the name of the one in use, which was lost.
+    let name = app.database.name();
     app.database.drop_other(name).await;
-    half_make(name).await;
+    app.database.execute_beside(&format!("CREATE DATABASE \"{name}\" TEMPLATE template0 OWNER mdl_restore")).await;
+    let unfinished = "MDL: a restore into it is not finished";
+    app.database.execute_beside(&format!("COMMENT ON DATABASE \"{name}\" IS '{unfinished}'")).await;
     let told = backups.run(&["switch", name, "--yes"]).await;
-    assert!(!told.succeeded && told.stderr.contains("was neither restored to its end nor in use before"), "{told:?}");
+    assert!(!told.succeeded && told.stderr.contains("was interrupted: run it again"), "{told:?}");
     let told = backups.must(&["restore", &id, "--in-place", "--yes"]).await;
     assert!(app.database.number("SELECT count(*) FROM tenants").await > 0);
     let aside = kept(&told);
-    assert_eq!(said_of(&app, &aside).await, None, "it was never in use");
+    assert_eq!(said_of(&app, &aside).await.as_deref(), Some(unfinished), "it was never in use");
     let told = backups.run(&["switch", &aside, "--yes"]).await;
-    assert!(!told.succeeded && told.stderr.contains("was neither restored to its end nor in use before"), "{told:?}");
+    assert!(!told.succeeded && told.stderr.contains("was interrupted: run it again"), "{told:?}");
     app.database.drop_other(&aside).await;
 }
 

@@ -78,7 +78,7 @@ pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
 /// documents that its [`Validator`], which it has as data, found to fit: so it computes their cost and no more.
 pub fn schema(limits: &GraphqlConfig, keys: Arc<Keys>, performance: Arc<Performance>) -> Schema {
     let schema = limited(limits).validation_mode(ValidationMode::Fast);
-    schema.data(keys).data(performance).data(SingleMetrics::default()).data(Arc::new(Validator::new(limits))).finish()
+    schema.data(keys).data(performance).data(Arc::new(Validator::new(limits))).finish()
 }
 
 /// The schema that validates, with the extension that keeps it from executing.
@@ -102,5 +102,5 @@ fn limited(limits: &GraphqlConfig) -> SchemaBuilder<Query, Mutation, Subscriptio
 
 fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
     // No extensions for executing: with one, async-graphql wraps every field of every answer.
-    async_graphql::Schema::build(Query::default(), Mutation::default(), Subscription::default())
+    async_graphql::Schema::build(Query::default(), Mutation::default(), Subscription::default()).data(SingleMetrics::default())
 }

@@ -55,13 +55,6 @@ pub async fn statement(admin: &Client, database: &str, mark: Option<Mark>) -> Re
     Ok(format!("COMMENT ON DATABASE {} IS {text}", quote(database)))
 }
 
-/// Whether a database is of mdl_restore and has no mark: a restore was killed that had just made it, or somebody made it by hand. A restored one
-/// is mdl_owner's, and so is one that `ops/roles.sql` made.
-pub async fn is_half_made(admin: &Client, database: &str) -> Result<bool> {
-    let query = "SELECT FROM pg_database WHERE datname = $1 AND pg_get_userbyid(datdba) = 'mdl_restore'";
-    Ok(admin.query_opt(query, &[&database]).await?.is_some() && Mark::of(admin, database).await?.is_none())
-}
-
 /// Empty if there is none.
 async fn comment(admin: &Client, database: &str) -> Result<String> {
     let query = "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database WHERE datname = $1";

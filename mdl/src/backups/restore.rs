@@ -23,7 +23,7 @@ use crate::db;
 use crate::error::{BoxError, Error, Result, causes};
 use crate::ids::BackupId;
 use crate::migrations::MIGRATIONS;
-use database::{close, create, hand_over, hand_over_contents, prepare};
+use database::{create, hand_over, hand_over_contents, prepare};
 
 pub use switch::{Switched, switch};
 
@@ -80,7 +80,6 @@ pub async fn restore(
     create(&admin, &database, &in_use(app)?).await?;
     target.dbname(&database);
     let filled = async {
-        close(&admin, &database).await?;
         prepare(&target).await?;
         pour(config, &vault, &manifest, &keys, (&target, Ownership::AsDumped), progress).await?;
         progress.begin(Phase::Comparing, None);

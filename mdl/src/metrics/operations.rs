@@ -3,6 +3,7 @@
 use chrono::Utc;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures::try_join;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -72,24 +73,31 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewMetric) -> Result<(Met
     });
 
     let tx = app.db.begin(actor.tenant).await?;
-    new.definition.summary.domain_id = match &new.domain {
-        Some(domain) => domains::named(&tx, actor.tenant, domain, &mut problems).await?,
-        None => None,
+    let named = async {
+        match &new.domain {
+            Some(domain) => domains::named(&tx, actor.tenant, domain, &mut problems).await,
+            None => Ok(None),
+        }
     };
-    if is_key && let Some(is_archived) = store::is_archived(&tx, actor.tenant, &new.key).await? {
+    let archived = async { if is_key { store::is_archived(&tx, actor.tenant, &new.key).await } else { Ok(None) } };
+    let (domain_id, archived) = try_join!(named, archived)?;
+    new.definition.summary.domain_id = domain_id;
+    if let Some(is_archived) = archived {
         problems.push(taken(&new.key, is_archived));
     }
     problems.check()?;
     let metric = insert(&tx, actor, &new, version).await?;
     let fields: Vec<String> =
         changes::between(&Definition::default(), &new.definition).into_iter().map(|change| change.field).collect();
-    versions::insert(&tx, &metric, &new.definition, ChangeTier::Initial, &fields, new.message.as_deref()).await?;
-    lineage::declare(&tx, actor.tenant, metric.id, &metric.key, &new.definition.details.relationships).await?;
     // Others may name it already, or commit meanwhile that they do.
     let touched = Entities::of(&[Entity::Metrics, Entity::MetricSet, Entity::Lineage]);
     let tier = ChangeTier::Initial;
     let created = Change { action: "metric.created", event: METRIC_CREATED, tier, fields: &fields, touched };
-    record(&tx, actor, &metric, created).await?;
+    try_join!(
+        versions::insert(&tx, &metric, &new.definition, tier, &fields, new.message.as_deref()),
+        lineage::declare(&tx, actor.tenant, metric.id, &metric.key, &new.definition.details.relationships),
+        record(&tx, actor, &metric, created),
+    )?;
     tx.commit().await?;
     Ok((metric, new.definition.details))
 }
@@ -235,13 +243,13 @@ async fn write(
         .returning(Metric::as_returning())
         .get_result(&mut &**tx)
         .await?;
-    versions::insert(tx, &metric, after, tier, &fields, message).await?;
     let is_listed_otherwise = written != Written::Updated;
     let touched = Entities::of(&[Entity::Metrics])
         .and_if(is_listed_otherwise, Entity::MetricSet)
         .and_if(is_listed_otherwise || fields.iter().any(|field| LABELS.contains(&field.as_str())), Entity::MetricLabels)
         .and_if(fields.iter().any(|field| field.starts_with("relationships.")), Entity::Lineage);
-    record(tx, actor, &metric, Change { action, event: kind, tier, fields: &fields, touched }).await?;
+    let change = Change { action, event: kind, tier, fields: &fields, touched };
+    try_join!(versions::insert(tx, &metric, after, tier, &fields, message), record(tx, actor, &metric, change))?;
     Ok(metric)
 }
 
@@ -274,8 +282,11 @@ async fn record(tx: &Transaction, actor: &Actor, metric: &Metric, change: Change
     let Change { action, event, tier, fields, touched } = change;
     let details = json!({ "key": metric.key, "version": metric.version.to_string(), "changedFields": fields });
     let touched = Touched::things(touched, [Thing::metric(&metric.key), Thing::metric_by_id(metric.id.0)]);
-    audit::record_touching(tx, actor, action, ("metric", metric.id.0), &details, touched).await?;
-    let domain = domains::reference(tx, actor.tenant, metric.summary.domain_id).await?;
-    let payload = news::payload((metric.id, &metric.key), &metric.summary, metric.version, domain, tier, fields);
-    events::push(tx, actor, event, metric.id.0, &payload).await
+    let told = async {
+        let domain = domains::reference(tx, actor.tenant, metric.summary.domain_id).await?;
+        let payload = news::payload((metric.id, &metric.key), &metric.summary, metric.version, domain, tier, fields);
+        events::push(tx, actor, event, metric.id.0, &payload).await
+    };
+    try_join!(audit::record_touching(tx, actor, action, ("metric", metric.id.0), &details, touched), told)?;
+    Ok(())
 }

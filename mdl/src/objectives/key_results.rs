@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures::try_join;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
@@ -280,11 +281,14 @@ async fn record(tx: &Transaction, actor: &Actor, kind: Kind<KeyResultPayload>, k
     let objective = store::by_ids(tx, actor.tenant, &[key_result.objective_id]).await?.pop();
     let objective = objective.ok_or_else(|| Error::internal("a key result has no objective"))?;
     let touched = touched(&objective);
-    audit::record_touching(tx, actor, kind.name, ("key_result", key_result.id.0), &details, touched).await?;
-    let domain = domains::reference(tx, actor.tenant, objective.content.domain_id).await?;
-    let objective = operations::payload(objective.id, &objective.key, &objective.content, domain);
-    let payload = payload(key_result.id, &key_result.key, &key_result.content, &objective);
-    events::push(tx, actor, kind, key_result.id.0, &payload).await
+    let told = async {
+        let domain = domains::reference(tx, actor.tenant, objective.content.domain_id).await?;
+        let objective = operations::payload(objective.id, &objective.key, &objective.content, domain);
+        let payload = payload(key_result.id, &key_result.key, &key_result.content, &objective);
+        events::push(tx, actor, kind, key_result.id.0, &payload).await
+    };
+    try_join!(audit::record_touching(tx, actor, kind.name, ("key_result", key_result.id.0), &details, touched), told)?;
+    Ok(())
 }
 
 /// A key result as it is told of, with what is told of its objective.

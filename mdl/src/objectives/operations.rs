@@ -3,6 +3,7 @@
 use chrono::Utc;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures::try_join;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -151,10 +152,13 @@ async fn lock(conn: &AsyncPgConnection, tenant: TenantId, id: ObjectiveId, expec
 async fn record(tx: &Transaction, actor: &Actor, kind: Kind<ObjectivePayload>, objective: &Objective) -> Result<()> {
     let details = json!({ "key": objective.key, "name": objective.content.name });
     let touched = touched(objective);
-    audit::record_touching(tx, actor, kind.name, ("objective", objective.id.0), &details, touched).await?;
-    let domain = domains::reference(tx, actor.tenant, objective.content.domain_id).await?;
-    let payload = payload(objective.id, &objective.key, &objective.content, domain);
-    events::push(tx, actor, kind, objective.id.0, &payload).await
+    let told = async {
+        let domain = domains::reference(tx, actor.tenant, objective.content.domain_id).await?;
+        let payload = payload(objective.id, &objective.key, &objective.content, domain);
+        events::push(tx, actor, kind, objective.id.0, &payload).await
+    };
+    try_join!(audit::record_touching(tx, actor, kind.name, ("objective", objective.id.0), &details, touched), told)?;
+    Ok(())
 }
 
 /// What a change of this objective, or of its key results, touches.

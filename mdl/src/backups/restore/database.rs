@@ -5,37 +5,45 @@ use tokio_postgres::{Client, Config};
 use tracing::warn;
 
 use crate::backups::mark::{self, Mark};
-use crate::backups::scratch::{LIKE_OURS, quote};
+use crate::backups::scratch::{LIKE_OURS, drop_database, quote};
 use crate::backups::{refused, shell_word};
 use crate::db;
-use crate::error::Result;
+use crate::error::{Result, causes};
 
 /// Most bytes of a database's name.
 pub const LONGEST_NAME: usize = 63;
 
+/// What a new database is called until it has its mark and lets nobody in but those who fill it: a restore that is killed as it begins
+/// leaves nothing under any other name.
+const BEGUN: &str = "mdl_restoring_";
+
+/// Makes a database that is marked as unfinished.
 pub async fn create(admin: &Client, database: &str, in_use: &str) -> Result<()> {
     if database.is_empty() || database.len() > LONGEST_NAME {
         return Err(refused(format!("A database's name has 1 to {LONGEST_NAME} bytes")));
     }
-    let statement = format!("CREATE DATABASE {} {LIKE_OURS}", quote(database));
-    match admin.batch_execute(&statement).await {
-        Err(error) if error.code() == Some(&SqlState::DUPLICATE_DATABASE) => {
-            make_way(admin, database, in_use).await?;
-            admin.batch_execute(&statement).await?;
-        }
-        created => created?,
+    if admin.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&database]).await?.is_some() {
+        make_way(admin, database, in_use).await?;
     }
-    Ok(())
-}
-
-/// Marks a new database, and lets nobody in but those who fill it.
-pub async fn close(admin: &Client, database: &str) -> Result<()> {
-    Mark::Unfinished.set(admin, database).await?;
-    let name = quote(database);
-    // mdl_owner is to own the schema, for which it must be able to make something in the database.
-    let statements =
-        format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC; GRANT CREATE, CONNECT, TEMPORARY ON DATABASE {name} TO mdl_owner");
-    Ok(admin.batch_execute(&statements).await?)
+    let begun = format!("{BEGUN}{:08x}", rand::random::<u32>());
+    admin.batch_execute(&format!("CREATE DATABASE {begun} {LIKE_OURS}")).await?;
+    let closed = async {
+        Mark::Unfinished.set(admin, &begun).await?;
+        // mdl_owner is to own the schema, for which it must be able to make something in the database.
+        let statements = format!(
+            "REVOKE ALL ON DATABASE {begun} FROM PUBLIC; GRANT CREATE, CONNECT, TEMPORARY ON DATABASE {begun} TO mdl_owner;
+             ALTER DATABASE {begun} RENAME TO {}",
+            quote(database)
+        );
+        Ok(admin.batch_execute(&statements).await?)
+    };
+    let closed: Result<()> = closed.await;
+    if closed.is_err()
+        && let Err(error) = drop_database(admin, &begun).await
+    {
+        warn!(error = causes(&error), database = begun, "Could not drop the database of a restore that failed");
+    }
+    closed
 }
 
 /// Drops what an interrupted restore left under this name. Nothing else is dropped, nor is one that somebody is connected to.
@@ -47,13 +55,6 @@ async fn make_way(admin: &Client, database: &str, in_use: &str) -> Result<()> {
                 "There is a database {database} already: switch to it with mdl-worker backup switch {}, drop it, or name another \
                  with --into",
                 shell_word(database)
-            )));
-        }
-        None if mark::is_half_made(admin, database).await? => {
-            return Err(refused(format!(
-                "There is a database {database} already, of mdl_restore and without a mark: a restore was killed that had just made it, or somebody \
-                 made it by hand. Look into it and, if nobody needs it, DROP DATABASE {}; or name another with --into",
-                quote(database)
             )));
         }
         _ => return Err(refused(format!("There is a database {database} already; name another with --into"))),

@@ -44,7 +44,6 @@ pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
         match Mark::of(&admin, restored).await? {
             Some(Mark::Unfinished) => return Err(unfinished(restored)),
             Some(Mark::Restored | Mark::Kept) => mark::clear(&admin, restored).await?,
-            None if mark::is_half_made(&admin, restored).await? => check_whole(&admin, restored).await?,
             None => {}
         }
         Switched::Before
@@ -136,9 +135,8 @@ async fn swap(admin: &Client, server: &Config, in_use: &str, restored: &str, kep
     let mut aside = None;
     if in_use_is_there {
         renames.insert(0, (in_use, kept));
-        // What a killed restore left under that name was never in use.
-        let half = Mark::of(admin, in_use).await? == Some(Mark::Unfinished) || mark::is_half_made(admin, in_use).await?;
-        aside = (!half).then_some(kept);
+        // What an interrupted restore left under that name was never in use.
+        aside = (Mark::of(admin, in_use).await? != Some(Mark::Unfinished)).then_some(kept);
     }
     let beside = db::connect_as(server.clone()).await?;
     end_connections(&beside, &there).await?;
