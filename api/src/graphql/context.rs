@@ -92,6 +92,7 @@ impl Operation {
 
     /// The view of this moment; made when it is first asked for.
     pub fn view(&self) -> mdl::Result<Arc<View>> {
+        debug_assert!(!self.one_row, "it reads more than the row that its policy says it is made of");
         let tenant = self.actor()?.tenant;
         if let Some(view) = &*self.view.read().unwrap_or_else(|poisoned| poisoned.into_inner()) {
             return Ok(view.clone());
