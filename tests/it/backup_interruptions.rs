@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use mdl_tests::backups::Backups;
+use mdl::actor::Actor;
+use mdl::tenants::SYSTEM;
+use mdl_tests::backups::{Backups, told};
 use mdl_tests::{TestApp, eventually};
 use serde_json::{Value, json};
 
@@ -191,3 +193,30 @@ fn make_old(file: &Path) {
     let then = SystemTime::now() - Duration::from_secs(2 * 86_400);
     std::fs::File::options().append(true).open(file).unwrap().set_modified(then).unwrap();
 }
+/// The dump has a row of its own backup, from before that was published.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dump_that_the_database_was_restored_from_stays() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    mdl::backups::request(&app.app, &Actor::system(SYSTEM)).await.unwrap();
+    let id = backups.make(&["--no-verify"]).await;
+    let beside = format!("{}_beside", app.database.name());
+    backups.must(&["restore", &id, "--into", &beside]).await;
+    // The place is away when the switch would tell the database what is there.
+    let place = format!("file://{}", backups.folder().join("place").display());
+    backups.set(&[("MDL_BACKUP_URL", "file:///proc/nowhere")]);
+    let told = backups.run(&["switch", &beside, "--yes"]).await;
+    assert!(told.succeeded && told.stderr.contains("could not be told of the backups"), "{told:?}");
+    backups.set(&[("MDL_BACKUP_URL", &place)]);
+    assert_eq!(app.database.number("SELECT count(*) FROM backups").await, 0, "nor is the one known that was asked for");
+    let asked = "SELECT count(*) FROM jobs WHERE kind = 'back_up' AND payload ->> 'id' IS NULL";
+    assert_eq!(app.database.number(asked).await, 1, "it is made, under a new id");
+
+    std::fs::remove_file(backups.files(&id).join("manifest.json")).unwrap();
+    days_pass(&backups);
+    backups.must(&["prune"]).await;
+    assert_eq!(backups.list().await.len(), 1);
+    let kept = told.stdout.split("is kept as ").nth(1).and_then(|rest| rest.split(':').next()).expect("the name of the old one");
+    app.database.drop_other(kept).await;
+}
+

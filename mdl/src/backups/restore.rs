@@ -138,6 +138,8 @@ pub fn check_schema(manifest: &Manifest) -> Result<bool> {
 /// - Events are forgotten: those that had no place in their stream yet got one a moment after the backup, and were told. Each stream
 ///   goes on far beyond what it can have come to since, and whoever followed it is told that its cursor is too old.
 /// - Deliveries of webhooks that were due are not sent, since they were sent after the backup; they can be sent again by hand.
+/// - Backups that could still be published when this one was made, itself among them, are forgotten, and their jobs make new ones: of what
+///   became of them this database knows nothing, and [`super::prune`] may not take them for backups that died.
 async fn settle(client: &Client) -> Result<()> {
     client
         .batch_execute(&format!(
@@ -152,8 +154,9 @@ async fn settle(client: &Client) -> Result<()> {
                      UPDATE public.webhook_deliveries SET state = 'discarded', finished_at = now() WHERE state = 'pending';
                  END IF;
              END $$;
-             UPDATE public.backups SET state = 'failed', finished_at = now(), error = 'The database was restored from this backup'
-                 WHERE state = 'running';
+             DELETE FROM public.backups WHERE stored_bytes IS NULL AND (state IN ('queued', 'running') OR EXISTS
+                 (SELECT FROM public.jobs WHERE jobs.kind = 'back_up' AND jobs.payload ->> 'id' = backups.id::text));
+             UPDATE public.jobs SET payload = payload - 'id' WHERE kind = 'back_up';
              UPDATE public.restore_drills SET state = 'failed', finished_at = now(), error = 'The database was restored meanwhile'
                  WHERE state = 'running';
              COMMIT"
