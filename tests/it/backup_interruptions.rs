@@ -129,14 +129,14 @@ async fn a_dump_whose_backup_was_killed_goes_after_a_day() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_that_the_database_does_not_know_stays() {
     let app = TestApp::start().await;
-    let backups = Backups::of(&app);
+    let mut backups = Backups::of(&app);
     let id = backups.make(&["--no-verify"]).await;
     std::fs::remove_file(backups.files(&id).join("manifest.json")).unwrap();
     days_pass(&backups);
     app.database.execute("DELETE FROM backups").await;
     backups.must(&["prune"]).await;
     assert_eq!(backups.list().await.len(), 1);
-    // And one of which a clean-up died between its steps goes.
+    // One that was removed from a place which keeps backups for a shorter time.
     let known = "INSERT INTO backups (tenant_id, id, program_version, encrypted, state, stored_bytes, pruned_at)
                  SELECT id, '{id}', '', true, 'verified', 1, now() FROM tenants WHERE slug = 'mdl-system'";
     app.database.execute(&known.replace("{id}", &id)).await;
@@ -144,9 +144,47 @@ async fn a_dump_that_the_database_does_not_know_stays() {
     assert_eq!(backups.list().await.len(), 0);
 }
 
+    assert_eq!(backups.list().await.len(), 1);
+    // And one of which a clean-up of this place died between its steps.
+    backups.set(&[("MDL_BACKUP_LOCAL_DAYS", "0")]);
+    backups.must(&["prune"]).await;
 /// As a copy leaves it that is killed before its manifest.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_copy_goes_where_another_place_has_the_whole() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_brought_back_during_a_clean_up_saves_its_backup() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    // A file that no other backup has.
+    let storage = app.app.config.storage.url.to_file_path().unwrap();
+    std::fs::create_dir_all(&storage).unwrap();
+    std::fs::write(storage.join("gone.csv"), "metric_id,name\n").unwrap();
+    let saved = backups.make(&["--no-verify"]).await;
+    std::fs::remove_file(storage.join("gone.csv")).unwrap();
+    let manifest = backups.files(&saved).join("manifest.json");
+    let whole = std::fs::read(&manifest).unwrap();
+    std::fs::remove_file(&manifest).unwrap();
+    app.database.execute("UPDATE backups SET state = 'failed', stored_bytes = NULL, places = '{}'").await;
+    days_pass(&backups);
+    let old = backups.make(&[]).await;
+    backups.make(&[]).await;
+
+    // Holds it up when it has looked, and before it removes anything.
+    backups.set(&[("MDL_BACKUP_LOCAL_DAYS", "0"), ("MDL_BACKUP_KEEP_VERIFIED", "1")]);
+    let somebody = app.database.superuser().await;
+    somebody.batch_execute(&format!("BEGIN; SELECT FROM backups WHERE id = '{old}' FOR UPDATE")).await.unwrap();
+    let pruning = tokio::spawn(told(backups.command(&["prune"])));
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                   AND query LIKE 'UPDATE \"backups\" %'";
+    eventually("it waits", async || (app.database.number(waiting).await == 1).then_some(())).await;
+    std::fs::write(&manifest, whole).unwrap();
+    somebody.batch_execute("COMMIT").await.unwrap();
+    let told = pruning.await.unwrap();
+    assert!(told.succeeded && !told.stdout.contains(&saved), "{told:?}");
+    assert!(told.stdout.contains(&old) && !backups.files(&old).exists(), "{told:?}");
+    backups.must(&["verify", &saved]).await;
+}
+
     let app = TestApp::start().await;
     let mut backups = Backups::of(&app);
     let remote = backups.folder().join("remote");
@@ -163,6 +201,14 @@ async fn half_a_copy_goes_where_another_place_has_the_whole() {
     assert!(!copy.exists());
     backups.must(&["verify", &id]).await;
 }
+    assert!(copy.exists(), "nobody knows yet that the other one is good");
+    backups.must(&["verify", &id]).await;
+    let (dump, aside) = (backups.files(&id).join("database.dump.age"), backups.folder().join("aside"));
+    std::fs::rename(&dump, &aside).unwrap();
+    backups.must(&["prune"]).await;
+    assert!(copy.exists(), "the other one has lost its dump");
+    std::fs::rename(&aside, &dump).unwrap();
+    backups.must(&["prune"]).await;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_without_a_manifest_stays_and_is_listed() {

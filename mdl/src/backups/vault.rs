@@ -1,5 +1,6 @@
 //! A place with backups: a directory, or a bucket of an S3-compatible store.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,7 +208,22 @@ impl Vault {
 
     /// The backups, oldest first, and what died ones left.
     pub async fn folders(&self) -> Result<Vec<Folder>> {
-        let mut folders = std::collections::BTreeMap::new();
+        let mut folders = self.complete("backups").await?;
+        // The listing leaves out what is not complete.
+        for id in self.named_like_backups() {
+            folders.entry(id).or_insert_with(|| Folder::empty(id, made_at(id)));
+        }
+        Ok(folders.into_values().collect())
+    }
+
+    /// One of them, if anything in it is complete.
+    pub async fn folder(&self, id: BackupId) -> Result<Option<Folder>> {
+        Ok(self.complete(&format!("backups/{id}")).await?.remove(&id))
+    }
+
+    /// The folders under a prefix, with what is complete in them.
+    async fn complete(&self, prefix: &str) -> Result<BTreeMap<BackupId, Folder>> {
+        let mut folders = BTreeMap::new();
         let mut note = |id: BackupId, file: &str, written_at: DateTime<Utc>| {
             let folder = folders.entry(id).or_insert_with(|| Folder::empty(id, written_at));
             folder.written_at = folder.written_at.max(written_at);
@@ -216,18 +232,14 @@ impl Vault {
             folder.has_dump |= file.starts_with(DUMP);
             folder.has_files = true;
         };
-        for (key, meta) in self.list("backups").await? {
+        for (key, meta) in self.list(prefix).await? {
             if let Some((id, file)) = key.strip_prefix("backups/").and_then(|key| key.split_once('/'))
                 && let Ok(id) = id.parse()
             {
                 note(id, file, meta.last_modified);
             }
         }
-        // The listing leaves out what is not complete.
-        for id in self.named_like_backups() {
-            folders.entry(id).or_insert_with(|| Folder::empty(id, made_at(id)));
-        }
-        Ok(folders.into_values().collect())
+        Ok(folders)
     }
 
     /// The folders of a directory that are named like a backup, also those with nothing that is complete.
