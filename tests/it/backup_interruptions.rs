@@ -105,6 +105,8 @@ async fn a_dump_whose_backup_was_killed_goes_after_a_day() {
     let halves = ["files.json#1", &format!("backups/{died}/manifest.json#2")].map(|name| place.join(name));
     let others = ["notes#1", "files.json#old"].map(|name| place.join(name));
     halves.iter().chain(&others).for_each(|file| std::fs::write(file, "half").unwrap());
+    let folder = place.join("files/folder#1");
+    std::fs::create_dir_all(&folder).unwrap();
 
     let prune = async |arguments: &[&str]| -> Value {
         let pruned = backups.must(&[&["prune", "--json"], arguments].concat()).await;
@@ -114,12 +116,13 @@ async fn a_dump_whose_backup_was_killed_goes_after_a_day() {
     let pruned = prune(&[]).await;
     assert_eq!((&pruned["leftovers"], &pruned["temporaryFiles"]), (&json!([]), &json!(0)), "somebody may want to look at it");
     days_pass(&backups);
+    make_old(&folder);
     for arguments in [&["--dry-run"][..], &[]] {
         let pruned = prune(arguments).await;
         assert_eq!((&pruned["leftovers"], &pruned["temporaryFiles"]), (&json!([died]), &json!(2)), "{pruned}");
         assert_eq!(backups.files(died).exists(), !arguments.is_empty());
     }
-    assert!(halves.iter().all(|file| !file.exists()) && others.iter().all(|file| file.exists()));
+    assert!(halves.iter().all(|file| !file.exists()) && others.iter().all(|file| file.exists()) && folder.exists());
     assert_eq!(backups.list().await.len(), 0);
     assert_eq!(app.database.text("SELECT state FROM backups").await.as_deref(), Some("failed"));
     backups.make(&[]).await;
@@ -141,16 +144,13 @@ async fn a_dump_that_the_database_does_not_know_stays() {
                  SELECT id, '{id}', '', true, 'verified', 1, now() FROM tenants WHERE slug = 'mdl-system'";
     app.database.execute(&known.replace("{id}", &id)).await;
     backups.must(&["prune"]).await;
-    assert_eq!(backups.list().await.len(), 0);
-}
-
     assert_eq!(backups.list().await.len(), 1);
     // And one of which a clean-up of this place died between its steps.
     backups.set(&[("MDL_BACKUP_LOCAL_DAYS", "0")]);
     backups.must(&["prune"]).await;
-/// As a copy leaves it that is killed before its manifest.
-#[tokio::test(flavor = "multi_thread")]
-async fn half_a_copy_goes_where_another_place_has_the_whole() {
+    assert_eq!(backups.list().await.len(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_is_brought_back_during_a_clean_up_saves_its_backup() {
     let app = TestApp::start().await;
@@ -185,6 +185,9 @@ async fn a_manifest_that_is_brought_back_during_a_clean_up_saves_its_backup() {
     backups.must(&["verify", &saved]).await;
 }
 
+/// As a copy leaves it that is killed before its manifest.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_copy_goes_where_another_place_has_the_whole() {
     let app = TestApp::start().await;
     let mut backups = Backups::of(&app);
     let remote = backups.folder().join("remote");
@@ -198,9 +201,6 @@ async fn a_manifest_that_is_brought_back_during_a_clean_up_saves_its_backup() {
     assert!(copy.exists(), "the database knows that it was whole, so its manifest was lost");
     app.database.execute("UPDATE backups SET places = places[1:1]").await;
     backups.must(&["prune"]).await;
-    assert!(!copy.exists());
-    backups.must(&["verify", &id]).await;
-}
     assert!(copy.exists(), "nobody knows yet that the other one is good");
     backups.must(&["verify", &id]).await;
     let (dump, aside) = (backups.files(&id).join("database.dump.age"), backups.folder().join("aside"));
@@ -209,6 +209,9 @@ async fn a_manifest_that_is_brought_back_during_a_clean_up_saves_its_backup() {
     assert!(copy.exists(), "the other one has lost its dump");
     std::fs::rename(&aside, &dump).unwrap();
     backups.must(&["prune"]).await;
+    assert!(!copy.exists());
+    backups.must(&["verify", &id]).await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_without_a_manifest_stays_and_is_listed() {
@@ -230,15 +233,6 @@ async fn a_dump_without_a_manifest_stays_and_is_listed() {
     backups.must(&["verify", &id]).await;
 }
 
-/// Makes all files of the place two days old.
-fn days_pass(backups: &Backups) {
-    left(backups).iter().for_each(|file| make_old(Path::new(file)));
-}
-
-fn make_old(file: &Path) {
-    let then = SystemTime::now() - Duration::from_secs(2 * 86_400);
-    std::fs::File::options().append(true).open(file).unwrap().set_modified(then).unwrap();
-}
 /// The dump has a row of its own backup, from before that was published.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dump_that_the_database_was_restored_from_stays() {
@@ -266,3 +260,12 @@ async fn the_dump_that_the_database_was_restored_from_stays() {
     app.database.drop_other(kept).await;
 }
 
+/// Makes all files of the place two days old.
+fn days_pass(backups: &Backups) {
+    left(backups).iter().for_each(|file| make_old(Path::new(file)));
+}
+
+fn make_old(file: &Path) {
+    let then = SystemTime::now() - Duration::from_secs(2 * 86_400);
+    std::fs::File::open(file).unwrap().set_modified(then).unwrap();
+}
