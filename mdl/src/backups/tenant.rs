@@ -142,7 +142,6 @@ pub async fn restore_tenant(
         changes.push(table.compare(&target).await?);
     }
     drop(source);
-    scratch.remove().await?;
     let files = if dry_run {
         target.batch_execute("ROLLBACK").await?;
         plan.outlook()
@@ -160,6 +159,7 @@ pub async fn restore_tenant(
         info!(backup.id = %id, tenant = slug, "Restored a tenant");
         brought
     };
+    scratch.remove().await;
     progress.begin(Phase::Finished, None);
     Ok(TenantRestored { changes, files })
 }

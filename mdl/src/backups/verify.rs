@@ -224,7 +224,7 @@ async fn restore_and_compare(
     let found = inventory::take(&client).await?;
     let version: String = client.query_one("SELECT current_setting('server_version')", &[]).await?.get(0);
     drop(client);
-    scratch.remove().await?;
+    scratch.remove().await;
     let differences = manifest.inventory.differences(&found);
     if !differences.is_empty() {
         return Err(Error::internal(Different { id: manifest.id, differences }));
