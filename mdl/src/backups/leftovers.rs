@@ -1,7 +1,7 @@
 //! What backups left that died: told from what somebody may need, and removed once nobody has written to it for a day.
 //!
-//! The parts of an upload to a bucket that was not finished are not among it: object_store cannot list them. A rule of the bucket ends
-//! them.
+//! The parts of an upload to a bucket that was not finished are not among it: object_store cannot list them. A rule of the bucket
+//! ends them.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -17,7 +17,8 @@ use crate::ids::BackupId;
 use crate::instruments;
 use crate::tenants::SYSTEM;
 
-/// How long nobody has written to what is left over. Backups of the worker end sooner, those of the command line keep us from the lock.
+/// How long nobody has written to what is left over. Backups of the worker end sooner, those of the command line keep us from the
+/// lock.
 const SAFE: TimeDelta = TimeDelta::days(1);
 
 /// What died runs left in a place.
@@ -39,8 +40,8 @@ struct Place<'a> {
     good_elsewhere: HashSet<BackupId>,
 }
 
-/// What there is of it in a place that keeps backups since `made_before`, for the one who holds the lock. `all` are the places that may
-/// have the manifest that is missing here.
+/// What there is of it in a place that keeps backups since `made_before`, for the one who holds the lock. `all` are the places
+/// that may have the manifest that is missing here.
 pub async fn find(app: &App, vault: &Vault, all: &[Vault], made_before: DateTime<Utc>) -> Result<Leftovers> {
     let written_before = Utc::now() - SAFE;
     let unpublished: Vec<_> = vault.folders().await?.into_iter().filter(|folder| !folder.published && folder.has_dump).collect();
@@ -67,8 +68,8 @@ pub async fn find(app: &App, vault: &Vault, all: &[Vault], made_before: DateTime
 }
 
 /// Whether a dump without a manifest can go: it never had one in this place, as far as the ledger knows, and the backup was never
-/// published, is good in another place, or was removed from the last place that had it and is too old for this one. Of any other the
-/// manifest was lost, and people may bring it back.
+/// published, is good in another place, or was removed from the last place that had it and is too old for this one. Of any other
+/// the manifest was lost, and people may bring it back.
 fn is_abandoned(folder: &Folder, known: &Backup, place: &Place<'_>) -> bool {
     let had_manifest = folder.verified || known.places.iter().any(|known| known == place.name);
     let was_published = known.stored_bytes.is_some() || known.verified_at.is_some();
@@ -78,14 +79,14 @@ fn is_abandoned(folder: &Folder, known: &Backup, place: &Place<'_>) -> bool {
     folder.written_at < place.written_before && !had_manifest && (!was_published || is_elsewhere || was_removed)
 }
 
-/// Removes them, and returns those that it has removed: a dump stays whose folder has changed since it was looked at, because somebody may
-/// have brought the manifest back.
+/// Removes them, and returns those that it has removed: a dump stays whose folder has changed since it was looked at, because
+/// somebody may have brought the manifest back.
 pub async fn remove(vault: &Vault, leftovers: Leftovers) -> Result<Leftovers> {
     let mut backups = Vec::new();
     for folder in leftovers.backups {
         let id = folder.id;
         if vault.folder(id).await? != Some(folder) {
-            info!(backup.id = %id, place = vault.name(), "A dump that had no manifest stays: somebody has just changed its folder");
+            info!(backup.id = %id, place = vault.name(), "A dump without a manifest stays: its folder has just changed");
             continue;
         }
         vault.remove(id).await?;

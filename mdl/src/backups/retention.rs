@@ -1,5 +1,5 @@
-//! Removing what is old, and what backups left that died. In each place some verified backups stay however old they are, so that there is
-//! always one to restore.
+//! Removing what is old, and what backups left that died. In each place some verified backups stay however old they are, so that
+//! there is always one to restore.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -29,8 +29,8 @@ pub struct Pruned {
     pub temporary_files: u64,
 }
 
-/// Removes the backups that are older than their place keeps them, but for the newest verified ones, what died ones left more than a day ago,
-/// and the files that no backup has any more. With `dry_run` it only says what it would remove.
+/// Removes the backups that are older than their place keeps them, but for the newest verified ones, what died ones left more
+/// than a day ago, and the files that no backup has any more. With `dry_run` it only says what it would remove.
 pub async fn prune(app: &App, dry_run: bool) -> Result<Vec<Pruned>> {
     let config = &app.config.backup;
     let url = config.database_url.as_deref();

@@ -16,7 +16,8 @@ use crate::error::{Error, Result, causes};
 
 const PREFIX: &str = "mdl_scratch_";
 
-/// What the locks of scratch databases begin with: any number that nobody else locks in the database that mdl_scratch connects to.
+/// What the locks of scratch databases begin with: any number that nobody else locks in the database that mdl_scratch connects
+/// to.
 const LOCK: i32 = 0x6d64_6c73;
 
 /// What a database of MDL is made like, whoever makes it: see ops/roles.sql.

@@ -51,7 +51,8 @@ pub struct Vault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Folder {
     pub id: BackupId,
-    /// Whether it has a manifest: without one it is being made, or is what a run left behind that died, or somebody lost the manifest.
+    /// Whether it has a manifest: without one it is being made, or is what a run left behind that died, or somebody lost the
+    /// manifest.
     pub published: bool,
     pub verified: bool,
     /// Whether it has a dump, which was written to its end.
@@ -96,8 +97,8 @@ impl Vault {
         places(config).map(open).collect()
     }
 
-    /// All places by their addresses, for whoever looks what is there. One whose directory is missing is an error that says so: perhaps
-    /// its disk is not mounted.
+    /// All places by their addresses, for whoever looks what is there. One whose directory is missing is an error that says so:
+    /// perhaps its disk is not mounted.
     pub fn found(config: &BackupConfig) -> Vec<(String, Result<Self>)> {
         places(config).map(|(url, setting)| (name_of(url).to_owned(), Self::find(url, setting, config))).collect()
     }
@@ -266,8 +267,8 @@ impl Vault {
         Ok(())
     }
 
-    /// Removes what runs left that died: backups without a manifest and without a dump, and halves of files. Nothing else may write here
-    /// meanwhile. A dump without a manifest stays: [`super::prune`] knows which of them nobody needs.
+    /// Removes what runs left that died: backups without a manifest and without a dump, and halves of files. Nothing else may
+    /// write here meanwhile. A dump without a manifest stays: [`super::prune`] knows which of them nobody needs.
     pub async fn tidy(&self) -> Result<Vec<BackupId>> {
         let left: Vec<_> = self.folders().await?.into_iter().filter(Folder::is_left_over).map(|folder| folder.id).collect();
         for id in &left {
@@ -281,7 +282,8 @@ impl Vault {
         Ok(left)
     }
 
-    /// Files that nobody has written to since then, and that have still the name that a file of a directory has until it is whole.
+    /// Files that nobody has written to since then, and that have still the name that a file of a directory has until it is
+    /// whole.
     pub fn temporary(&self, before: DateTime<Utc>) -> Result<Vec<PathBuf>> {
         let Some(directory) = &self.directory else { return Ok(Vec::new()) };
         let mut found = temporary_in(directory);
