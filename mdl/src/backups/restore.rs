@@ -52,7 +52,7 @@ const LOCK: i64 = 0x6d64_6c5f_7265_7374;
 ///
 /// `database` is the name of the new one; without it the name tells of the backup. Nothing is left when it fails. What is left
 /// when it is interrupted is marked as unfinished: it cannot be switched to, and the next restore of that name drops it. One that
-/// is killed as it begins may leave an empty database under a name of [its own](database::create).
+/// is killed as it begins may leave an empty database `mdl_restoring_…`.
 pub async fn restore(
     app: &App,
     id: BackupId,
