@@ -15,10 +15,11 @@
 //! | [`manifest`] | what a backup says of itself |
 //! | [`store`] | what the database knows of backups: for people to look at. The vaults are the truth |
 //!
-//! In a vault a backup is a folder, `backups/<id>`, that counts once it has a `manifest.json`, which is written last. It is good once
-//! it has a `verified.json`, which is written after a trial restore, or after a copy was read and found to be the same as what was restored.
-//! What has neither a manifest nor a dump was left by a run that died, and the next one removes it. A dump without a manifest was left by one that
-//! died later, or somebody lost the manifest: the database knows which, and [`prune`] removes the former. Uploaded files are kept beside it by the SHA-256 of their content, so that each is sent once.
+//! In a vault a backup is a folder, `backups/<id>`, that counts once it has a `manifest.json`, which is written last. It is good
+//! once it has a `verified.json`, which is written after a trial restore, or after a copy was read and found to be the same as
+//! what was restored. What has neither a manifest nor a dump was left by a run that died, and the next one removes it. A dump
+//! without a manifest was left by one that died later, or somebody lost the manifest: the database knows which, and [`prune`]
+//! removes the former. Uploaded files are kept beside it by the SHA-256 of their content, so that each is sent once.
 
 mod files;
 pub mod inventory;

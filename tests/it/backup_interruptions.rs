@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use mdl_tests::backups::Backups;
+use mdl::actor::Actor;
+use mdl::tenants::SYSTEM;
+use mdl_tests::backups::{Backups, told};
 use mdl_tests::{TestApp, eventually};
 use serde_json::{Value, json};
 
@@ -103,6 +105,8 @@ async fn a_dump_whose_backup_was_killed_goes_after_a_day() {
     let halves = ["files.json#1", &format!("backups/{died}/manifest.json#2")].map(|name| place.join(name));
     let others = ["notes#1", "files.json#old"].map(|name| place.join(name));
     halves.iter().chain(&others).for_each(|file| std::fs::write(file, "half").unwrap());
+    let folder = place.join("files/folder#1");
+    std::fs::create_dir_all(&folder).unwrap();
 
     let prune = async |arguments: &[&str]| -> Value {
         let pruned = backups.must(&[&["prune", "--json"], arguments].concat()).await;
@@ -112,12 +116,13 @@ async fn a_dump_whose_backup_was_killed_goes_after_a_day() {
     let pruned = prune(&[]).await;
     assert_eq!((&pruned["leftovers"], &pruned["temporaryFiles"]), (&json!([]), &json!(0)), "somebody may want to look at it");
     days_pass(&backups);
+    make_old(&folder);
     for arguments in [&["--dry-run"][..], &[]] {
         let pruned = prune(arguments).await;
         assert_eq!((&pruned["leftovers"], &pruned["temporaryFiles"]), (&json!([died]), &json!(2)), "{pruned}");
         assert_eq!(backups.files(died).exists(), !arguments.is_empty());
     }
-    assert!(halves.iter().all(|file| !file.exists()) && others.iter().all(|file| file.exists()));
+    assert!(halves.iter().all(|file| !file.exists()) && others.iter().all(|file| file.exists()) && folder.exists());
     assert_eq!(backups.list().await.len(), 0);
     assert_eq!(app.database.text("SELECT state FROM backups").await.as_deref(), Some("failed"));
     backups.make(&[]).await;
@@ -127,19 +132,57 @@ async fn a_dump_whose_backup_was_killed_goes_after_a_day() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_that_the_database_does_not_know_stays() {
     let app = TestApp::start().await;
-    let backups = Backups::of(&app);
+    let mut backups = Backups::of(&app);
     let id = backups.make(&["--no-verify"]).await;
     std::fs::remove_file(backups.files(&id).join("manifest.json")).unwrap();
     days_pass(&backups);
     app.database.execute("DELETE FROM backups").await;
     backups.must(&["prune"]).await;
     assert_eq!(backups.list().await.len(), 1);
-    // And one of which a clean-up died between its steps goes.
+    // One that was removed from a place which keeps backups for a shorter time.
     let known = "INSERT INTO backups (tenant_id, id, program_version, encrypted, state, stored_bytes, pruned_at)
                  SELECT id, '{id}', '', true, 'verified', 1, now() FROM tenants WHERE slug = 'mdl-system'";
     app.database.execute(&known.replace("{id}", &id)).await;
     backups.must(&["prune"]).await;
+    assert_eq!(backups.list().await.len(), 1);
+    // And one of which a clean-up of this place died between its steps.
+    backups.set(&[("MDL_BACKUP_LOCAL_DAYS", "0")]);
+    backups.must(&["prune"]).await;
     assert_eq!(backups.list().await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_brought_back_during_a_clean_up_saves_its_backup() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    // A file that no other backup has.
+    let storage = app.app.config.storage.url.to_file_path().unwrap();
+    std::fs::create_dir_all(&storage).unwrap();
+    std::fs::write(storage.join("gone.csv"), "metric_id,name\n").unwrap();
+    let saved = backups.make(&["--no-verify"]).await;
+    std::fs::remove_file(storage.join("gone.csv")).unwrap();
+    let manifest = backups.files(&saved).join("manifest.json");
+    let whole = std::fs::read(&manifest).unwrap();
+    std::fs::remove_file(&manifest).unwrap();
+    app.database.execute("UPDATE backups SET state = 'failed', stored_bytes = NULL, places = '{}'").await;
+    days_pass(&backups);
+    let old = backups.make(&[]).await;
+    backups.make(&[]).await;
+
+    // Holds it up when it has looked, and before it removes anything.
+    backups.set(&[("MDL_BACKUP_LOCAL_DAYS", "0"), ("MDL_BACKUP_KEEP_VERIFIED", "1")]);
+    let somebody = app.database.superuser().await;
+    somebody.batch_execute(&format!("BEGIN; SELECT FROM backups WHERE id = '{old}' FOR UPDATE")).await.unwrap();
+    let pruning = tokio::spawn(told(backups.command(&["prune"])));
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                   AND query LIKE 'UPDATE \"backups\" %'";
+    eventually("it waits", async || (app.database.number(waiting).await == 1).then_some(())).await;
+    std::fs::write(&manifest, whole).unwrap();
+    somebody.batch_execute("COMMIT").await.unwrap();
+    let told = pruning.await.unwrap();
+    assert!(told.succeeded && !told.stdout.contains(&saved), "{told:?}");
+    assert!(told.stdout.contains(&old) && !backups.files(&old).exists(), "{told:?}");
+    backups.must(&["verify", &saved]).await;
 }
 
 /// As a copy leaves it that is killed before its manifest.
@@ -157,6 +200,14 @@ async fn half_a_copy_goes_where_another_place_has_the_whole() {
     backups.must(&["prune"]).await;
     assert!(copy.exists(), "the database knows that it was whole, so its manifest was lost");
     app.database.execute("UPDATE backups SET places = places[1:1]").await;
+    backups.must(&["prune"]).await;
+    assert!(copy.exists(), "nobody knows yet that the other one is good");
+    backups.must(&["verify", &id]).await;
+    let (dump, aside) = (backups.files(&id).join("database.dump.age"), backups.folder().join("aside"));
+    std::fs::rename(&dump, &aside).unwrap();
+    backups.must(&["prune"]).await;
+    assert!(copy.exists(), "the other one has lost its dump");
+    std::fs::rename(&aside, &dump).unwrap();
     backups.must(&["prune"]).await;
     assert!(!copy.exists());
     backups.must(&["verify", &id]).await;
@@ -182,6 +233,33 @@ async fn a_dump_without_a_manifest_stays_and_is_listed() {
     backups.must(&["verify", &id]).await;
 }
 
+/// The dump has a row of its own backup, from before that was published.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dump_that_the_database_was_restored_from_stays() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    mdl::backups::request(&app.app, &Actor::system(SYSTEM)).await.unwrap();
+    let id = backups.make(&["--no-verify"]).await;
+    let beside = format!("{}_beside", app.database.name());
+    backups.must(&["restore", &id, "--into", &beside]).await;
+    // The place is away when the switch would tell the database what is there.
+    let place = format!("file://{}", backups.folder().join("place").display());
+    backups.set(&[("MDL_BACKUP_URL", "file:///proc/nowhere")]);
+    let told = backups.run(&["switch", &beside, "--yes"]).await;
+    assert!(told.succeeded && told.stderr.contains("could not be told of the backups"), "{told:?}");
+    backups.set(&[("MDL_BACKUP_URL", &place)]);
+    assert_eq!(app.database.number("SELECT count(*) FROM backups").await, 0, "nor is the one known that was asked for");
+    let asked = "SELECT count(*) FROM jobs WHERE kind = 'back_up' AND payload ->> 'id' IS NULL";
+    assert_eq!(app.database.number(asked).await, 1, "it is made, under a new id");
+
+    std::fs::remove_file(backups.files(&id).join("manifest.json")).unwrap();
+    days_pass(&backups);
+    backups.must(&["prune"]).await;
+    assert_eq!(backups.list().await.len(), 1);
+    let kept = told.stdout.split("is kept as ").nth(1).and_then(|rest| rest.split(':').next()).expect("the name of the old one");
+    app.database.drop_other(kept).await;
+}
+
 /// Makes all files of the place two days old.
 fn days_pass(backups: &Backups) {
     left(backups).iter().for_each(|file| make_old(Path::new(file)));
@@ -189,5 +267,5 @@ fn days_pass(backups: &Backups) {
 
 fn make_old(file: &Path) {
     let then = SystemTime::now() - Duration::from_secs(2 * 86_400);
-    std::fs::File::options().append(true).open(file).unwrap().set_modified(then).unwrap();
+    std::fs::File::open(file).unwrap().set_modified(then).unwrap();
 }

@@ -8,7 +8,7 @@ use mdl::backups::BackUpFiles;
 use mdl::ids::TenantId;
 use mdl::jobs::{self, Enqueue};
 use mdl::tenants::SYSTEM;
-use mdl_tests::backups::Backups;
+use mdl_tests::backups::{Backups, told};
 use mdl_tests::servers::WorkerProcess;
 use mdl_tests::{Client, Receiver, TestApp, eventually, root};
 use serde_json::{Value, json};
@@ -219,6 +219,38 @@ async fn one_tenant_is_brought_back_into_a_running_system() {
     .await;
     let unknown = backups.run(&["restore", &id, "--tenant", "nobody", "--dry-run"]).await;
     assert!(!unknown.succeeded && unknown.stderr.contains("has no tenant"), "{unknown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scratch_database_that_stays_does_not_undo_the_restore_of_a_tenant() {
+    let app = TestApp::start().await;
+    let editor = app.client(Role::Editor).await;
+    editor.write("createMetric", json!({ "key": "M-1", "name": "Metric 1" })).await;
+    let mut backups = Backups::of(&app);
+    let (name, scratch) = (app.database.name(), app.database.server_url("mdl_scratch"));
+    backups.set(&[("MDL_BACKUP_SCRATCH_URL", &format!("{scratch}?application_name={name}"))]);
+    let id = backups.make(&["--no-verify"]).await;
+    editor.write("createMetric", json!({ "key": "M-LATER", "name": "Later" })).await;
+    // Holds it up at its last statement.
+    let somebody = app.database.superuser().await;
+    somebody.batch_execute("BEGIN; LOCK TABLE outbox IN SHARE MODE").await.unwrap();
+    let restoring = tokio::spawn(told(backups.command(&["restore", &id, "--tenant", "acme", "--yes"])));
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                   AND query LIKE 'INSERT INTO outbox %'";
+    eventually("it waits", async || (app.database.number(waiting).await == 1).then_some(())).await;
+    let scratch = format!(
+        "SELECT 'mdl_scratch_' || lpad(to_hex(objid::bigint), 8, '0') FROM pg_locks JOIN pg_stat_activity USING (pid)
+         WHERE locktype = 'advisory' AND application_name = '{name}'"
+    );
+    let scratch = app.database.text(&scratch).await.expect("the scratch database");
+    let end = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = '{name}'");
+    assert!(app.database.number(&end).await > 0);
+    somebody.batch_execute("COMMIT").await.unwrap();
+    let told = restoring.await.unwrap();
+    assert!(told.succeeded && told.stderr.contains("Could not drop a scratch database"), "{told:?}");
+    assert_eq!(app.database.number("SELECT count(*) FROM metrics").await, 1);
+    backups.must(&["verify", &id]).await;
+    assert_eq!(app.database.others(&scratch).await, [""; 0], "the next one has dropped it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

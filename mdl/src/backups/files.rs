@@ -1,6 +1,6 @@
-//! The uploaded files: each content is sealed and stored once, under the SHA-256 of what it is, and listed by each backup that has it.
-//! Between backups they are stored by themselves. Whoever stores them lists all in [`LATEST`], too, so that of two lists that say different
-//! things of an object, which was sealed anew in between, that one is right.
+//! The uploaded files: each content is sealed and stored once, under the SHA-256 of what it is, and listed by each backup that
+//! has it. Between backups they are stored by themselves. Whoever stores them lists all in [`LATEST`], too, so that of two lists
+//! that say different things of an object, which was sealed anew in between, that one is right.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -22,7 +22,8 @@ use crate::storage::StoredFile;
 
 /// Stores what the vault does not have yet, and the list of all under this name.
 ///
-/// For a backup it is called after the snapshot of the database is taken: a file is stored before the row that names it is committed, so none is missed.
+/// For a backup it is called after the snapshot of the database is taken: a file is stored before the row that names it is
+/// committed, so none is missed.
 pub async fn store(app: &App, list: String, vault: &Vault, recipients: &[String], progress: &Progress) -> Result<Files> {
     let start = Instant::now();
     let found = app.storage.list().await?;
@@ -176,8 +177,8 @@ async fn upload(app: &App, vault: &Vault, from: &str, to: &str, recipients: &[St
     }
 }
 
-/// Reads these files of a backup to their ends: whether all are there, and what they were. Those that are not make room for the next backup
-/// to store them anew.
+/// Reads these files of a backup to their ends: whether all are there, and what they were. Those that are not make room for the
+/// next backup to store them anew.
 pub async fn check(app: &App, vault: &Vault, entries: &[FileEntry], keys: &Identities, progress: &Progress) -> Result<()> {
     progress.begin(Phase::Checking, Some(entries.iter().map(|entry| entry.object.plain.bytes).sum()));
     let (mut seen, mut damaged, mut first) = (HashSet::new(), HashSet::new(), None);
@@ -211,8 +212,8 @@ async fn read(vault: &Vault, entry: &FileEntry, keys: &Identities, progress: &Pr
     opened.check(|bytes| progress.advance(bytes as u64)).await
 }
 
-/// Removes damaged objects whose contents the file storage still has: the next backup finds them missing, and stores them anew. The others
-/// stay, since some of what is in them may be read by hand.
+/// Removes damaged objects whose contents the file storage still has: the next backup finds them missing, and stores them anew.
+/// The others stay, since some of what is in them may be read by hand.
 async fn make_room(app: &App, vault: &Vault, damaged: impl Iterator<Item = &FileEntry>) -> Result<()> {
     // Backups are made elsewhere.
     let Some(url) = &app.config.backup.database_url else { return Ok(()) };
@@ -252,8 +253,8 @@ pub struct Brought {
     pub failed: Vec<String>,
 }
 
-/// The files of a backup, and of those stored after it, that are wanted and that the file storage has not. That some of them, or the list
-/// of them, are damaged or missing in the vault is told in a warning, and keeps nobody from the rest.
+/// The files of a backup, and of those stored after it, that are wanted and that the file storage has not. That some of them, or
+/// the list of them, are damaged or missing in the vault is told in a warning, and keeps nobody from the rest.
 pub async fn plan(app: &App, vault: &Vault, manifest: &Manifest, wanted: impl Fn(&str) -> bool) -> Result<Plan> {
     let there: HashMap<String, u64> = app.storage.list().await?.into_iter().map(|file| (file.key, file.bytes)).collect();
     let mut missing = match manifest.file_entries(vault).await {

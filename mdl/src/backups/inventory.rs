@@ -20,8 +20,8 @@ pub struct Inventory {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     pub rows: u64,
-    /// The sum of the 64-bit hashes of all rows as text, in decimal: the same for the same rows in whatever order. Generated columns
-    /// are left out.
+    /// The sum of the 64-bit hashes of all rows as text, in decimal: the same for the same rows in whatever order. Generated
+    /// columns are left out.
     pub hash: String,
 }
 

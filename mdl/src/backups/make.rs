@@ -32,12 +32,13 @@ const LOCK: i64 = 0x6d64_6c62;
 /// Bytes read from `pg_dump` at once.
 const PIECE: usize = 256 * 1024;
 
-/// Makes a backup of the database and of the uploaded files, and publishes it; copies it to the second place, if there is one. It is not
-/// known to be good before it is [verified](super::verify()).
+/// Makes a backup of the database and of the uploaded files, and publishes it; copies it to the second place, if there is one. It
+/// is not known to be good before it is [verified](super::verify()).
 ///
-/// Nothing is published when it fails, and operators are told, however early it failed; but not that it [has to wait](is_busy) for another.
-/// When this future is dropped, or the program dies, the next one removes what is left; a dump that was whole already, [`super::prune`] a day
-/// later. What was sent of an unfinished upload to a bucket is for a rule of the bucket to remove.
+/// Nothing is published when it fails, and operators are told, however early it failed; but not that it [has to wait](is_busy)
+/// for another. When this future is dropped, or the program dies, the next one removes what is left; a dump that was whole
+/// already, [`super::prune`] a day later. What was sent of an unfinished upload to a bucket is for a rule of the bucket to
+/// remove.
 pub async fn back_up(app: &App, id: BackupId, requested_by: Option<Uuid>, progress: &Progress) -> Result<Manifest> {
     let made = alone(app, id, requested_by, progress).await;
     end(app, Some(id), &made, progress).await;
@@ -98,14 +99,14 @@ pub async fn lock(source: &Config) -> Result<Client> {
     }
 }
 
-/// Whether an error says that another backup is being made, or old ones are being removed: nothing is wrong, and it is to be tried again
-/// when that is done.
+/// Whether an error says that another backup is being made, or old ones are being removed: nothing is wrong, and it is to be
+/// tried again when that is done.
 pub fn is_busy(error: &Error) -> bool {
     matches!(error, Error::Invalid(problems) if problems.iter().any(|problem| problem.code == Code::Taken))
 }
 
-/// Stores the uploaded files that no backup has yet, in all places: the next backup lists them, and a restore brings them back before
-/// that. Operators are told of failures as [`back_up`] tells of them.
+/// Stores the uploaded files that no backup has yet, in all places: the next backup lists them, and a restore brings them back
+/// before that. Operators are told of failures as [`back_up`] tells of them.
 pub async fn back_up_files(app: &App, progress: &Progress) -> Result<()> {
     let stored = store_files(app, progress).await;
     end(app, None, &stored, progress).await;

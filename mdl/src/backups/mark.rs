@@ -1,5 +1,5 @@
-//! What the comment on a database says of it. Only its owner can change that, and it stays when the database is renamed. Our mark is a line of its
-//! own; the other lines are an operator's.
+//! What the comment on a database says of it. Only its owner can change that, and it stays when the database is renamed. Our mark
+//! is a line of its own; the other lines are an operator's.
 
 use tokio_postgres::Client;
 

@@ -25,8 +25,8 @@ use crate::tenants::{SYSTEM, require_system};
 /// The queue of these jobs: a backup that takes hours must not keep shorter work waiting.
 const QUEUE: &str = "backups";
 
-/// How long these jobs wait after a failed attempt: 5 minutes, then 20, then an hour. A server or a place that is away comes back in minutes
-/// rather than seconds, and all attempts in one outage would be none.
+/// How long these jobs wait after a failed attempt: 5 minutes, then 20, then an hour. A server or a place that is away comes back
+/// in minutes rather than seconds, and all attempts in one outage would be none.
 fn wait_after(attempt: i32) -> Duration {
     let times = 4u64.saturating_pow(u32::try_from(attempt - 1).unwrap_or(0));
     Duration::from_secs(60 * times.saturating_mul(5).min(60))
@@ -66,8 +66,8 @@ impl Job for BackUpFiles {
     }
 }
 
-/// Restores the newest backup of each place on trial, with all its files. One place that fails does not keep the others from being
-/// looked at.
+/// Restores the newest backup of each place on trial, with all its files. One place that fails does not keep the others from
+/// being looked at.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RestoreDrillJob {}
 
@@ -108,7 +108,8 @@ impl Job for WatchBackups {
     const TIMEOUT: Duration = Duration::from_secs(60);
 }
 
-/// Whether backups are set up. Where they are not, the schedule's jobs have nothing to do; the instrument `mdl_backup_overdue` says so.
+/// Whether backups are set up. Where they are not, the schedule's jobs have nothing to do; the instrument `mdl_backup_overdue`
+/// says so.
 pub fn are_set_up(app: &App) -> bool {
     let set_up = app.config.backup.database_url.is_some();
     if !set_up {
@@ -183,9 +184,9 @@ pub async fn drill(app: &App, progress: &Progress) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-/// Whether no backup was ever made, as in the first days: the trial restore has nothing to do then, and [`watch::overdue`] tells of it when it
-/// lasts; the first backup makes its folder. A place that does not answer, or that has lost what the database knows of, is for the trial
-/// restore to tell of.
+/// Whether no backup was ever made, as in the first days: the trial restore has nothing to do then, and [`watch::overdue`] tells
+/// of it when it lasts; the first backup makes its folder. A place that does not answer, or that has lost what the database knows
+/// of, is for the trial restore to tell of.
 async fn none_was_made(app: &App, vaults: &[(String, Result<Vault>)]) -> bool {
     let none = async {
         let tx = app.db.begin(SYSTEM).await?;
@@ -259,8 +260,8 @@ pub struct Listed {
     pub damage: Option<String>,
 }
 
-/// The backups of all places that answer, oldest first, and what is wrong with those that do not. Needs no database. If no place answers, it
-/// is the error of the first.
+/// The backups of all places that answer, oldest first, and what is wrong with those that do not. Needs no database. If no place
+/// answers, it is the error of the first.
 pub async fn list(app: &App) -> Result<(BTreeMap<BackupId, Listed>, Vec<String>)> {
     let (mut listed, mut silent, mut answered, mut first) = (BTreeMap::new(), Vec::new(), false, None);
     for (place, vault) in Vault::found(&app.config.backup) {

@@ -1,5 +1,6 @@
-//! Bringing a backup back: into a database of its own first, whole and compared, and then, if that is wanted, in the place of the one
-//! in use. Until the last step nothing that is in use is touched; and that step is one transaction which renames two databases.
+//! Bringing a backup back: into a database of its own first, whole and compared, and then, if that is wanted, in the place of the
+//! one in use. Until the last step nothing that is in use is touched; and that step is one transaction which renames two
+//! databases.
 
 mod database;
 mod switch;
@@ -45,13 +46,13 @@ const STREAM_GAP: u64 = 1_000_000_000;
 /// The advisory lock of a restore, in the database that MDL_RESTORE_DATABASE_URL names.
 const LOCK: i64 = 0x6d64_6c5f_7265_7374;
 
-/// Restores a backup into a new database, as mdl_restore, with the owners and privileges that it had; compares it with the manifest,
-/// and makes its jobs and sessions fit for use again. Brings back the uploaded files that are missing, as far as the backup has them whole.
-/// What is in use is not touched.
+/// Restores a backup into a new database, as mdl_restore, with the owners and privileges that it had; compares it with the
+/// manifest, and makes its jobs and sessions fit for use again. Brings back the uploaded files that are missing, as far as the
+/// backup has them whole. What is in use is not touched.
 ///
-/// `database` is the name of the new one; without it the name tells of the backup. Nothing is left when it fails. What is left when it is
-/// interrupted is marked as unfinished: it cannot be switched to, and the next restore of that name drops it. In the moment between making and
-/// marking it has no mark: then it cannot be switched to either, and the next restore of that name says so and leaves it.
+/// `database` is the name of the new one; without it the name tells of the backup. Nothing is left when it fails. What is left
+/// when it is interrupted is marked as unfinished: it cannot be switched to, and the next restore of that name drops it. One that
+/// is killed as it begins may leave an empty database `mdl_restoring_…`.
 pub async fn restore(
     app: &App,
     id: BackupId,
@@ -135,9 +136,11 @@ pub fn check_schema(manifest: &Manifest) -> Result<bool> {
 /// What was under way when the backup was made is under way no more.
 ///
 /// - Nobody holds a lease, and Redis knows no id: jobs wait for their turn again, with their attempts as they were.
-/// - Events are forgotten: those that had no place in their stream yet got one a moment after the backup, and were told. Each stream
-///   goes on far beyond what it can have come to since, and whoever followed it is told that its cursor is too old.
+/// - Events are forgotten: those that had no place in their stream yet got one a moment after the backup, and were told. Each
+///   stream goes on far beyond what it can have come to since, and whoever followed it is told that its cursor is too old.
 /// - Deliveries of webhooks that were due are not sent, since they were sent after the backup; they can be sent again by hand.
+/// - Backups that could still be published when this one was made, itself among them, are forgotten, and their jobs make new
+///   ones: of what became of them this database knows nothing, and [`super::prune`] may not take them for backups that died.
 async fn settle(client: &Client) -> Result<()> {
     client
         .batch_execute(&format!(
@@ -152,8 +155,9 @@ async fn settle(client: &Client) -> Result<()> {
                      UPDATE public.webhook_deliveries SET state = 'discarded', finished_at = now() WHERE state = 'pending';
                  END IF;
              END $$;
-             UPDATE public.backups SET state = 'failed', finished_at = now(), error = 'The database was restored from this backup'
-                 WHERE state = 'running';
+             DELETE FROM public.backups WHERE stored_bytes IS NULL AND (state IN ('queued', 'running') OR EXISTS
+                 (SELECT FROM public.jobs WHERE jobs.kind = 'back_up' AND jobs.payload ->> 'id' = backups.id::text));
+             UPDATE public.jobs SET payload = payload - 'id' WHERE kind = 'back_up';
              UPDATE public.restore_drills SET state = 'failed', finished_at = now(), error = 'The database was restored meanwhile'
                  WHERE state = 'running';
              COMMIT"

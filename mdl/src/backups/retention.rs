@@ -1,5 +1,5 @@
-//! Removing what is old, and what backups left that died. In each place some verified backups stay however old they are, so that there is
-//! always one to restore.
+//! Removing what is old, and what backups left that died. In each place some verified backups stay however old they are, so that
+//! there is always one to restore.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -29,8 +29,8 @@ pub struct Pruned {
     pub temporary_files: u64,
 }
 
-/// Removes the backups that are older than their place keeps them, but for the newest verified ones, what died ones left more than a day ago,
-/// and the files that no backup has any more. With `dry_run` it only says what it would remove.
+/// Removes the backups that are older than their place keeps them, but for the newest verified ones, what died ones left more
+/// than a day ago, and the files that no backup has any more. With `dry_run` it only says what it would remove.
 pub async fn prune(app: &App, dry_run: bool) -> Result<Vec<Pruned>> {
     let config = &app.config.backup;
     let url = config.database_url.as_deref();
@@ -63,8 +63,9 @@ async fn prune_place(app: &App, vault: &Vault, all: &[Vault], dry_run: bool) -> 
             verified: manifest.is_ok() && verified.contains(id),
         })
         .collect();
-    let old = old(&made, Utc::now() - TimeDelta::days(i64::from(days)), config.keep_verified as usize);
-    let leftovers = leftovers::find(app, vault, all).await?;
+    let before = Utc::now() - TimeDelta::days(i64::from(days));
+    let old = old(&made, before, config.keep_verified as usize);
+    let mut leftovers = leftovers::find(app, vault, all, before).await?;
     if !dry_run {
         // First: what is left of one if we die is known to be of no use.
         note(app, &old, vault, all).await?;
@@ -77,16 +78,13 @@ async fn prune_place(app: &App, vault: &Vault, all: &[Vault], dry_run: bool) -> 
         }
     }
     if !dry_run {
-        leftovers::remove(vault, &leftovers).await?;
+        leftovers = leftovers::remove(vault, leftovers).await?;
     }
-    let files = prune_files(vault, &manifests, &leftovers.backups, dry_run).await?;
-    Ok(Pruned {
-        place: vault.name().to_owned(),
-        backups: old,
-        files,
-        temporary_files: leftovers.temporary.len() as u64,
-        leftovers: leftovers.backups,
-    })
+    let temporary_files = leftovers.temporary.len() as u64;
+    let leftovers: Vec<_> = leftovers.backups.into_iter().map(|folder| folder.id).collect();
+    let gone: Vec<_> = old.iter().chain(&leftovers).copied().collect();
+    let files = prune_files(vault, manifests, &gone, dry_run).await?;
+    Ok(Pruned { place: vault.name().to_owned(), backups: old, files, leftovers, temporary_files })
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -107,15 +105,16 @@ fn old(made: &[Made], before: DateTime<Utc>, keep: usize) -> Vec<BackupId> {
     made.iter().filter(|backup| backup.at < before && !kept.contains(&backup.id)).map(|backup| backup.id).collect()
 }
 
+/// Removes the objects that neither these backups have nor any that is there by now, other than those that are `gone`.
 async fn prune_files(
     vault: &Vault,
-    manifests: &BTreeMap<BackupId, Result<Manifest>>,
-    leftovers: &[BackupId],
+    mut manifests: BTreeMap<BackupId, Result<Manifest>>,
+    gone: &[BackupId],
     dry_run: bool,
 ) -> Result<u64> {
-    let folders = vault.folders().await?;
-    let unpublished = folders.iter().find(|folder| !folder.published && folder.has_dump && !leftovers.contains(&folder.id));
-    if let Some(folder) = unpublished {
+    let mut folders = vault.folders().await?;
+    folders.retain(|folder| !gone.contains(&folder.id));
+    if let Some(folder) = folders.iter().find(|folder| !folder.published && folder.has_dump) {
         warn!(
             backup.id = %folder.id,
             place = vault.name(),
@@ -124,8 +123,14 @@ async fn prune_files(
         );
         return Ok(0);
     }
+    // Somebody may have brought a manifest back since the others were read.
+    for folder in folders.iter().filter(|folder| folder.published) {
+        if !manifests.contains_key(&folder.id) {
+            manifests.insert(folder.id, Manifest::read(vault, folder.id).await);
+        }
+    }
     let mut needed = HashSet::new();
-    for (id, manifest) in manifests {
+    for (id, manifest) in &manifests {
         let entries = match manifest {
             Ok(manifest) => manifest.file_entries(vault).await,
             Err(_) => Err(refused(format!("The backup {id} is damaged"))),

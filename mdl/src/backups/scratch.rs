@@ -16,7 +16,8 @@ use crate::error::{Error, Result, causes};
 
 const PREFIX: &str = "mdl_scratch_";
 
-/// What the locks of scratch databases begin with: any number that nobody else locks in the database that mdl_scratch connects to.
+/// What the locks of scratch databases begin with: any number that nobody else locks in the database that mdl_scratch connects
+/// to.
 const LOCK: i32 = 0x6d64_6c73;
 
 /// What a database of MDL is made like, whoever makes it: see ops/roles.sql.
@@ -73,11 +74,11 @@ impl Scratch {
         pour(config, vault, manifest, keys, (&self.config, Ownership::Mine), progress).await
     }
 
-    pub async fn remove(mut self) -> Result<()> {
+    /// Drops it, or warns: whatever it was made for is done.
+    pub async fn remove(mut self) {
         if let Some(admin) = self.admin.take() {
-            drop_database(&admin, &self.name).await?;
+            drop_or_warn(&admin, &self.name).await;
         }
-        Ok(())
     }
 
     fn admin(&self) -> Result<&Client> {
@@ -90,11 +91,13 @@ impl Drop for Scratch {
         let Some(admin) = self.admin.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let name = std::mem::take(&mut self.name);
-        runtime.spawn(async move {
-            if let Err(error) = drop_database(&admin, &name).await {
-                warn!(error = causes(&error), database = name, "Could not drop a scratch database; the next trial restore will");
-            }
-        });
+        runtime.spawn(async move { drop_or_warn(&admin, &name).await });
+    }
+}
+
+async fn drop_or_warn(admin: &Client, name: &str) {
+    if let Err(error) = drop_database(admin, name).await {
+        warn!(error = causes(&error), database = name, "Could not drop a scratch database; the next trial restore will");
     }
 }
 

@@ -59,8 +59,8 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// Whether it is named by what it is before it is sealed. Then it may have been sealed anew since, because it was damaged, and what is
-    /// stored has other bytes than older backups say.
+    /// Whether it is named by what it is before it is sealed. Then it may have been sealed anew since, because it was damaged,
+    /// and what is stored has other bytes than older backups say.
     fn is_by_content(&self) -> bool {
         self.key.starts_with("files/")
     }

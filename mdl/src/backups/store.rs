@@ -87,8 +87,8 @@ pub async fn requested(
         .await?)
 }
 
-/// Marks the backups failed whose makers died, or that nobody will make any more: called by the one that holds the lock, who may be making
-/// one.
+/// Marks the backups failed whose makers died, or that nobody will make any more: called by the one that holds the lock, who may
+/// be making one.
 pub async fn abandon(app: &App, but: Option<BackupId>) -> Result<()> {
     let id = but.unwrap_or(BackupId(Uuid::nil()));
     let tx = app.db.begin(SYSTEM).await?;

@@ -1,8 +1,8 @@
 //! Bringing one tenant's rows back into the database in use, as they were in a backup.
 //!
-//! The backup is restored into a scratch database; from there the tenant's rows are copied into temporary tables of the database in
-//! use, counted against what is there, and put in its place, all in one transaction of mdl_owner. That role is bound by row-level
-//! security like any other, so the transaction cannot touch another tenant's rows, whatever the backup holds.
+//! The backup is restored into a scratch database; from there the tenant's rows are copied into temporary tables of the database
+//! in use, counted against what is there, and put in its place, all in one transaction of mdl_owner. That role is bound by
+//! row-level security like any other, so the transaction cannot touch another tenant's rows, whatever the backup holds.
 
 use futures::{SinkExt, StreamExt, pin_mut};
 use serde_json::json;
@@ -99,9 +99,9 @@ pub struct TenantRestored {
     pub files: Brought,
 }
 
-/// Puts the rows of the tenant with this slug back as they were in the backup, in one transaction, and then brings back its uploaded files that
-/// are missing; with `dry_run` it only counts what that would change. People, catalog, imports and published documents go back; sessions, API
-/// keys, the audit log, jobs and events stay.
+/// Puts the rows of the tenant with this slug back as they were in the backup, in one transaction, and then brings back its
+/// uploaded files that are missing; with `dry_run` it only counts what that would change. People, catalog, imports and published
+/// documents go back; sessions, API keys, the audit log, jobs and events stay.
 pub async fn restore_tenant(
     app: &App,
     id: BackupId,
@@ -142,7 +142,6 @@ pub async fn restore_tenant(
         changes.push(table.compare(&target).await?);
     }
     drop(source);
-    scratch.remove().await?;
     let files = if dry_run {
         target.batch_execute("ROLLBACK").await?;
         plan.outlook()
@@ -160,6 +159,7 @@ pub async fn restore_tenant(
         info!(backup.id = %id, tenant = slug, "Restored a tenant");
         brought
     };
+    scratch.remove().await;
     progress.begin(Phase::Finished, None);
     Ok(TenantRestored { changes, files })
 }

@@ -1,5 +1,6 @@
 //! A place with backups: a directory, or a bucket of an S3-compatible store.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +51,8 @@ pub struct Vault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Folder {
     pub id: BackupId,
-    /// Whether it has a manifest: without one it is being made, or is what a run left behind that died, or somebody lost the manifest.
+    /// Whether it has a manifest: without one it is being made, or is what a run left behind that died, or somebody lost the
+    /// manifest.
     pub published: bool,
     pub verified: bool,
     /// Whether it has a dump, which was written to its end.
@@ -95,8 +97,8 @@ impl Vault {
         places(config).map(open).collect()
     }
 
-    /// All places by their addresses, for whoever looks what is there. One whose directory is missing is an error that says so: perhaps
-    /// its disk is not mounted.
+    /// All places by their addresses, for whoever looks what is there. One whose directory is missing is an error that says so:
+    /// perhaps its disk is not mounted.
     pub fn found(config: &BackupConfig) -> Vec<(String, Result<Self>)> {
         places(config).map(|(url, setting)| (name_of(url).to_owned(), Self::find(url, setting, config))).collect()
     }
@@ -207,7 +209,22 @@ impl Vault {
 
     /// The backups, oldest first, and what died ones left.
     pub async fn folders(&self) -> Result<Vec<Folder>> {
-        let mut folders = std::collections::BTreeMap::new();
+        let mut folders = self.complete("backups").await?;
+        // The listing leaves out what is not complete.
+        for id in self.named_like_backups() {
+            folders.entry(id).or_insert_with(|| Folder::empty(id, made_at(id)));
+        }
+        Ok(folders.into_values().collect())
+    }
+
+    /// One of them, if anything in it is complete.
+    pub async fn folder(&self, id: BackupId) -> Result<Option<Folder>> {
+        Ok(self.complete(&format!("backups/{id}")).await?.remove(&id))
+    }
+
+    /// The folders under a prefix, with what is complete in them.
+    async fn complete(&self, prefix: &str) -> Result<BTreeMap<BackupId, Folder>> {
+        let mut folders = BTreeMap::new();
         let mut note = |id: BackupId, file: &str, written_at: DateTime<Utc>| {
             let folder = folders.entry(id).or_insert_with(|| Folder::empty(id, written_at));
             folder.written_at = folder.written_at.max(written_at);
@@ -216,18 +233,14 @@ impl Vault {
             folder.has_dump |= file.starts_with(DUMP);
             folder.has_files = true;
         };
-        for (key, meta) in self.list("backups").await? {
+        for (key, meta) in self.list(prefix).await? {
             if let Some((id, file)) = key.strip_prefix("backups/").and_then(|key| key.split_once('/'))
                 && let Ok(id) = id.parse()
             {
                 note(id, file, meta.last_modified);
             }
         }
-        // The listing leaves out what is not complete.
-        for id in self.named_like_backups() {
-            folders.entry(id).or_insert_with(|| Folder::empty(id, made_at(id)));
-        }
-        Ok(folders.into_values().collect())
+        Ok(folders)
     }
 
     /// The folders of a directory that are named like a backup, also those with nothing that is complete.
@@ -254,8 +267,8 @@ impl Vault {
         Ok(())
     }
 
-    /// Removes what runs left that died: backups without a manifest and without a dump, and halves of files. Nothing else may write here
-    /// meanwhile. A dump without a manifest stays: [`super::prune`] knows which of them nobody needs.
+    /// Removes what runs left that died: backups without a manifest and without a dump, and halves of files. Nothing else may
+    /// write here meanwhile. A dump without a manifest stays: [`super::prune`] knows which of them nobody needs.
     pub async fn tidy(&self) -> Result<Vec<BackupId>> {
         let left: Vec<_> = self.folders().await?.into_iter().filter(Folder::is_left_over).map(|folder| folder.id).collect();
         for id in &left {
@@ -269,7 +282,8 @@ impl Vault {
         Ok(left)
     }
 
-    /// Files that nobody has written to since then, and that have still the name that a file of a directory has until it is whole.
+    /// Files that nobody has written to since then, and that have still the name that a file of a directory has until it is
+    /// whole.
     pub fn temporary(&self, before: DateTime<Utc>) -> Result<Vec<PathBuf>> {
         let Some(directory) = &self.directory else { return Ok(Vec::new()) };
         let mut found = temporary_in(directory);
@@ -375,7 +389,8 @@ fn temporary_in(folder: &std::path::Path) -> Vec<PathBuf> {
         name.rsplit_once('#').is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
     };
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter(|entry| is_temporary(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    files.filter(|entry| is_temporary(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
 }
 
 fn name_of(url: &Url) -> &str {

@@ -38,12 +38,13 @@ struct Different {
 /// Nights in which each uploaded file is read again, if there is a backup each night.
 const ROUND: u64 = 7;
 
-/// Restores a backup into a scratch database as the role mdl_scratch, compares what is there with the manifest, and drops it. Reads the
-/// uploaded files that no verified backup has had before, and a part of the others, another each night; all of them if it is `thorough`.
+/// Restores a backup into a scratch database as the role mdl_scratch, compares what is there with the manifest, and drops it.
+/// Reads the uploaded files that no verified backup has had before, and a part of the others, another each night; all of them if
+/// it is `thorough`.
 ///
-/// It reads the backup from the vault of this name. Without a name it is restored from the first vault that has it, and what the others have
-/// of it is read and held against the hashes of the manifest. The result is recorded in each of these vaults, and, if the database in use
-/// answers, there as well. It is an error if one of them is damaged; those that are good are known to be.
+/// It reads the backup from the vault of this name. Without a name it is restored from the first vault that has it, and what the
+/// others have of it is read and held against the hashes of the manifest. The result is recorded in each of these vaults, and, if
+/// the database in use answers, there as well. It is an error if one of them is damaged; those that are good are known to be.
 pub async fn verify(
     app: &App,
     id: BackupId,
@@ -143,8 +144,8 @@ async fn prove(
     Ok(proof)
 }
 
-/// Reads what the other vaults have of a backup that restores, and writes the proof where it is the same. An error if it is not somewhere.
-/// A vault that does not answer is for the next trial restore.
+/// Reads what the other vaults have of a backup that restores, and writes the proof where it is the same. An error if it is not
+/// somewhere. A vault that does not answer is for the next trial restore.
 async fn prove_copies(
     app: &App,
     restored: &Vault,
@@ -224,7 +225,7 @@ async fn restore_and_compare(
     let found = inventory::take(&client).await?;
     let version: String = client.query_one("SELECT current_setting('server_version')", &[]).await?.get(0);
     drop(client);
-    scratch.remove().await?;
+    scratch.remove().await;
     let differences = manifest.inventory.differences(&found);
     if !differences.is_empty() {
         return Err(Error::internal(Different { id: manifest.id, differences }));
@@ -234,8 +235,8 @@ async fn restore_and_compare(
     Ok(version)
 }
 
-/// Reads the uploaded files that are new since the newest other backup that is known to be good in this vault, and those of the others whose
-/// night it is: the last proof was of what was there then.
+/// Reads the uploaded files that are new since the newest other backup that is known to be good in this vault, and those of the
+/// others whose night it is: the last proof was of what was there then.
 async fn check_files(
     app: &App,
     vault: &Vault,

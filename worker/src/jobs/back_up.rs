@@ -14,7 +14,8 @@ pub async fn run(job: BackUp, ctx: JobContext) -> Result<Done> {
     unless_stopped(&ctx, backups::back_up_and_verify(&ctx.app, &job, &Progress::default())).await
 }
 
-/// Stops when it is asked to: what is left is removed by the next backup, trial restore or clean-up. Comes again when somebody else has the lock.
+/// Stops when it is asked to: what is left is removed by the next backup, trial restore or clean-up. Comes again when somebody
+/// else has the lock.
 pub(super) async fn unless_stopped(ctx: &JobContext, work: impl Future<Output = Result<()>>) -> Result<Done> {
     match ctx.cancelled().run_until_cancelled(work).await {
         Some(Err(error)) if backups::is_busy(&error) => Ok(Done::Snooze(WAIT)),

@@ -13,8 +13,8 @@ use crate::error::{Result, causes};
 /// Most bytes of a database's name.
 pub const LONGEST_NAME: usize = 63;
 
-/// What a new database is called until it has its mark and lets nobody in but those who fill it: a restore that is killed as it begins
-/// leaves nothing under any other name.
+/// What a new database is called until it has its mark and lets nobody in but those who fill it: a restore that is killed as it
+/// begins leaves nothing under any other name.
 const BEGUN: &str = "mdl_restoring_";
 
 /// Makes a database that is marked as unfinished.
@@ -85,8 +85,8 @@ pub async fn hand_over_contents(client: &Client) -> Result<()> {
     Ok(client.batch_execute(statements).await?)
 }
 
-/// Says that the database is restored to its end, makes mdl_owner its owner and lets the programs in, all at once: not before it is what
-/// was backed up, and whoever is let in is not in a database that the next restore would drop.
+/// Says that the database is restored to its end, makes mdl_owner its owner and lets the programs in, all at once: not before it
+/// is what was backed up, and whoever is let in is not in a database that the next restore would drop.
 pub async fn hand_over(admin: &Client, database: &str) -> Result<()> {
     let name = quote(database);
     let mark = mark::statement(admin, database, Some(Mark::Restored)).await?;

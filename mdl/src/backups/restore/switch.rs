@@ -28,10 +28,10 @@ pub enum Switched {
     Before,
 }
 
-/// Puts a restored database in the place of the one that DATABASE_URL names, which stays under another name. Ends the connections to both;
-/// the programs connect again by themselves. If DATABASE_URL names the restored one already, nothing is renamed. Refuses a database that is
-/// neither marked as restored to its end nor as one that was in use before. What operators have said of a database in its comment stays with it.
-/// Then every kept answer of every tenant is forgotten.
+/// Puts a restored database in the place of the one that DATABASE_URL names, which stays under another name. Ends the connections
+/// to both; the programs connect again by themselves. If DATABASE_URL names the restored one already, nothing is renamed. Refuses
+/// a database that is neither marked as restored to its end nor as one that was in use before. What operators have said of a
+/// database in its comment stays with it. Then every kept answer of every tenant is forgotten.
 ///
 /// When it is interrupted, both are renamed or neither is, and it can be run again.
 pub async fn switch(app: &App, restored: &str) -> Result<Switched> {
@@ -78,7 +78,8 @@ async fn adopt(app: &App) -> Result<()> {
     tx.commit().await
 }
 
-/// Opens those of these databases that let nobody connect: an operator closed them, or a switch of an older version, which was interrupted.
+/// Opens those of these databases that let nobody connect: an operator closed them, or a switch of an older version, which was
+/// interrupted.
 async fn open(admin: &Client, databases: &[&str]) -> Result<()> {
     let closed = "SELECT datname::text FROM pg_database WHERE datname = ANY ($1) AND NOT datallowconn";
     for row in admin.query(closed, &[&databases]).await? {
@@ -111,8 +112,8 @@ fn unfinished(database: &str) -> Error {
 
 /// Renames both databases at once, after it has ended the connections to them. Returns whether the one in use was there.
 ///
-/// Whoever connects while a database is renamed waits for a lock, which PostgreSQL lets go of by itself when the transaction ends, or its
-/// connection: however this ends, nobody is shut out.
+/// Whoever connects while a database is renamed waits for a lock, which PostgreSQL lets go of by itself when the transaction
+/// ends, or its connection: however this ends, nobody is shut out.
 async fn swap(admin: &Client, server: &Config, in_use: &str, restored: &str, kept: &str) -> Result<bool> {
     let there = "SELECT datname::text FROM pg_database WHERE datname = ANY ($1)";
     let there: Vec<String> = admin.query(there, &[&vec![in_use, restored]]).await?.iter().map(|row| row.get(0)).collect();
@@ -148,7 +149,8 @@ async fn swap(admin: &Client, server: &Config, in_use: &str, restored: &str, kep
     Ok(in_use_is_there)
 }
 
-/// In one transaction, with the marks of what is in use then and of what was in use before. The connection is to be dropped if it fails.
+/// In one transaction, with the marks of what is in use then and of what was in use before. The connection is to be dropped if it
+/// fails.
 async fn rename(admin: &Client, renames: &[(&str, &str)], in_use: &str, kept: Option<&str>) -> Result<()> {
     // One statement after the other: what is sent at once is done to its end, also when this program has been interrupted.
     admin.batch_execute("BEGIN").await?;
