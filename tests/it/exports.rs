@@ -1,5 +1,8 @@
 //! Exports of a catalog: what an import makes of them, who may have them, and how they end when they are not whole.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -270,6 +273,39 @@ async fn what_is_archived_is_left_out_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn domains_that_are_only_named_go_round_by_name() {
+    let test = TestApp::start().await;
+    let (app, actor) = (&test.app, test.system());
+    let names = ["COVID-19", "SCOPE-3", "DOMAIN-X", "Growth", "GROWTH_1"];
+    let metric =
+        |name: &str| json!({"metric_id": format!("M-{name}"), "name": "m", "business_domain": {"name": name}}).to_string();
+    let objective = |name: &str| json!({"objective_id": format!("O-{name}"), "name": "o", "domain": {"name": name}}).to_string();
+    let named = names.iter().flat_map(|name| [metric(name), objective(name)]).collect::<Vec<_>>().join("\n");
+    assert_eq!(counts(&import(&test, named, whole("m.ndjson")).await), (10, 0, 0, 0));
+    // Keys that are names of others.
+    for (key, name) in [("Growth", "Sales"), ("SCOPE-3", "Climate")] {
+        domains::create(app, &actor, key, &domains::Content::named(name)).await.unwrap();
+        add_metric(&test, &format!("M-{name}"), Some(name), json!({"name": "m"})).await;
+    }
+    let client = test.database.superuser().await;
+    assert_eq!(count(&client, "business_domains WHERE implied").await, 5);
+    goes_round(&test).await;
+
+    // Archived, all are named just so: they are found, and elsewhere made.
+    test.database.execute("UPDATE business_domains SET archived_at = now()").await;
+    let before = stored(&test).await;
+    for format in Format::ALL {
+        let text = exported(&test, format).await;
+        let again = import(&test, text.clone(), whole(&file(format))).await;
+        assert_eq!((counts(&again), stored(&test).await), ((0, 0, 12, 0), before.clone()), "{format:?}");
+        let empty = TestApp::start().await;
+        assert_eq!(counts(&import(&empty, text.clone(), whole(&file(format))).await), (12, 0, 0, 0), "{format:?}");
+        assert_eq!(count(&empty.database.superuser().await, "business_domains WHERE implied").await, 7, "{format:?}");
+        assert_eq!(exported(&empty, format).await, text, "{format:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_reads_the_catalog_may_have_it_and_nobody_elses() {
     let test = TestApp::start().await;
     import(&test, ndjson(0..3), whole("m.ndjson")).await;
@@ -420,6 +456,21 @@ async fn operators_export_to_a_file() {
         assert!(done.status.success() && done.stdout.is_empty(), "{done:?}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), exported(&test, format).await, "{name}");
     }
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let (private, link, nowhere) = (folder.path().join("c.json"), folder.path().join("link"), folder.path().join("nowhere.json"));
+    std::fs::set_permissions(&private, Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink(&private, &link).unwrap();
+    for name in [&private, &link] {
+        assert!(run(&["--format", "json", "--output", name.to_str().unwrap()], Stdio::piped()).status.success());
+        assert_eq!(mode(&private), 0o600, "it is as private as it was");
+    }
+    assert!(link.is_symlink());
+    std::os::unix::fs::symlink(folder.path().join("nothing"), &nowhere).unwrap();
+    let refused = run(&["--output", nowhere.to_str().unwrap()], Stdio::piped());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("It is a link to nothing"), "{refused:?}");
+    assert!(nowhere.is_symlink());
+    [link, nowhere].map(std::fs::remove_file).map(Result::unwrap);
+
     let printed = run(&["--format", "json"], Stdio::piped());
     assert_eq!(String::from_utf8(printed.stdout).unwrap(), exported(&test, Format::Json).await);
 

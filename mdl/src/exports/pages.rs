@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::entries;
-use super::node::Object;
+use super::node::{Node, Object};
 use crate::db::Snapshot;
 use crate::error::{Error, Result};
 use crate::ids::{DomainId, KeyResultId, ObjectiveId};
@@ -114,7 +114,7 @@ async fn of_objectives(snapshot: &Snapshot, after: Option<objectives::store::Pos
 }
 
 /// What entries say to be in these domains.
-async fn labels(snapshot: &Snapshot, ids: impl Iterator<Item = DomainId>) -> Result<HashMap<DomainId, String>> {
+async fn labels(snapshot: &Snapshot, ids: impl Iterator<Item = DomainId>) -> Result<HashMap<DomainId, Node>> {
     let mut ids: Vec<DomainId> = ids.collect();
     ids.sort_unstable();
     ids.dedup();
@@ -123,11 +123,11 @@ async fn labels(snapshot: &Snapshot, ids: impl Iterator<Item = DomainId>) -> Res
     }
     let tenant = snapshot.tenant();
     let found = snapshot.read(async |conn| domains::store::by_ids(conn, tenant, &ids).await).await?;
-    Ok(found.iter().map(|domain| (domain.id, entries::label(domain).to_owned())).collect())
+    Ok(found.iter().map(|domain| (domain.id, entries::label(domain))).collect())
 }
 
-fn label(labels: &HashMap<DomainId, String>, id: Option<DomainId>) -> Option<&str> {
-    labels.get(&id?).map(String::as_str)
+fn label(labels: &HashMap<DomainId, Node>, id: Option<DomainId>) -> Option<Node> {
+    labels.get(&id?).cloned()
 }
 
 /// Key results in their order, each with the keys of its metrics.
