@@ -241,6 +241,37 @@ async fn everything_that_can_be_said_goes_round() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_as_long_and_as_deep_as_may_be_goes_round() {
+    let test = TestApp::start().await;
+    let (app, actor) = (&test.app, test.system());
+    let deep = (0..50).fold(json!(1), |inner, level| if level % 2 == 0 { json!([inner]) } else { json!({"a": inner}) });
+    let extra = |bytes: usize| json!({"deep": deep, "long": "x".repeat(bytes - 400)});
+    let content = json!({"name": "d", "description": "ü".repeat(20_000), "extra": extra(262_144)});
+    domains::create(app, &actor, "D", &serde_json::from_value(content).unwrap()).await.unwrap();
+    let filters = json!([{"field": "f", "operator": "in", "value": deep}]);
+    let calculation = json!({"numerator": {"event_name": "e", "filters": filters}, "example": {"x": deep}});
+    let details = json!({"calculation": calculation, "extra": extra(200_000)});
+    add_metric(&test, "M", Some("D"), json!({"name": "m", "details": details})).await;
+    let content = json!({"name": "o", "extra": extra(262_144)});
+    let new = NewObjective { key: "O".to_owned(), domain: None, content: serde_json::from_value(content).unwrap() };
+    let objective = objectives::create(app, &actor, new).await.unwrap();
+    for i in 0..100 {
+        let content = json!({"name": "k", "description": "d".repeat(20_000), "extra": extra(16_384)});
+        let content = serde_json::from_value(content).unwrap();
+        key_results::create(app, &actor, objective.id, &format!("K{i}"), &content, &[]).await.unwrap();
+    }
+    goes_round(&test).await;
+
+    let before = stored(&test).await;
+    let too_much = [json!({"deep": [deep]}), extra(262_144 + 1_000)];
+    for extra in too_much {
+        let content = serde_json::from_value(json!({"name": "e", "extra": extra})).unwrap();
+        assert!(domains::create(app, &actor, "E", &content).await.is_err());
+    }
+    assert_eq!(stored(&test).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_catalog_is_one() {
     let test = TestApp::start().await;
     assert_eq!(exported(&test, Format::Ndjson).await, "");
@@ -469,7 +500,9 @@ async fn operators_export_to_a_file() {
     let refused = run(&["--output", nowhere.to_str().unwrap()], Stdio::piped());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("It is a link to nothing"), "{refused:?}");
     assert!(nowhere.is_symlink());
-    [link, nowhere].map(std::fs::remove_file).map(Result::unwrap);
+    for link in [link, nowhere] {
+        std::fs::remove_file(link).unwrap();
+    }
 
     let printed = run(&["--format", "json"], Stdio::piped());
     assert_eq!(String::from_utf8(printed.stdout).unwrap(), exported(&test, Format::Json).await);

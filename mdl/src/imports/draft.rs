@@ -180,6 +180,52 @@ mod tests {
     }
 
     #[test]
+    fn what_no_export_could_give_back_is_an_error_of_its_entry() {
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let long = |bytes: usize| format!("\"{}\"", "x".repeat(bytes));
+        let filter = format!(r#"{{"filters": [{{"field": "f", "operator": "in", "value": {}}}]}}"#, deep(51));
+        let key_result = |extra: &str| format!(r#"{{"kr_id": "K{}", "name": "k", "x": {extra}}}"#, extra.len());
+        let text = [
+            format!(r#"{{"metric_id": "A", "name": "a", "extra": {{"x": {}}}}}"#, deep(51)),
+            format!(
+                r#"{{"metric_id": "B", "name": "b", "definition": {{"numerator": {filter}, "example": {{"x": {}}}}}}}"#,
+                deep(51)
+            ),
+            format!(r#"{{"metric_id": "C", "name": "c", "x": {}, "y": {}}}"#, long(200_000), long(100_000)),
+            format!(r#"{{"id": "D", "name": "d", "x": {}}}"#, deep(60)),
+            format!(r#"{{"id": "E", "name": "e", "x": {}}}"#, long(300_000)),
+            format!(
+                r#"{{"objective_id": "O", "name": "o", "x": {}, "key_results": [{}]}}"#,
+                long(300_000),
+                key_result(&deep(51))
+            ),
+            format!(r#"{{"objective_id": "P", "name": "p", "x": "\u0000", "key_results": [{}]}}"#, key_result(&long(16_384))),
+            format!(r#"{{"metric_id": "F", "name": "f", "x": {}, "y": {}}}"#, long(200_000), deep(50)),
+            format!(r#"{{"objective_id": "Q", "name": "q", "x": {}, "key_results": [{}]}}"#, deep(50), key_result(&long(16_000))),
+        ];
+        let entries = parse("x.ndjson", &text.join("\n")).unwrap();
+        let issues: Vec<_> = entries.iter().flat_map(|entry| &entry.issues).collect();
+        let found: Vec<_> = issues.iter().map(|issue| (issue.field.as_deref(), issue.code)).collect();
+        let wanted = [
+            (Some("extra"), "TOO_MANY"),
+            (Some("definition.numerator.event_name"), "REQUIRED"),
+            (Some("definition.numerator.filters.0.value"), "TOO_MANY"),
+            (Some("definition.example_calculation"), "TOO_MANY"),
+            (None, "TOO_LONG"),
+            (Some("extra"), "TOO_MANY"),
+            (Some("extra"), "TOO_LONG"),
+            (Some("extra"), "TOO_LONG"),
+            (Some("key_results.0.extra"), "TOO_MANY"),
+            (Some("extra"), "INVALID"),
+            (Some("key_results.0.extra"), "TOO_LONG"),
+        ];
+        assert_eq!(found, wanted);
+        assert_eq!(issues[0].message, "The extra field \"x\" is nested 51 levels deep; at most 50 are allowed");
+        assert_eq!(issues[6].message, "The extra fields take 300008 bytes as JSON; at most 262144 are allowed");
+        assert!(entries[..7].iter().all(|entry| entry.draft.is_none()) && entries[7..].iter().all(|entry| entry.draft.is_some()));
+    }
+
+    #[test]
     fn numbers_of_json_that_may_be_changed_are_warned_of() {
         let text = r#"{"metric_id": "A", "name": "a", "category": 1.10, "tags": [7], "big": 123456789012345678901234567890}"#;
         let entries = parse("x.json", text).unwrap();
