@@ -74,7 +74,7 @@ struct Server {
     used: Option<Arc<Used>>,
     repeats: express::Repeats,
     performance: Arc<Performance>,
-    exports: Arc<export::Places>,
+    exports: Arc<export::Exports>,
     /// Without a cache nobody else hears of changes, and the read replica must be up to date.
     _following: Option<AbortOnDropHandle<()>>,
     live: LiveConnections,
@@ -104,7 +104,7 @@ pub fn router_with(app: App, keys: impl Into<Arc<Keys>>, live: LiveConnections) 
         _following: (cache.is_none() && app.db.has_replica()).then(|| app.versions.follow()),
         performance,
         repeats: express::Repeats::default(),
-        exports: export::Places::new(config.database.pool_size),
+        exports: export::Exports::new(config.database.pool_size),
         used: cache.as_ref().and_then(|_| Used::start(&app)),
         cache,
         live,

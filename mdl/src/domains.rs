@@ -85,6 +85,7 @@ impl Content {
                 problems.line(&format!("{field}.{i}"), text, 300);
             }
         }
+        self.extra.check(problems, Extra::MAX);
     }
 }
 

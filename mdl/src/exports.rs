@@ -168,8 +168,8 @@ async fn write(snapshot: Snapshot, first: Page, format: Format, out: &Out) -> Re
     let mut page = first;
     loop {
         text.list(page.list);
-        for entry in &page.entries {
-            text.entry(entry)?;
+        for entry in page.entries {
+            text.entry(&entry?)?;
             if text.waiting() >= PIECE {
                 out.send(Piece::Text(text.take())).await?;
             }

@@ -103,5 +103,6 @@ impl Content {
         for (i, key) in self.metric_keys.iter().enumerate() {
             crate::metrics::definition::check_key(problems, &format!("metric_keys.{i}"), key);
         }
+        self.extra.check(problems, Extra::MAX);
     }
 }

@@ -1,6 +1,15 @@
 //! Enums that are stored as text, and checks on text that comes from outside.
 
+use std::fmt::Display;
+
+use serde::Serialize;
+use serde_json::Value;
+
 use crate::error::{Code, Problem};
+
+/// Levels of lists and objects that a value of any shape may have. Exports write it up to six levels down in an entry, and imports read
+/// 64 levels of YAML.
+pub(crate) const MAX_LEVELS: usize = 50;
 
 /// Gives an enum its stored names: `as_str`, `parse`, `ALL`, and the Diesel conversions from and to `Text`.
 macro_rules! text_enum {
@@ -115,6 +124,29 @@ impl Problems {
         }
     }
 
+    /// Content of at most `max` bytes as JSON. `what` begins the sentence: "The definition takes".
+    pub fn json(&mut self, field: &str, what: &str, content: &impl Serialize, max: usize) {
+        match serde_json::to_string(content) {
+            Ok(json) if json.len() > max => {
+                self.add(field, Code::TooLong, format!("{what} {} bytes as JSON; at most {max} are allowed", json.len()));
+            }
+            // PostgreSQL cannot store it. Behind another backslash it is text.
+            Ok(json) if json.contains("\\u0000") && json.replace("\\\\", "").contains("\\u0000") => {
+                self.add(field, Code::Invalid, "Must not contain the NUL character")
+            }
+            Ok(_) => {}
+            Err(error) => self.add(field, Code::Invalid, format!("Cannot be written as JSON: {error}")),
+        }
+    }
+
+    /// A value of any shape, nested no deeper than imports read. `what` begins the sentence: "The example is".
+    pub fn levels(&mut self, field: &str, what: impl Display, value: &Value) {
+        let levels = levels(value);
+        if levels > MAX_LEVELS {
+            self.add(field, Code::TooMany, format!("{what} nested {levels} levels deep; at most {MAX_LEVELS} are allowed"));
+        }
+    }
+
     fn length(&mut self, field: &str, text: &str, max: usize) {
         // Bytes first: counting characters is only needed for what might be too long.
         if text.len() > max && text.chars().count() > max {
@@ -133,6 +165,14 @@ impl Problems {
     /// `Err` with all problems, if there are any.
     pub fn check(self) -> crate::Result<()> {
         if self.0.is_empty() { Ok(()) } else { Err(crate::Error::Invalid(self.0)) }
+    }
+}
+
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(levels).max().unwrap_or(0),
+        _ => 0,
     }
 }
 
@@ -164,6 +204,28 @@ pub(crate) use jsonb;
 mod tests {
     use super::*;
     use crate::metrics::definition::check_key;
+
+    #[test]
+    fn levels_are_lists_and_objects() {
+        for (json, wanted) in [("1", 0), ("[]", 1), (r#"{"a": 1, "b": {}}"#, 2), (r#"[[1], {"a": [[]]}, 2]"#, 4)] {
+            assert_eq!(levels(&serde_json::from_str(json).unwrap()), wanted, "{json}");
+        }
+    }
+
+    #[test]
+    fn content_has_no_nul_and_may_speak_of_it() {
+        for (text, codes) in [
+            ("a\0", &[Code::Invalid][..]),
+            ("\\\0", &[Code::Invalid]),
+            ("\\u0000", &[]),
+            ("\"\\\\u0000", &[]),
+            ("four", &[Code::TooLong]),
+        ] {
+            let mut problems = Problems::default();
+            problems.json("extra", "It takes", &text, if text == "four" { 5 } else { 20 });
+            assert_eq!(problems.into_vec().into_iter().map(|problem| problem.code).collect::<Vec<_>>(), codes, "{text:?}");
+        }
+    }
 
     #[test]
     fn what_is_blank_has_one_problem() {

@@ -1,5 +1,8 @@
 //! Exports of a catalog: what an import makes of them, who may have them, and how they end when they are not whole.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -238,6 +241,37 @@ async fn everything_that_can_be_said_goes_round() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_as_long_and_as_deep_as_may_be_goes_round() {
+    let test = TestApp::start().await;
+    let (app, actor) = (&test.app, test.system());
+    let deep = (0..50).fold(json!(1), |inner, level| if level % 2 == 0 { json!([inner]) } else { json!({"a": inner}) });
+    let extra = |bytes: usize| json!({"deep": deep, "long": "x".repeat(bytes - 400)});
+    let content = json!({"name": "d", "description": "ü".repeat(20_000), "extra": extra(262_144)});
+    domains::create(app, &actor, "D", &serde_json::from_value(content).unwrap()).await.unwrap();
+    let filters = json!([{"field": "f", "operator": "in", "value": deep}]);
+    let calculation = json!({"numerator": {"event_name": "e", "filters": filters}, "example": {"x": deep}});
+    let details = json!({"calculation": calculation, "extra": extra(200_000)});
+    add_metric(&test, "M", Some("D"), json!({"name": "m", "details": details})).await;
+    let content = json!({"name": "o", "extra": extra(262_144)});
+    let new = NewObjective { key: "O".to_owned(), domain: None, content: serde_json::from_value(content).unwrap() };
+    let objective = objectives::create(app, &actor, new).await.unwrap();
+    for i in 0..100 {
+        let content = json!({"name": "k", "description": "d".repeat(20_000), "extra": extra(16_384)});
+        let content = serde_json::from_value(content).unwrap();
+        key_results::create(app, &actor, objective.id, &format!("K{i}"), &content, &[]).await.unwrap();
+    }
+    goes_round(&test).await;
+
+    let before = stored(&test).await;
+    let too_much = [json!({"deep": [deep]}), extra(262_144 + 1_000)];
+    for extra in too_much {
+        let content = serde_json::from_value(json!({"name": "e", "extra": extra})).unwrap();
+        assert!(domains::create(app, &actor, "E", &content).await.is_err());
+    }
+    assert_eq!(stored(&test).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_catalog_is_one() {
     let test = TestApp::start().await;
     assert_eq!(exported(&test, Format::Ndjson).await, "");
@@ -267,6 +301,39 @@ async fn what_is_archived_is_left_out_and_left_alone() {
         assert_eq!(counts(&again), (0, 0, 1, 0));
     }
     assert_eq!(all().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn domains_that_are_only_named_go_round_by_name() {
+    let test = TestApp::start().await;
+    let (app, actor) = (&test.app, test.system());
+    let names = ["COVID-19", "SCOPE-3", "DOMAIN-X", "Growth", "GROWTH_1"];
+    let metric =
+        |name: &str| json!({"metric_id": format!("M-{name}"), "name": "m", "business_domain": {"name": name}}).to_string();
+    let objective = |name: &str| json!({"objective_id": format!("O-{name}"), "name": "o", "domain": {"name": name}}).to_string();
+    let named = names.iter().flat_map(|name| [metric(name), objective(name)]).collect::<Vec<_>>().join("\n");
+    assert_eq!(counts(&import(&test, named, whole("m.ndjson")).await), (10, 0, 0, 0));
+    // Keys that are names of others.
+    for (key, name) in [("Growth", "Sales"), ("SCOPE-3", "Climate")] {
+        domains::create(app, &actor, key, &domains::Content::named(name)).await.unwrap();
+        add_metric(&test, &format!("M-{name}"), Some(name), json!({"name": "m"})).await;
+    }
+    let client = test.database.superuser().await;
+    assert_eq!(count(&client, "business_domains WHERE implied").await, 5);
+    goes_round(&test).await;
+
+    // Archived, all are named just so: they are found, and elsewhere made.
+    test.database.execute("UPDATE business_domains SET archived_at = now()").await;
+    let before = stored(&test).await;
+    for format in Format::ALL {
+        let text = exported(&test, format).await;
+        let again = import(&test, text.clone(), whole(&file(format))).await;
+        assert_eq!((counts(&again), stored(&test).await), ((0, 0, 12, 0), before.clone()), "{format:?}");
+        let empty = TestApp::start().await;
+        assert_eq!(counts(&import(&empty, text.clone(), whole(&file(format))).await), (12, 0, 0, 0), "{format:?}");
+        assert_eq!(count(&empty.database.superuser().await, "business_domains WHERE implied").await, 7, "{format:?}");
+        assert_eq!(exported(&empty, format).await, text, "{format:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -420,6 +487,23 @@ async fn operators_export_to_a_file() {
         assert!(done.status.success() && done.stdout.is_empty(), "{done:?}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), exported(&test, format).await, "{name}");
     }
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let (private, link, nowhere) = (folder.path().join("c.json"), folder.path().join("link"), folder.path().join("nowhere.json"));
+    std::fs::set_permissions(&private, Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink(&private, &link).unwrap();
+    for name in [&private, &link] {
+        assert!(run(&["--format", "json", "--output", name.to_str().unwrap()], Stdio::piped()).status.success());
+        assert_eq!(mode(&private), 0o600, "it is as private as it was");
+    }
+    assert!(link.is_symlink());
+    std::os::unix::fs::symlink(folder.path().join("nothing"), &nowhere).unwrap();
+    let refused = run(&["--output", nowhere.to_str().unwrap()], Stdio::piped());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("It is a link to nothing"), "{refused:?}");
+    assert!(nowhere.is_symlink());
+    for link in [link, nowhere] {
+        std::fs::remove_file(link).unwrap();
+    }
+
     let printed = run(&["--format", "json"], Stdio::piped());
     assert_eq!(String::from_utf8(printed.stdout).unwrap(), exported(&test, Format::Json).await);
 

@@ -1,8 +1,8 @@
 //! `mdl-api export`: a tenant's catalog as a file, or to standard output.
 
-use std::fs::Permissions;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{Metadata, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -10,6 +10,8 @@ use clap::{Args, ValueEnum};
 use futures::StreamExt;
 use mdl::exports::{self, Export, Format};
 use mdl::{Actor, App, output};
+use tempfile::NamedTempFile;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::accounts::tenant;
 use super::explain;
@@ -68,21 +70,49 @@ async fn print(mut export: Export) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// To a file of another name beside this one, which takes its place when it is whole.
+/// To a file of another name beside this one, which takes its place when it is whole, and goes when it does not become so.
 async fn to_file(mut export: Export, file: &Path) -> anyhow::Result<()> {
     // What is at the end of a link, and not the link, is replaced.
-    let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
-    if file.exists() && !file.is_file() {
+    let (file, before) = match file.canonicalize() {
+        Ok(file) => (file.clone(), Some(file.metadata()?)),
+        Err(error) if error.kind() == ErrorKind::NotFound && !file.is_symlink() => (file.to_owned(), None),
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!("It is a link to nothing"),
+        Err(error) => return Err(error.into()),
+    };
+    if before.as_ref().is_some_and(|before| !before.is_file()) {
         bail!("It is no file");
     }
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // As other programs make files; a temporary file is usually for its owner alone.
-    let permissions = Permissions::from_mode(0o666);
-    let mut written = tempfile::Builder::new().prefix(".catalog-").permissions(permissions).tempfile_in(folder)?;
-    while let Some(piece) = export.next().await {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut written = beside(&file, before.as_ref())?;
+    loop {
+        let piece = tokio::select! {
+            piece = export.next() => piece,
+            _ = interrupt.recv() => bail!("Interrupted"),
+            _ = terminate.recv() => bail!("Terminated"),
+        };
+        let Some(piece) = piece else { break };
         written.write_all(&piece.map_err(explain)?)?;
     }
     written.as_file().sync_all()?;
     written.persist(&file)?;
     Ok(())
+}
+
+/// A new file in the folder of this one. It may be read by whom the file that was there before may be.
+fn beside(file: &Path, before: Option<&Metadata>) -> io::Result<NamedTempFile> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".catalog-");
+    let Some(before) = before else {
+        // As other programs make files; a temporary file is usually for its owner alone.
+        return builder.permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
+    };
+    let written = builder.tempfile_in(folder)?;
+    // Only root gives files away: the file of others becomes one's own.
+    let _given = fchown(written.as_file(), Some(before.uid()), None);
+    // What its group might do is not for another group.
+    let has_group = fchown(written.as_file(), None, Some(before.gid())).is_ok();
+    let mode = before.mode() & if has_group { 0o777 } else { 0o707 };
+    written.as_file().set_permissions(Permissions::from_mode(mode))?;
+    Ok(written)
 }

@@ -55,7 +55,7 @@ async fn answer(server: &Arc<Server>, parts: &Parts, wanted: Result<Query<Wanted
         .ok_or_else(|| Refusal::from_error(Error::Unauthenticated("Sign in, or send an API key, to export the catalog")))?;
     let Query(wanted) = wanted.map_err(|rejection| malformed(rejection.body_text()))?;
     let format = wanted.format.map_or(Ok(Format::Ndjson), |name| Format::parse(&name)).map_err(Refusal::from_error)?;
-    let place = server.exports.take(actor.tenant).map_err(Refusal::from_error)?;
+    let running = server.exports.begin(actor.tenant).map_err(Refusal::from_error)?;
     let export = in_time(server, exports::start(&server.app, actor, format, Some(PATIENCE))).await?;
     let content_type = match format {
         Format::Json => "application/json",
@@ -64,62 +64,62 @@ async fn answer(server: &Arc<Server>, parts: &Parts, wanted: Result<Query<Wanted
     };
     let file = format!("attachment; filename=\"catalog-{}.{}\"", Utc::now().format("%Y-%m-%d"), format.as_str());
     let headers = [(header::CONTENT_TYPE, content_type.to_owned()), (header::CONTENT_DISPOSITION, file)];
-    Ok((headers, Body::from_stream(until_read(export, place))).into_response())
+    Ok((headers, Body::from_stream(until_read(export, running))).into_response())
 }
 
-/// The export, which leaves its place before its client sees the end. An error breaks the connection, so that nobody takes what has
+/// The export, which runs no more before its client sees the end. An error breaks the connection, so that nobody takes what has
 /// come for the whole.
-fn until_read(export: Export, place: Place) -> impl Stream<Item = Result<bytes::Bytes>> {
-    stream::unfold((export, Some(place)), async |(mut export, place)| {
+fn until_read(export: Export, running: Running) -> impl Stream<Item = Result<bytes::Bytes>> {
+    stream::unfold((export, Some(running)), async |(mut export, running)| {
         let piece = export.next().await?;
-        let place = place.filter(|_| piece.is_ok());
-        Some((piece, (export, place)))
+        let running = running.filter(|_| piece.is_ok());
+        Some((piece, (export, running)))
     })
 }
 
-/// The places of exports, those taken by tenant.
-pub struct Places {
+/// The exports that run, by tenant, of which there are few together.
+pub struct Exports {
     together: u32,
-    taken: Mutex<HashMap<TenantId, u32>>,
+    running: Mutex<HashMap<TenantId, u32>>,
 }
 
-/// The place of one export. Dropped, it is free.
-struct Place {
-    places: Arc<Places>,
+/// One of the exports that run, until it is dropped.
+struct Running {
+    exports: Arc<Exports>,
     tenant: TenantId,
 }
 
-impl Places {
+impl Exports {
     /// With a pool of this size.
     pub fn new(pool_size: u32) -> Arc<Self> {
-        Arc::new(Self { together: (pool_size / SHARE_OF_POOL).max(1), taken: Mutex::default() })
+        Arc::new(Self { together: (pool_size / SHARE_OF_POOL).max(1), running: Mutex::default() })
     }
 
-    /// A place for an export, unless there are too many. Nobody has more than half of what there is.
-    fn take(self: &Arc<Self>, tenant: TenantId) -> Result<Place> {
-        let mut taken = self.lock();
-        if taken.get(&tenant).is_some_and(|of_tenant| *of_tenant >= self.together.div_ceil(2)) {
+    /// One more, unless there are too many. Nobody has more than half of what there may be.
+    fn begin(self: &Arc<Self>, tenant: TenantId) -> Result<Running> {
+        let mut running = self.lock();
+        if running.get(&tenant).is_some_and(|of_tenant| *of_tenant >= self.together.div_ceil(2)) {
             return Err(Error::TooMany("exports of one tenant"));
         }
-        if taken.values().sum::<u32>() >= self.together {
+        if running.values().sum::<u32>() >= self.together {
             return Err(Error::TooMany("exports"));
         }
-        *taken.entry(tenant).or_default() += 1;
-        Ok(Place { places: self.clone(), tenant })
+        *running.entry(tenant).or_default() += 1;
+        Ok(Running { exports: self.clone(), tenant })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, u32>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for Running {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        if let Some(of_tenant) = taken.get_mut(&self.tenant) {
+        let mut running = self.exports.lock();
+        if let Some(of_tenant) = running.get_mut(&self.tenant) {
             *of_tenant -= 1;
             if *of_tenant == 0 {
-                taken.remove(&self.tenant);
+                running.remove(&self.tenant);
             }
         }
     }
@@ -130,18 +130,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_takes_the_places_of_others() {
-        let places = Places::new(16);
+    fn nobody_keeps_others_from_exporting() {
+        let exports = Exports::new(16);
         let [one, two, three] = [TenantId::new(), TenantId::new(), TenantId::new()];
-        let held = [places.take(one), places.take(one), places.take(two)].map(Result::unwrap);
-        let refused = |tenant| places.take(tenant).err().map(|error| error.to_string());
+        let held = [exports.begin(one), exports.begin(one), exports.begin(two)].map(Result::unwrap);
+        let refused = |tenant| exports.begin(tenant).err().map(|error| error.to_string());
         assert_eq!(refused(one).as_deref(), Some("Too many exports of one tenant at once"));
-        let last = places.take(two).unwrap();
+        let last = exports.begin(two).unwrap();
         assert_eq!(refused(three).as_deref(), Some("Too many exports at once"));
         drop(last);
         assert_eq!(refused(three), None);
         drop(held);
-        assert!(places.lock().is_empty(), "who has left is forgotten");
-        assert!(Places::new(2).take(one).is_ok());
+        assert!(exports.lock().is_empty(), "who has left is forgotten");
+        assert!(Exports::new(2).begin(one).is_ok());
     }
 }

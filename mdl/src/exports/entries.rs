@@ -4,7 +4,7 @@
 //! template and of the samples. Fields that the model has no place for are in an object `extra`, where they cannot be taken for
 //! others.
 
-use super::node::Object;
+use super::node::{Node, Object};
 use crate::domains::{self, Domain};
 use crate::extra::Extra;
 use crate::metrics::Metric;
@@ -14,10 +14,10 @@ use crate::metrics::definition::{
 };
 use crate::objectives::{self, KeyResult, KeyResultContent, Objective};
 
-/// What an entry says to be in this domain: its key, or the name of one that the file does not define. An import finds the domain
-/// by that, or makes one of the name.
-pub fn label(domain: &Domain) -> &str {
-    if is_defined(domain) { &domain.key } else { &domain.content.name }
+/// What an entry says to be in this domain: its key or, of one that the file does not define, an object with its name. By that an
+/// import finds the domain or makes it, also where the name looks like a key, or is that of another domain.
+pub fn label(domain: &Domain) -> Node {
+    if is_defined(domain) { Node::from(&domain.key) } else { Object::default().with("name", &domain.content.name).into() }
 }
 
 /// Whether the file has an entry for this domain. One that was only named is named again; an entry would define it.
@@ -49,7 +49,7 @@ pub fn domain(domain: &Domain) -> Object {
         .with("extra", extra)
 }
 
-pub fn metric(metric: &Metric, details: &Details, domain: Option<&str>) -> Object {
+pub fn metric(metric: &Metric, details: &Details, domain: Option<Node>) -> Object {
     let Summary {
         name,
         short_name,
@@ -231,7 +231,7 @@ fn metadata(notes: Option<&String>, example_queries: &[ExampleQuery]) -> Object 
 }
 
 /// An objective with its key results, each with the keys of its metrics.
-pub fn objective(objective: &Objective, domain: Option<&str>, key_results: &[(KeyResult, Vec<String>)]) -> Object {
+pub fn objective(objective: &Objective, domain: Option<Node>, key_results: &[(KeyResult, Vec<String>)]) -> Object {
     let objectives::Content {
         name,
         description,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::entries;
-use super::node::Object;
+use super::node::{Node, Object};
 use crate::db::Snapshot;
 use crate::error::{Error, Result};
 use crate::ids::{DomainId, KeyResultId, ObjectiveId};
@@ -11,8 +11,12 @@ use crate::objectives::KeyResult;
 use crate::page::PageArgs;
 use crate::{domains, metrics, objectives};
 
-/// Entries that are in memory at once. A metric has at most 256 KiB.
-const PAGE: usize = 100;
+/// Metrics or domains that are in memory at once. The details of a metric and the extra fields of a domain are at most 256 KiB as JSON, the
+/// rest of either is less than a MiB: a page is a hundred KiB usually, and at most some tens of MiB.
+const PAGE: usize = 25;
+/// Objectives that are in memory at once, with all of their key results. Those of one are some MiB at most, if they are no more than the
+/// hundred that an import takes.
+const OBJECTIVES: usize = 5;
 
 /// A list of the catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +48,8 @@ pub enum Cursor {
 /// Entries of one list.
 pub struct Page {
     pub list: List,
-    pub entries: Vec<Object>,
+    /// Each is made of its row when it is asked for, and the row goes.
+    pub entries: Box<dyn Iterator<Item = Result<Object>> + Send>,
     /// `None` at the end of the catalog.
     pub next: Option<Cursor>,
 }
@@ -71,9 +76,9 @@ async fn of_domains(snapshot: &Snapshot, after: Option<domains::store::Position>
         Some((_, last)) if found.has_next => Cursor::Domains(Some(last.clone())),
         _ => Cursor::Metrics(None),
     };
-    let defined = found.items.iter().filter(|(domain, _)| entries::is_defined(domain));
-    let entries = defined.map(|(domain, _)| entries::domain(domain)).collect();
-    Ok(Page { list: List::Domains, entries, next: Some(next) })
+    let defined = found.items.into_iter().filter(|(domain, _)| entries::is_defined(domain));
+    let entries = defined.map(|(domain, _)| Ok(entries::domain(&domain)));
+    Ok(Page { list: List::Domains, entries: Box::new(entries), next: Some(next) })
 }
 
 async fn of_metrics(snapshot: &Snapshot, after: Option<metrics::store::Position>) -> Result<Page> {
@@ -87,17 +92,17 @@ async fn of_metrics(snapshot: &Snapshot, after: Option<metrics::store::Position>
         _ => Cursor::Objectives(None),
     };
     let labels = labels(snapshot, found.items.iter().filter_map(|((metric, _), _)| metric.summary.domain_id)).await?;
-    let entries = found.items.iter().map(|((metric, details), _)| {
-        let details = details.as_ref().ok_or_else(|| Error::internal("a metric was read without its details"))?;
-        Ok(entries::metric(metric, details, label(&labels, metric.summary.domain_id)))
+    let entries = found.items.into_iter().map(move |((metric, details), _)| {
+        let details = details.ok_or_else(|| Error::internal("a metric was read without its details"))?;
+        Ok(entries::metric(&metric, &details, label(&labels, metric.summary.domain_id)))
     });
-    Ok(Page { list: List::Metrics, entries: entries.collect::<Result<_>>()?, next: Some(next) })
+    Ok(Page { list: List::Metrics, entries: Box::new(entries), next: Some(next) })
 }
 
 async fn of_objectives(snapshot: &Snapshot, after: Option<objectives::store::Position>) -> Result<Page> {
     use objectives::store::{Filter, Order, page};
 
-    let (tenant, args) = (snapshot.tenant(), PageArgs { after, ..PageArgs::first(PAGE) });
+    let (tenant, args) = (snapshot.tenant(), PageArgs { after, ..PageArgs::first(OBJECTIVES) });
     let found = snapshot.read(async |conn| page(conn, tenant, &Filter::default(), Order::Key, false, &args).await).await?;
     let next = match found.items.last() {
         Some((_, last)) if found.has_next => Some(Cursor::Objectives(Some(last.clone()))),
@@ -106,15 +111,15 @@ async fn of_objectives(snapshot: &Snapshot, after: Option<objectives::store::Pos
     let labels = labels(snapshot, found.items.iter().filter_map(|(objective, _)| objective.content.domain_id)).await?;
     let ids: Vec<ObjectiveId> = found.items.iter().map(|(objective, _)| objective.id).collect();
     let mut key_results = key_results(snapshot, &ids).await?;
-    let entries = found.items.iter().map(|(objective, _)| {
+    let entries = found.items.into_iter().map(move |(objective, _)| {
         let key_results = key_results.remove(&objective.id).unwrap_or_default();
-        entries::objective(objective, label(&labels, objective.content.domain_id), &key_results)
+        Ok(entries::objective(&objective, label(&labels, objective.content.domain_id), &key_results))
     });
-    Ok(Page { list: List::Objectives, entries: entries.collect(), next })
+    Ok(Page { list: List::Objectives, entries: Box::new(entries), next })
 }
 
 /// What entries say to be in these domains.
-async fn labels(snapshot: &Snapshot, ids: impl Iterator<Item = DomainId>) -> Result<HashMap<DomainId, String>> {
+async fn labels(snapshot: &Snapshot, ids: impl Iterator<Item = DomainId>) -> Result<HashMap<DomainId, Node>> {
     let mut ids: Vec<DomainId> = ids.collect();
     ids.sort_unstable();
     ids.dedup();
@@ -123,11 +128,11 @@ async fn labels(snapshot: &Snapshot, ids: impl Iterator<Item = DomainId>) -> Res
     }
     let tenant = snapshot.tenant();
     let found = snapshot.read(async |conn| domains::store::by_ids(conn, tenant, &ids).await).await?;
-    Ok(found.iter().map(|domain| (domain.id, entries::label(domain).to_owned())).collect())
+    Ok(found.iter().map(|domain| (domain.id, entries::label(domain))).collect())
 }
 
-fn label(labels: &HashMap<DomainId, String>, id: Option<DomainId>) -> Option<&str> {
-    labels.get(&id?).map(String::as_str)
+fn label(labels: &HashMap<DomainId, Node>, id: Option<DomainId>) -> Option<Node> {
+    labels.get(&id?).cloned()
 }
 
 /// Key results in their order, each with the keys of its metrics.

@@ -100,6 +100,7 @@ mod tests {
     use super::super::node::Node;
     use super::*;
     use crate::imports::tests::extra_of_yaml;
+    use crate::text::MAX_LEVELS;
 
     fn catalog(format: Format) -> String {
         let mut text = Text::new(format);
@@ -216,6 +217,21 @@ mod tests {
         }
         let long = json!({"x": {("n".repeat(2_000)): {"a": [1]}, ("b".repeat(1_500)): 2}});
         assert_eq!(read(&long), long);
+    }
+
+    #[test]
+    fn what_is_nested_as_deeply_as_may_be_comes_back() {
+        let nested = |wrap: fn(Value) -> Value| (0..MAX_LEVELS).fold(json!(1), |inner, _| wrap(inner));
+        for value in [nested(|inner| json!([inner])), nested(|inner| json!({"a": inner}))] {
+            let extra = json!({"x": value});
+            assert_eq!(read(&extra), extra);
+            // The deepest place for it.
+            let filter = Object::default().with("field", "f").with("operator", "in").with("value", Node::from(&value));
+            let count = Object::default().with("event_name", "e").with("filters", vec![filter]);
+            let entry = Object::default().with("metric_id", "A").with("name", "a");
+            let entry = entry.with("definition", Object::default().with("numerator", count));
+            assert_eq!(extra_of_yaml(&format!("metrics:\n{}", yaml(&entry).unwrap())), json!({}));
+        }
     }
 
     #[test]

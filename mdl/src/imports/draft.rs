@@ -129,7 +129,7 @@ pub fn kind_of(map: &Map) -> Option<Kind> {
 
 #[cfg(test)]
 mod tests {
-    use crate::imports::entry::{Draft, codes};
+    use crate::imports::entry::{DomainLabel, Draft, codes};
     use crate::imports::formats::tests::parse;
 
     #[test]
@@ -154,10 +154,75 @@ mod tests {
         };
         let of_first = serde_json::json!({"x": 1, "name": "b", "extra.x": null, "domain": 2, "tags.0": {}});
         assert_eq!(serde_json::to_value(&first.definition.details.extra).unwrap(), of_first);
-        assert_eq!(first.domain.as_deref(), Some("D"));
+        assert_eq!(first.domain, Some(DomainLabel::KeyOrName("D".to_owned())));
         assert_eq!(serde_json::to_value(&second.definition.details.extra).unwrap(), serde_json::json!({"extra": "text"}));
         let of_key_result = serde_json::json!({"y": 3, "kr_id": 4, "extra.y": 5});
         assert_eq!(serde_json::to_value(&objective.key_results[0].content.extra).unwrap(), of_key_result);
+    }
+
+    #[test]
+    fn a_domain_is_text_or_an_object_with_its_name() {
+        let text = r#"[{"metric_id": "A", "name": "a", "business_domain": {}, "domain": {"name": " SCOPE-3 ", "owner": "Ann"}},
+            {"objective_id": "O", "name": "o", "business_domain": {"name": "AREA-51"}, "domain": "Growth"},
+            {"metric_id": "B", "name": "b", "business_domain": {"key": "DOMAIN-1"}},
+            {"metric_id": "C", "name": "c", "business_domain": {"name": ["x"]}},
+            {"metric_id": "D", "name": "d", "business_domain": ["Growth"]}]"#;
+        let entries = parse("x.json", text).unwrap();
+        let named = |name: &str| Some(DomainLabel::Name(name.to_owned()));
+        let Some(Draft::Metric(metric)) = &entries[0].draft else { panic!("{:?}", entries[0].issues) };
+        assert_eq!((&metric.domain, &metric.definition.details.extra.0["domain.owner"]), (&named("SCOPE-3"), &"Ann".into()));
+        let Some(Draft::Objective(objective)) = &entries[1].draft else { panic!("{:?}", entries[1].issues) };
+        assert_eq!((&objective.domain, &objective.content.extra.0["domain"]), (&named("AREA-51"), &"Growth".into()));
+        let issues: Vec<_> =
+            entries[2..].iter().flat_map(|entry| &entry.issues).map(|issue| (issue.field.as_deref(), issue.code)).collect();
+        let name = Some("business_domain.name");
+        assert_eq!(issues, [(name, "REQUIRED"), (name, "INVALID"), (Some("business_domain"), "INVALID")]);
+    }
+
+    #[test]
+    fn what_no_export_could_give_back_is_an_error_of_its_entry() {
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let long = |bytes: usize| format!("\"{}\"", "x".repeat(bytes));
+        let filter = format!(r#"{{"filters": [{{"field": "f", "operator": "in", "value": {}}}]}}"#, deep(51));
+        let key_result = |extra: &str| format!(r#"{{"kr_id": "K{}", "name": "k", "x": {extra}}}"#, extra.len());
+        let text = [
+            format!(r#"{{"metric_id": "A", "name": "a", "extra": {{"x": {}}}}}"#, deep(51)),
+            format!(
+                r#"{{"metric_id": "B", "name": "b", "definition": {{"numerator": {filter}, "example": {{"x": {}}}}}}}"#,
+                deep(51)
+            ),
+            format!(r#"{{"metric_id": "C", "name": "c", "x": {}, "y": {}}}"#, long(200_000), long(100_000)),
+            format!(r#"{{"id": "D", "name": "d", "x": {}}}"#, deep(60)),
+            format!(r#"{{"id": "E", "name": "e", "x": {}}}"#, long(300_000)),
+            format!(
+                r#"{{"objective_id": "O", "name": "o", "x": {}, "key_results": [{}]}}"#,
+                long(300_000),
+                key_result(&deep(51))
+            ),
+            format!(r#"{{"objective_id": "P", "name": "p", "x": "\u0000", "key_results": [{}]}}"#, key_result(&long(16_384))),
+            format!(r#"{{"metric_id": "F", "name": "f", "x": {}, "y": {}}}"#, long(200_000), deep(50)),
+            format!(r#"{{"objective_id": "Q", "name": "q", "x": {}, "key_results": [{}]}}"#, deep(50), key_result(&long(16_000))),
+        ];
+        let entries = parse("x.ndjson", &text.join("\n")).unwrap();
+        let issues: Vec<_> = entries.iter().flat_map(|entry| &entry.issues).collect();
+        let found: Vec<_> = issues.iter().map(|issue| (issue.field.as_deref(), issue.code)).collect();
+        let wanted = [
+            (Some("extra"), "TOO_MANY"),
+            (Some("definition.numerator.event_name"), "REQUIRED"),
+            (Some("definition.numerator.filters.0.value"), "TOO_MANY"),
+            (Some("definition.example_calculation"), "TOO_MANY"),
+            (None, "TOO_LONG"),
+            (Some("extra"), "TOO_MANY"),
+            (Some("extra"), "TOO_LONG"),
+            (Some("extra"), "TOO_LONG"),
+            (Some("key_results.0.extra"), "TOO_MANY"),
+            (Some("extra"), "INVALID"),
+            (Some("key_results.0.extra"), "TOO_LONG"),
+        ];
+        assert_eq!(found, wanted);
+        assert_eq!(issues[0].message, "The extra field \"x\" is nested 51 levels deep; at most 50 are allowed");
+        assert_eq!(issues[6].message, "The extra fields take 300008 bytes as JSON; at most 262144 are allowed");
+        assert!(entries[..7].iter().all(|entry| entry.draft.is_none()) && entries[7..].iter().all(|entry| entry.draft.is_some()));
     }
 
     #[test]

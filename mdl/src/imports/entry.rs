@@ -46,11 +46,35 @@ pub enum Draft {
     Objective(ObjectiveDraft),
 }
 
+/// How an entry says which business domain it is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DomainLabel {
+    /// `business_domain: DOMAIN-SALES`, or `business_domain: Sales`.
+    KeyOrName(String),
+    /// `business_domain: {name: COVID-19}`, which is no key, whatever it looks like.
+    Name(String),
+}
+
+impl DomainLabel {
+    pub fn text(&self) -> &str {
+        match self {
+            DomainLabel::KeyOrName(text) | DomainLabel::Name(text) => text,
+        }
+    }
+
+    /// The field that has the text.
+    pub fn field(&self) -> &'static str {
+        match self {
+            DomainLabel::KeyOrName(_) => "business_domain",
+            DomainLabel::Name(_) => "business_domain.name",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricDraft {
     pub key: String,
-    /// Key or name of its business domain.
-    pub domain: Option<String>,
+    pub domain: Option<DomainLabel>,
     /// Its `domain_id` is not yet set.
     pub definition: Definition,
     /// The version that the file gives it, and the field that does. A new metric starts with it, or with 1.0.0.
@@ -66,8 +90,7 @@ pub struct DomainDraft {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObjectiveDraft {
     pub key: String,
-    /// Key or name of its business domain.
-    pub domain: Option<String>,
+    pub domain: Option<DomainLabel>,
     /// Its `domain_id` is not yet set.
     pub content: objectives::Content,
     pub key_results: Vec<KeyResultDraft>,

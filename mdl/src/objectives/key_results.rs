@@ -62,6 +62,9 @@ pub struct KeyResultContent {
     pub extra: Extra,
 }
 
+/// Most bytes that the extra fields take as JSON. A hundred key results and their objective are one entry of a file.
+const MAX_EXTRA: usize = 16 * 1024;
+
 /// Which way the value has to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,6 +91,7 @@ impl KeyResultContent {
                 problems.add(field, Code::OutOfRange, "Must be a finite number");
             }
         }
+        self.extra.check(problems, MAX_EXTRA);
     }
 }
 

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
 use super::super::Severity;
-use super::super::entry::{DomainDraft, Entry, Kind, MetricDraft, ObjectiveDraft, codes};
+use super::super::entry::{DomainDraft, DomainLabel, Entry, Kind, MetricDraft, ObjectiveDraft, codes};
 use super::record::Change;
 use super::{Applied, Item, Outcome, Session, differences};
 use crate::domains::{Content, key_of_name, payload};
@@ -18,14 +18,16 @@ use crate::extra::Extra;
 use crate::ids::DomainId;
 use crate::metrics::changes::FieldChange;
 
-/// Texts that are remembered before all are forgotten; a company has some dozen domains.
+/// Domains and texts that are remembered before all are forgotten; a company has some dozen domains.
 const MAX_KNOWN: usize = 20_000;
 
 /// What is known of the tenant's domains.
 #[derive(Default)]
 pub struct Domains {
-    /// By key and by name, as entries have named them.
-    known: HashMap<String, DomainId>,
+    by_key: HashMap<String, DomainId>,
+    by_name: HashMap<String, DomainId>,
+    /// Texts by which the database has been asked for domains, and there were some.
+    asked: HashSet<String>,
     names: HashMap<DomainId, (String, String)>,
 }
 
@@ -41,10 +43,27 @@ impl Domains {
         self.names.get(&id).map(|(key, name)| Reference { id: id.0, key: key.clone(), name: name.clone() })
     }
 
+    /// The domain that is named so, among those that have been seen. A key wins over an equal name.
+    fn find(&self, label: &DomainLabel) -> Option<DomainId> {
+        let of_name = self.by_name.get(label.text());
+        match label {
+            DomainLabel::KeyOrName(text) => self.by_key.get(text).or(of_name).copied(),
+            DomainLabel::Name(_) => of_name.copied(),
+        }
+    }
+
+    /// Whether the tenant may have a domain that [`Domains::find`] does not know, or one that wins over what it finds.
+    fn is_open(&self, label: &DomainLabel) -> bool {
+        let settled = match label {
+            DomainLabel::KeyOrName(text) => self.by_key.contains_key(text),
+            DomainLabel::Name(text) => self.by_name.contains_key(text),
+        };
+        !settled && !self.asked.contains(label.text())
+    }
+
     fn learn(&mut self, id: DomainId, key: &str, name: &str) {
-        // A key wins over an equal name.
-        self.known.insert(key.to_owned(), id);
-        self.known.entry(name.to_owned()).or_insert(id);
+        self.by_key.insert(key.to_owned(), id);
+        self.by_name.entry(name.to_owned()).or_insert(id);
         self.names.insert(id, (key.to_owned(), name.to_owned()));
     }
 }
@@ -64,14 +83,13 @@ fn looks_like_key(text: &str) -> bool {
 impl Session {
     /// Sets the domain of each metric. One that does not exist is made, or its key kept with the metric.
     pub(super) async fn resolve_metrics(&mut self, items: &mut [Item<MetricDraft>], applied: &mut Applied) -> Result<()> {
-        let wanted: Vec<String> = items.iter().filter_map(|item| item.draft.domain.clone()).collect();
-        self.find_domains(wanted).await?;
+        self.find_domains(items.iter().filter_map(|item| item.draft.domain.as_ref())).await?;
         for item in items {
             let Some(domain) = item.draft.domain.take() else { continue };
             let found = self.domain(&item.entry, &domain, applied).await?;
             item.draft.definition.summary.domain_id = found;
             if found.is_none() {
-                item.draft.definition.details.extra.0.insert("business_domain".to_owned(), Value::from(domain));
+                item.draft.definition.details.extra.0.insert("business_domain".to_owned(), Value::from(domain.text()));
             }
         }
         Ok(())
@@ -79,40 +97,42 @@ impl Session {
 
     /// Sets the domain of each objective, as for metrics.
     pub(super) async fn resolve_objectives(&mut self, items: &mut [Item<ObjectiveDraft>], applied: &mut Applied) -> Result<()> {
-        let wanted: Vec<String> = items.iter().filter_map(|item| item.draft.domain.clone()).collect();
-        self.find_domains(wanted).await?;
+        self.find_domains(items.iter().filter_map(|item| item.draft.domain.as_ref())).await?;
         for item in items {
             let Some(domain) = item.draft.domain.take() else { continue };
             let found = self.domain(&item.entry, &domain, applied).await?;
             item.draft.content.domain_id = found;
             if found.is_none() {
-                item.draft.content.extra.0.insert("business_domain".to_owned(), Value::from(domain));
+                item.draft.content.extra.0.insert("business_domain".to_owned(), Value::from(domain.text()));
             }
         }
         Ok(())
     }
 
     /// Learns those of these domains that exist and are not known yet.
-    async fn find_domains(&mut self, wanted: Vec<String>) -> Result<()> {
-        if self.domains.known.len() > MAX_KNOWN {
+    async fn find_domains(&mut self, wanted: impl Iterator<Item = &DomainLabel>) -> Result<()> {
+        if self.domains.names.len() + self.domains.asked.len() > MAX_KNOWN {
             self.domains = Domains::default();
         }
-        let unknown: HashSet<&str> =
-            wanted.iter().map(String::as_str).filter(|text| !self.domains.known.contains_key(*text)).collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let unknown: Vec<&str> = unknown.into_iter().collect();
+        let open: HashSet<&str> = wanted.filter(|label| self.domains.is_open(label)).map(DomainLabel::text).collect();
+        if open.is_empty() { Ok(()) } else { self.ask(&open.into_iter().collect::<Vec<_>>()).await }
+    }
+
+    /// Learns the domains that have one of these texts as key or name.
+    async fn ask(&mut self, texts: &[&str]) -> Result<()> {
         let rows = self
             .client
             .query(
                 "SELECT id, key, name FROM business_domains WHERE tenant_id = $1 AND (key = ANY ($2) OR name = ANY ($2))",
-                &[&self.tenant.0, &unknown],
+                &[&self.tenant.0, &texts],
             )
             .await?;
         for row in rows {
             self.domains.learn(DomainId(row.get(0)), row.get(1), row.get(2));
         }
+        let Domains { by_key, by_name, asked, .. } = &mut self.domains;
+        let found = texts.iter().filter(|text| by_key.contains_key(**text) || by_name.contains_key(**text));
+        asked.extend(found.map(|text| (*text).to_owned()));
         Ok(())
     }
 
@@ -142,19 +162,21 @@ impl Session {
     }
 
     /// The domain that an entry names: known by now, or made for it.
-    async fn domain(&mut self, entry: &Entry, text: &str, applied: &mut Applied) -> Result<Option<DomainId>> {
-        if let Some(id) = self.domains.known.get(text) {
-            return Ok(Some(*id));
+    async fn domain(&mut self, entry: &Entry, label: &DomainLabel, applied: &mut Applied) -> Result<Option<DomainId>> {
+        if let Some(id) = self.domains.find(label) {
+            return Ok(Some(id));
         }
-        let message = if looks_like_key(text) {
+        let text = label.text();
+        let is_key = matches!(label, DomainLabel::KeyOrName(_)) && looks_like_key(text);
+        let message = if is_key {
             format!("There is no business domain {text:?}. The entry is in no domain, and keeps the key among its extra fields")
         } else {
             format!("There is no business domain {text:?} yet. One of this name is made, for somebody to describe")
         };
-        let mut issue = entry.issue(Severity::Warning, "business_domain", codes::UNKNOWN_DOMAIN, message);
+        let mut issue = entry.issue(Severity::Warning, label.field(), codes::UNKNOWN_DOMAIN, message);
         issue.raw_value = Some(super::super::entry::cut(text));
         applied.issues.push(issue);
-        if looks_like_key(text) {
+        if is_key {
             return Ok(None);
         }
         let id = self.imply(text).await?;
@@ -186,8 +208,8 @@ impl Session {
                 return Ok(id);
             }
             // Somebody has just made it, or another name has the same key.
-            self.find_domains(vec![name.to_owned()]).await?;
-            if let Some(id) = self.domains.known.get(name) {
+            self.ask(&[name]).await?;
+            if let Some(id) = self.domains.by_name.get(name) {
                 return Ok(*id);
             }
         }
@@ -335,7 +357,21 @@ fn content_of(row: &Row) -> Content {
 
 #[cfg(test)]
 mod tests {
-    use super::looks_like_key;
+    use super::*;
+
+    #[test]
+    fn a_key_wins_over_an_equal_name_whichever_comes_first() {
+        let (named, keyed) = (DomainId::new(), DomainId::new());
+        let label = |text: &str| DomainLabel::KeyOrName(text.to_owned());
+        let name = |text: &str| DomainLabel::Name(text.to_owned());
+        let mut domains = Domains::default();
+        domains.learn(named, "DOMAIN-GROWTH", "Growth");
+        assert!(domains.is_open(&label("Growth")) && !domains.is_open(&name("Growth")), "another may have the key");
+        domains.learn(keyed, "Growth", "g");
+        assert_eq!((domains.find(&label("Growth")), domains.find(&name("Growth"))), (Some(keyed), Some(named)));
+        assert_eq!((domains.find(&label("DOMAIN-GROWTH")), domains.find(&name("DOMAIN-GROWTH"))), (Some(named), None));
+        assert!(!domains.is_open(&label("Growth")) && domains.is_open(&label("H")));
+    }
 
     #[test]
     fn keys_are_told_from_names() {

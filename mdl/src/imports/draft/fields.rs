@@ -8,7 +8,7 @@ use chrono::{DateTime, Datelike, NaiveDate, NaiveTime};
 use serde_json::Value as Json;
 
 use super::super::Severity;
-use super::super::entry::{codes, raw};
+use super::super::entry::{DomainLabel, codes, raw};
 use super::super::value::{Map, Value};
 use crate::extra::Extra;
 
@@ -63,6 +63,16 @@ impl<'a> Fields<'a> {
             self.refuse(names, &name, "INVALID", "Must be text", &value);
         }
         text
+    }
+
+    /// The business domain: text, which is its key or name, or an object with its name.
+    pub fn domain(&mut self) -> Option<DomainLabel> {
+        const NAMES: &[&str] = &["business_domain", "domain"];
+        let first = NAMES.iter().find_map(|name| self.map.get(*name).filter(|value| !value.is_empty()))?;
+        if !matches!(first, Value::Object(_)) {
+            return self.line(NAMES).map(DomainLabel::KeyOrName);
+        }
+        Some(DomainLabel::Name(self.section(NAMES, |fields| fields.line(&["name"])).unwrap_or_default()))
     }
 
     /// A list of lines; one line alone is a list of one.

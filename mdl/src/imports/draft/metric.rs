@@ -57,7 +57,7 @@ const TYPES: &[(&str, Type)] = &[
 /// Reads a metric in any of its shapes.
 pub fn read(fields: &mut Fields<'_>) -> Draft {
     let key = fields.line(&["metric_id", "key", "id"]).unwrap_or_default();
-    let domain = fields.line(&["business_domain", "domain"]);
+    let domain = fields.domain();
     let mut version = None;
     let mut definition = Definition::default();
     let Definition { summary, details } = &mut definition;
@@ -218,7 +218,7 @@ pub fn check(metric: &MetricDraft) -> Problems {
     let mut problems = Problems::default();
     check_key(&mut problems, "metric_id", &metric.key);
     if let Some(domain) = &metric.domain {
-        problems.line("business_domain", domain, 200);
+        problems.line(domain.field(), domain.text(), 200);
     }
     metric.definition.check(&mut problems);
     problems

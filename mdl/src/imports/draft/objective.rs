@@ -29,7 +29,7 @@ const DIRECTIONS: &[(&str, KeyResultDirection)] = &[
 /// Reads an objective in either shape: with `name` and `timeframe`, or with `title`, `start_date` and `end_date`.
 pub fn read(fields: &mut Fields<'_>) -> Draft {
     let key = fields.line(&["objective_id", "key", "id"]).unwrap_or_default();
-    let domain = fields.line(&["business_domain", "domain"]);
+    let domain = fields.domain();
     let mut content = Content {
         name: fields.line(&["name", "title"]).unwrap_or_default(),
         description: fields.text(&["description"]).unwrap_or_default(),
@@ -85,7 +85,7 @@ pub fn check(objective: &ObjectiveDraft) -> Problems {
     let mut problems = Problems::default();
     check_key(&mut problems, "objective_id", &objective.key);
     if let Some(domain) = &objective.domain {
-        problems.line("business_domain", domain, 200);
+        problems.line(domain.field(), domain.text(), 200);
     }
     objective.content.check(&mut problems);
     problems.count("key_results", objective.key_results.len(), 100);

@@ -117,7 +117,7 @@ mod tests {
     use super::super::tests::parse;
     use super::columns::COLUMNS;
     use super::*;
-    use crate::imports::entry::{Draft, MetricDraft};
+    use crate::imports::entry::{DomainLabel, Draft, MetricDraft};
 
     fn metric(entry: &Entry) -> &MetricDraft {
         match &entry.draft {
@@ -132,7 +132,7 @@ mod tests {
         let metric = metric(&entries[0]);
         assert_eq!(metric.definition.summary.tags, ["authentication", "security"]);
         assert_eq!(metric.definition.details.data.primary_sources[0].table_or_stream.as_deref(), Some("events_logins"));
-        assert_eq!(metric.domain.as_deref(), Some("Digital Experience"));
+        assert_eq!(metric.domain.as_ref().map(DomainLabel::text), Some("Digital Experience"));
     }
 
     #[test]

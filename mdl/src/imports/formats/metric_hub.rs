@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use toml::de::{DeTable, DeValue};
 
 use super::super::draft::{self, Fields};
-use super::super::entry::{Draft, Issue, Kind, MetricDraft, Place, codes};
+use super::super::entry::{DomainLabel, Draft, Issue, Kind, MetricDraft, Place, codes};
 use super::super::input::Halt;
 use super::super::reader::Sink;
 use super::super::value::{Map, Value};
@@ -101,7 +101,7 @@ fn metric(fields: &mut Fields<'_>, namespace: &str, slug: &str, sources: &HashMa
     details.relationships.upstream_keys = depends_on.into_iter().map(|other| format!("{namespace}.{other}")).collect();
     Draft::Metric(Box::new(MetricDraft {
         key: format!("{namespace}.{slug}"),
-        domain: Some(humanise(namespace)),
+        domain: Some(DomainLabel::KeyOrName(humanise(namespace))),
         definition,
         version: None,
     }))
@@ -215,7 +215,10 @@ from_expression = "mozdata.search.daily"
         assert_eq!(chunks[0].warnings[0].place.path.as_deref(), Some("experiments"));
         assert_eq!(chunks[0].entries[0].place, Place { line: Some(4), path: Some("metrics.ad_click_rate".to_owned()) });
         let (rate, clicks) = (metrics[0], metrics[1]);
-        assert_eq!((rate.key.as_str(), rate.domain.as_deref()), ("firefox_ios.ad_click_rate", Some("Firefox iOS")));
+        assert_eq!(
+            (rate.key.as_str(), rate.domain.as_ref().map(DomainLabel::text)),
+            ("firefox_ios.ad_click_rate", Some("Firefox iOS"))
+        );
         assert_eq!(rate.definition.summary.description, "Ad clicks\n  over searches.");
         assert_eq!(rate.definition.summary.tier, Some(Tier::Tier1));
         assert_eq!(rate.definition.summary.expected_direction, Some(Direction::Decrease));

@@ -273,19 +273,9 @@ impl Details {
         check_filled(problems, "usage.playbooks.*.name", self.usage.playbooks.iter().map(|p| &p.name));
         check_links(problems, "visualization.dashboards", self.visualization.dashboards.iter().map(|d| d.url.as_deref()));
         check_links(problems, "usage.playbooks", self.usage.playbooks.iter().map(|p| p.url.as_deref()));
+        self.extra.check_levels(problems);
         // The rest is free text, bounded as a whole: nobody filters by it.
-        match serde_json::to_string(self) {
-            Ok(json) if json.len() > 256 * 1024 => {
-                problems.add(
-                    "",
-                    Code::TooLong,
-                    format!("The definition takes {} bytes as JSON; at most 262144 are allowed", json.len()),
-                );
-            }
-            Ok(json) if json.contains("\\u0000") => problems.add("", Code::Invalid, "Must not contain the NUL character"),
-            Ok(_) => {}
-            Err(error) => problems.add("", Code::Invalid, format!("Cannot be written as JSON: {error}")),
-        }
+        problems.json("", "The definition takes", self, Extra::MAX);
     }
 }
 
@@ -297,7 +287,11 @@ impl Calculation {
             for (i, filter) in count.filters.iter().enumerate() {
                 problems.required(&format!("definition.{side}.filters.{i}.field"), &filter.field);
                 problems.required(&format!("definition.{side}.filters.{i}.operator"), &filter.operator);
+                problems.levels(&format!("definition.{side}.filters.{i}.value"), "Is", &filter.value);
             }
+        }
+        for (name, value) in &self.example {
+            problems.levels("definition.example_calculation", format_args!("The field {name:?} is"), value);
         }
     }
 }
