@@ -1,6 +1,7 @@
 //! Removing what is old, and what backups left that died. In each place some verified backups stay however old they are, so that
 //! there is always one to restore.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -125,8 +126,8 @@ async fn prune_files(
     }
     // Somebody may have brought a manifest back since the others were read.
     for folder in folders.iter().filter(|folder| folder.published) {
-        if !manifests.contains_key(&folder.id) {
-            manifests.insert(folder.id, Manifest::read(vault, folder.id).await);
+        if let Entry::Vacant(unread) = manifests.entry(folder.id) {
+            unread.insert(Manifest::read(vault, folder.id).await);
         }
     }
     let mut needed = HashSet::new();
