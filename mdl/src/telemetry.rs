@@ -88,9 +88,15 @@ fn dispatch(
     // no spans of its own.
     let all = directives.contains("apalis");
     let heard = filter_fn(move |event| all || *event.level() <= Level::WARN || !event.target().starts_with("apalis"));
-    let log = log.with_filter(EnvFilter::try_new(directives)?.and(heard));
-    let traces = tracer.map(|tracer| tracing_opentelemetry::layer().with_tracer(tracer).with_filter(LevelFilter::INFO));
-    Ok(Dispatch::new(tracing_subscriber::registry().with(log).with(traces)))
+    let wanted = EnvFilter::try_new(directives)?;
+    Ok(match tracer {
+        // Nobody else hears: what is not for the log is not even begun, and who asks for the level is told that.
+        None => Dispatch::new(tracing_subscriber::registry().with(log).with(wanted).with(heard)),
+        Some(tracer) => {
+            let traces = tracing_opentelemetry::layer().with_tracer(tracer).with_filter(LevelFilter::INFO);
+            Dispatch::new(tracing_subscriber::registry().with(log.with_filter(wanted.and(heard))).with(traces))
+        }
+    })
 }
 
 /// Has warnings and errors of a command said on stderr, a sentence each: who gave it reads them, and what it prints on stdout is for
@@ -338,6 +344,19 @@ mod tests {
         });
         let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert!(lines.contains("wanted") && !lines.contains("not wanted"), "{lines}");
+    }
+
+    /// The api answers repeated requests without a span, as long as nobody would see it.
+    #[test]
+    fn nothing_is_heard_that_nobody_wants() {
+        for (directives, level) in
+            [("info", LevelFilter::INFO), ("warn,mdl=info", LevelFilter::INFO), ("debug", LevelFilter::DEBUG)]
+        {
+            let log = tracing_subscriber::fmt::layer().with_writer(std::io::sink);
+            tracing::dispatcher::with_default(&dispatch(log, directives, None).unwrap(), || {
+                assert_eq!(LevelFilter::current(), level, "{directives}");
+            });
+        }
     }
 
     #[test]
