@@ -50,7 +50,7 @@ async fn each_gets_its_own() {
         })
         .collect();
     let watching = app.database.superuser().await;
-    reads_wait(&watching, 4).await;
+    reads_wait(&watching, 2).await;
     superuser.batch_execute("ROLLBACK").await.unwrap();
     for asked in join_all(asked).await {
         let (whose, n, name) = asked.unwrap();
@@ -69,8 +69,11 @@ async fn whoever_goes_away_takes_nobody_along() {
         let editor = editor.clone();
         tokio::spawn(async move { name_of(&editor, &format!("M-{n}")).await })
     };
-    let (first, second) = (ask(0), ask(1));
     let watching = app.database.superuser().await;
+    // One after the other, or they would share a read.
+    let first = ask(0);
+    reads_wait(&watching, 1).await;
+    let second = ask(1);
     reads_wait(&watching, 2).await;
     first.abort();
     second.abort();
@@ -88,14 +91,14 @@ async fn a_broken_read_is_told_of_and_the_next_is_sound() {
     fill(&editor, "ours", 5).await;
     let superuser = app.database.superuser().await;
     superuser.batch_execute("BEGIN; LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    let asked: Vec<_> = (0..2)
-        .map(|n| {
-            let editor = editor.clone();
-            tokio::spawn(async move { editor.send(ONE, json!({ "key": format!("M-{n}") })).await })
-        })
-        .collect();
     let watching = app.database.superuser().await;
-    reads_wait(&watching, 2).await;
+    let mut asked = Vec::new();
+    for n in 0..2 {
+        let editor = editor.clone();
+        asked.push(tokio::spawn(async move { editor.send(ONE, json!({ "key": format!("M-{n}") })).await }));
+        // One after the other, or they would share a read.
+        reads_wait(&watching, n + 1).await;
+    }
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
     watching.execute(end, &[]).await.unwrap();
