@@ -1,7 +1,7 @@
 //! Queries on a read replica that is behind, stuck, gone, and back: nobody sees the past after the present.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use mdl::actor::Role;
@@ -125,24 +125,28 @@ async fn without_the_replica_the_primary_answers() {
     assert_eq!(test.app.app.db.replica_reads(), promoted);
 }
 
-/// A writer and readers on two APIs, while the replica stops and goes.
+/// A writer and readers on two APIs, while the replica stops and goes. What an API has heard of is the least that it shows: the
+/// writer's own has heard when the write is done, the other when the news has come.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nobody_sees_the_past_while_the_replica_stutters() {
     let test = Replicated::start(&[]).await;
     let (other_app, base) = test.app.another_api(&[]).await;
     live(&other_app).await;
+    let (here, there) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let over = Arc::new(AtomicBool::new(false));
     let mut readers = Vec::new();
-    for base in [&test.app.base, &base, &base] {
-        let (reader, over) = (test.app.client(Role::Viewer).await.at(base), over.clone());
+    for (base, heard) in [(&test.app.base, &here), (&base, &there), (&base, &there)] {
+        let (reader, heard, over) = (test.app.client(Role::Viewer).await.at(base), heard.clone(), over.clone());
         readers.push(tokio::spawn(async move {
-            let (mut last, mut reads) = (0u32, 0);
+            let mut reads = 0;
             while !over.load(Ordering::Relaxed) {
                 // One of many questions, so that some are asked for the first time after the replica has caught up.
                 let question = READ.replace("{ metric", &format!("{{ q{}: metric", reads % 50));
-                let value = reader.send(&question, json!({})).await.payload()["description"].as_str().unwrap().parse().unwrap();
-                assert!(value >= last, "went back from {last} to {value}");
-                (last, reads) = (value, reads + 1);
+                let least = heard.load(Ordering::SeqCst);
+                let value: u32 =
+                    reader.send(&question, json!({})).await.payload()["description"].as_str().unwrap().parse().unwrap();
+                assert!(value >= least, "{least} was heard of, and {value} is shown");
+                reads += 1;
             }
             reads
         }));
@@ -153,8 +157,13 @@ async fn nobody_sees_the_past_while_the_replica_stutters() {
         test.replica.execute("SELECT pg_wal_replay_pause()").await;
         for _ in 0..3 {
             value += 1;
+            let changes = async || other_app.versions.changes(test.app.tenant.id);
+            let before = eventually("the other API hears", changes).await;
             test.write(value).await;
+            here.store(value, Ordering::SeqCst);
             assert_eq!(read(&test.writer).await.0, value, "the writer reads what it has written");
+            eventually("the other API has heard of it", async || changes().await.filter(|after| *after > before)).await;
+            there.store(value, Ordering::SeqCst);
         }
         test.replica.execute("SELECT pg_wal_replay_resume()").await;
         tokio::time::sleep(Duration::from_millis(200)).await;
