@@ -11,7 +11,7 @@ const STATS: &str = "query Stats {
     performanceStats {
         instance since
         operations { name documentHash count errors hitRate p50Milliseconds p95Milliseconds p99Milliseconds }
-        slowestReads { operation milliseconds at }
+        slowestReads { operation statement milliseconds at }
         postgresql { size open idle waiting } readReplica { size } redis { size open idle waiting }
     } }";
 
@@ -52,6 +52,9 @@ async fn operators_see_their_tenants_operations() {
 
     let slow: Vec<_> = told["slowestReads"].as_array().unwrap().iter().collect();
     assert!(slow.iter().any(|read| read["operation"] == "Read") && slow.iter().all(|read| read["operation"] != "Theirs"));
+    let of_read = slow.iter().find(|read| read["operation"] == "Read").unwrap();
+    let statement = of_read["statement"].as_str().unwrap();
+    assert!(statement.contains("\"metrics\"") && statement.contains("$1"), "{statement}");
     let times: Vec<_> = slow.iter().map(|read| read["milliseconds"].as_f64().unwrap()).collect();
     assert!(times.is_sorted_by(|one, next| one >= next), "{times:?}");
     assert_eq!((&told["postgresql"]["size"], &told["readReplica"]), (&json!(6), &Value::Null));

@@ -63,6 +63,9 @@ pub struct OperationPerformance {
 pub struct SlowRead {
     /// The name of the operation that it was for; null if it has none.
     operation: Option<String>,
+    /// The text of the slowest of its statements, with `$1`, `$2`, … for values; null if none took that long by itself, so that the wait for a
+    /// connection did.
+    statement: Option<String>,
     /// How long it took, with the wait for a connection.
     milliseconds: f64,
     /// When it ended.
@@ -105,6 +108,7 @@ impl PerformanceQueries {
             slowest_reads: slow
                 .map(|read| SlowRead {
                     operation: read.operation.as_deref().map(str::to_owned),
+                    statement: read.statement,
                     milliseconds: milliseconds(read.took),
                     at: read.at,
                 })

@@ -17,6 +17,8 @@ pub struct SlowRead {
     pub tenant: TenantId,
     /// The name of the operation that it was for, if it had one.
     pub operation: Option<Arc<str>>,
+    /// The text of the slowest of its statements; `None` if none took long by itself.
+    pub statement: Option<String>,
     /// With the wait for a connection.
     pub took: Duration,
     /// When it ended.
@@ -56,7 +58,13 @@ mod tests {
     fn the_latest_are_kept_for_their_tenant() {
         let (reads, tenant) = (SlowReads::default(), TenantId::new());
         let add = |tenant, milliseconds| {
-            reads.add(SlowRead { tenant, operation: None, took: Duration::from_millis(milliseconds), at: Utc::now() });
+            reads.add(SlowRead {
+                tenant,
+                operation: None,
+                statement: None,
+                took: Duration::from_millis(milliseconds),
+                at: Utc::now(),
+            });
         };
         add(TenantId::new(), 9_999);
         for milliseconds in [600, 800, 700] {

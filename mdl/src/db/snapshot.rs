@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, OnceCell};
 use tracing::warn;
 
 use super::slow::SlowRead;
-use super::timing::COMMIT;
+use super::timing::{COMMIT, with_slowest};
 use super::transaction::spoil;
 use super::{Db, PooledConnection, Rollback, roll_back};
 use crate::error::{Error, Result, causes};
@@ -49,11 +49,12 @@ impl Snapshot {
     /// Runs one store function on this snapshot.
     pub async fn read<T>(&self, query: impl AsyncFnOnce(&AsyncPgConnection) -> Result<T>) -> Result<T> {
         let start = Instant::now();
-        let result = self.read_untimed(query).await;
+        let (result, slowest) = with_slowest(self.read_untimed(query)).await;
         let took = start.elapsed();
         metrics::histogram!(instruments::DB_READ_SECONDS).record(took.as_secs_f64());
         if took >= self.db.timing.slow {
-            self.db.slow.add(SlowRead { tenant: self.tenant, operation: self.operation.clone(), took, at: Utc::now() });
+            let (operation, statement) = (self.operation.clone(), slowest.map(|slowest| slowest.text));
+            self.db.slow.add(SlowRead { tenant: self.tenant, operation, statement, took, at: Utc::now() });
         }
         result
     }
