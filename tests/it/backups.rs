@@ -250,7 +250,8 @@ async fn a_scratch_database_that_stays_does_not_undo_the_restore_of_a_tenant() {
     assert!(told.succeeded && told.stderr.contains("Could not drop a scratch database"), "{told:?}");
     assert_eq!(app.database.number("SELECT count(*) FROM metrics").await, 1);
     backups.must(&["verify", &id]).await;
-    assert_eq!(app.database.others(&scratch).await, [""; 0], "the next one has dropped it");
+    // The next one drops it, or another test's, which may still be at it.
+    eventually("it is dropped", async || app.database.others(&scratch).await.is_empty().then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::stream;
+use mdl::App;
 use mdl::actor::Role;
+use mdl::ids::TenantId;
 use mdl_tests::{Answer, Client, eventually};
 use reqwest::{Body, StatusCode};
 use serde_json::{Value, json};
 
 use crate::api_keys;
-use crate::cache::{live, source, started};
+use crate::cache::{source, started};
 use crate::documents::publish;
+use crate::hearing::{Hearing, live, undisturbed};
 
 const DOMAINS: &str = "query Domains { businessDomains(first: 5) { nodes { key name } } }";
 /// How often a request is sent until it is surely known: made, found, known.
@@ -28,21 +31,35 @@ fn said(answer: &Answer) -> (StatusCode, BTreeMap<String, String>, Value) {
     (answer.status, same.collect(), answer.body.clone())
 }
 
-/// Sends until the request is known, and returns the last answer.
-async fn repeat(send: impl AsyncFn() -> Answer) -> Answer {
-    let mut answer = send().await;
-    for _ in 1..TIMES {
-        answer = send().await;
-    }
+/// Sends until the request is surely known, and returns all answers.
+async fn send_all(app: &App, tenant: TenantId, send: impl AsyncFn() -> Answer) -> Vec<Answer> {
+    undisturbed(app, tenant, async || {
+        let mut answers = Vec::new();
+        for _ in 0..TIMES {
+            answers.push(send().await);
+        }
+        answers
+    })
+    .await
+}
+
+/// The same, and returns the last answer.
+pub async fn repeat(app: &App, tenant: TenantId, send: impl AsyncFn() -> Answer) -> Answer {
+    let answer = send_all(app, tenant, send).await.pop().unwrap();
     assert_eq!(source(&answer), "HIT", "{answer:?}");
     answer
 }
 
-/// What a process knows of credentials and published documents is less than a second old.
+/// Asks until it is refused. What a process knows of credentials and published documents is less than a second old.
 async fn refused_soon(ask: impl AsyncFn() -> Answer, code: &str) {
     let since = Instant::now();
-    eventually("it is refused", async || (ask().await.error_code() == Some(code)).then_some(())).await;
-    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    eventually("it is refused", async || {
+        let asked = since.elapsed();
+        let refused = ask().await.error_code() == Some(code);
+        assert!(refused || asked < Duration::from_secs(2), "still not refused {asked:?} after");
+        refused.then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +79,8 @@ async fn a_repeated_request_is_answered_alike() {
         let request = editor.http.post(&url).header("content-type", "application/json").header("content-length", length);
         request.body(Body::wrap_stream(stream::iter(pieces)))
     };
-    let etag = repeat(async || editor.receive(get()).await).await.header("etag").unwrap().to_owned();
+    let first = repeat(&app.app, app.tenant.id, async || editor.receive(get()).await).await;
+    let etag = first.header("etag").unwrap().to_owned();
     let requests: [(&str, &dyn Fn() -> reqwest::RequestBuilder); 6] = [
         ("POST", &post),
         ("a body in pieces", &in_pieces),
@@ -74,10 +92,8 @@ async fn a_repeated_request_is_answered_alike() {
         ("GET of what is there", &|| get().header("if-none-match", &etag)),
     ];
     for (name, request) in requests {
-        let mut answers = Vec::new();
-        for _ in 0..TIMES {
-            answers.push(editor.receive(request().header("x-request-id", "as-sent")).await);
-        }
+        let send = async || editor.receive(request().header("x-request-id", "as-sent")).await;
+        let answers = send_all(&app.app, app.tenant.id, send).await;
         assert!(answers.iter().all(|answer| answer.header("x-request-id") == Some("as-sent")), "{name}");
         let said: Vec<_> = answers.iter().filter(|answer| source(answer) == "HIT").map(said).collect();
         assert!(said.len() >= TIMES - 1 && said.iter().all(|one| *one == said[0]), "{name}: {said:#?}");
@@ -90,8 +106,11 @@ async fn a_write_is_seen_at_once() {
     let editor = app.client(Role::Editor).await;
     for count in 1..=5 {
         add_domain(&editor, &format!("DOMAIN-{count}")).await;
-        let answer = repeat(async || editor.send(DOMAINS, json!({})).await).await;
-        assert_eq!(answer.data()["businessDomains"]["nodes"].as_array().unwrap().len(), count);
+        let at_once = editor.send(DOMAINS, json!({})).await;
+        let known = repeat(&app.app, app.tenant.id, async || editor.send(DOMAINS, json!({})).await).await;
+        for answer in [at_once, known] {
+            assert_eq!(answer.data()["businessDomains"]["nodes"].as_array().unwrap().len(), count);
+        }
     }
 }
 
@@ -100,17 +119,19 @@ async fn a_credential_that_ends_is_refused_within_a_second() {
     let app = started(&[]).await;
     let viewer = app.client(Role::Viewer).await;
     let key = api_keys::create(&viewer, &["CATALOG_READ"]).await;
+    let hearing = Hearing::of(&[&app.app]).await;
     let program = viewer.with(api_keys::text(&key));
     for client in [&viewer, &program] {
-        repeat(async || client.send(DOMAINS, json!({})).await).await;
+        repeat(&app.app, app.tenant.id, async || client.send(DOMAINS, json!({})).await).await;
     }
     api_keys::revoke(&viewer, &key.payload()["apiKey"]["id"]).await.data();
     refused_soon(async || program.send(DOMAINS, json!({})).await, "UNAUTHENTICATED").await;
-    assert_eq!(source(&viewer.send(DOMAINS, json!({})).await), "HIT");
+    let others = viewer.send(DOMAINS, json!({})).await;
+    assert!(source(&others) == "HIT" || (source(&others) == "MISS" && !hearing.held()), "{others:?}");
     let other = app.other_tenant().await;
     add_domain(&app.client(Role::Editor).await, "DOMAIN-OURS").await;
     let stranger = app.client_of(&other.slug, Role::Viewer).await;
-    let theirs = repeat(async || stranger.send(DOMAINS, json!({})).await).await;
+    let theirs = repeat(&app.app, other.id, async || stranger.send(DOMAINS, json!({})).await).await;
     assert_eq!(theirs.data(), json!({ "businessDomains": { "nodes": [] } }));
 }
 
@@ -123,7 +144,7 @@ async fn published_documents_are_known_until_they_are_withdrawn() {
     let published = publish(&admin, &json!({ "domains": DOMAINS }).to_string()).await;
     let viewer = viewer.at(&base);
     let ask = async || viewer.post(&json!({ "documentId": "domains" })).await;
-    repeat(ask).await;
+    repeat(&strict, app.tenant.id, ask).await;
     let withdraw = json!({ "id": published.payload()["documents"][0]["id"] });
     admin.mutate("withdrawDocument", withdraw, "document { id }").await.data();
     refused_soon(ask, "DOCUMENT_NOT_FOUND").await;
@@ -133,11 +154,14 @@ async fn published_documents_are_known_until_they_are_withdrawn() {
 async fn repeating_is_limited_as_asking_is() {
     let app = started(&[("MDL_RATE_LIMIT_PER_SECOND", "1"), ("MDL_RATE_LIMIT_BURST", "10")]).await;
     let viewer = app.client(Role::Viewer).await;
+    let start = Instant::now();
     let mut answers = Vec::new();
     for _ in 0..20 {
         answers.push(viewer.send(DOMAINS, json!({})).await);
     }
     let refused: Vec<_> = answers.iter().filter(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS).collect();
-    assert!((5..=10).contains(&refused.len()), "{} refused", refused.len());
+    // One more may be sent each second.
+    let least = 9_u64.saturating_sub(start.elapsed().as_secs());
+    assert!((least..=10).contains(&(refused.len() as u64)), "{} refused", refused.len());
     assert!(refused.iter().all(|answer| answer.header("retry-after").is_some()));
 }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 const ONE: &str = "query($key: String!) { metric(key: $key) { id key name tags } }";
 
 async fn started() -> TestApp {
-    let app = TestApp::start_with(&[("MDL_CACHE_BYTES", "0")]).await;
+    let unlimited = [("MDL_RATE_LIMIT_PER_SECOND", "100000"), ("MDL_RATE_LIMIT_BURST", "100000")];
+    let app = TestApp::start_with(&[&[("MDL_CACHE_BYTES", "0")], &unlimited[..]].concat()).await;
     app.other_tenant().await;
     app
 }

@@ -174,7 +174,8 @@ async fn import(app: Arc<TestApp>, tenant: TenantId, stop: CancellationToken) ->
 }
 
 /// Waits until everything is done that is owed, and looks whether it was done as it should: by what PostgreSQL holds, by what
-/// the API says, and by what the receivers got. No more than `repeats` jobs may have run a second time to their end.
+/// the API says, and by what the receivers got. No more than `repeats` jobs may have run a second time to their end, besides
+/// those whose worker gave no sign of life, as one does that the machine does not let run.
 pub async fn assert_whole(stage: &Stage, acknowledged: Acknowledged, repeats: i64) {
     let database = &stage.app.database;
     for (what, owed) in [
@@ -235,7 +236,8 @@ pub async fn assert_whole(stage: &Stage, acknowledged: Acknowledged, repeats: i6
         imports.len(),
         stage.seed,
     );
-    assert!(repeated <= repeats, "{repeated} jobs ran again after their effect");
+    let lost = database.number("SELECT count(*) FROM job_attempts WHERE outcome = 'lost'").await;
+    assert!(repeated <= repeats.max(lost), "{repeated} jobs ran again after their effect, and {lost} attempts were lost");
 }
 
 async fn assert_acknowledged(stage: &Stage, metrics: &[Written], jobs: &[JobId], imports: &[ImportId]) {

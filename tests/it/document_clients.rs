@@ -4,7 +4,7 @@ use mdl::actor::Role;
 use mdl_tests::{PASSWORD, TestApp, clients, email, root};
 use serde_json::{Value, json};
 
-use crate::documents::publish;
+use crate::documents::{connected, publish};
 
 const OPERATIONS: &str = "
     query Me { me { role user { ...Person } } }
@@ -18,6 +18,7 @@ async fn apollo_client_sends_the_hash_alone_from_the_second_call_on() {
         return;
     }
     let app = TestApp::start().await;
+    connected(&app.app).await;
     let token = app.client(Role::Viewer).await.credential.unwrap();
     let url = format!("{}/graphql", app.base);
     let request = |method: &str, text: bool, code: Value| json!({ "method": method, "text": text, "status": 200, "code": code });
@@ -42,6 +43,7 @@ async fn apollo_client_signs_in_where_trusted_documents_are_preferred() {
         return;
     }
     let app = TestApp::start_with(&[("MDL_DOCUMENTS_MODE", "prefer-trusted")]).await;
+    connected(&app.app).await;
     let input = format!(r#"{{ tenant: "acme", email: "{}", password: "{PASSWORD}" }}"#, email(Role::Viewer));
     let text = format!("mutation SignIn {{ signIn(input: {input}) {{ user {{ name }} userErrors {{ message }} }} }}");
     let told = clients::run("apollo.js", &[&format!("{}/graphql", app.base), ""], &text).await;

@@ -1,12 +1,10 @@
 //! Subscriptions as event streams, and what both transports have in common.
 
-use std::time::Duration;
-
 use futures::StreamExt;
 use mdl::actor::Role;
 use mdl_tests::servers::ApiProcess;
 use mdl_tests::socket::{Ended, Socket};
-use mdl_tests::{Client, PASSWORD, TestApp, clients, email, eventually};
+use mdl_tests::{Client, PASSWORD, PATIENCE, TestApp, clients, email, eventually};
 use serde_json::{Value, json};
 
 use crate::subscriptions::{CHANGES, PROTOCOL, change_cursor, code, key, started};
@@ -40,7 +38,7 @@ async fn line(stream: &mut (impl futures::Stream<Item = String> + Unpin), start:
         }
         panic!("the stream ended before {start}");
     };
-    tokio::time::timeout(Duration::from_secs(30), found).await.expect("a line in time")
+    tokio::time::timeout(PATIENCE, found).await.expect("a line in time")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +94,7 @@ async fn a_stream_ends_with_its_access_token() {
     let input = json!({ "tenant": "acme", "email": email(Role::Editor), "password": PASSWORD });
     let signed_in = anonymous.mutate("signIn", input, "session { refreshToken }").await.payload();
     // An access token ends with its session at the latest.
-    app.database.execute("UPDATE sessions SET expires_at = now() + interval '8 seconds'").await;
+    app.database.execute("UPDATE sessions SET expires_at = now() + interval '15 seconds'").await;
     let refresh = json!({ "refreshToken": signed_in["session"]["refreshToken"] });
     let refreshed = anonymous.mutate("refreshSession", refresh, "session { accessToken }").await.payload();
     let token = refreshed["session"]["accessToken"].as_str().unwrap();

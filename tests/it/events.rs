@@ -141,7 +141,7 @@ async fn one_leads_and_another_takes_over() {
         }
         editor.write("createBusinessDomain", json!({ "key": format!("E{round}"), "name": format!("E{round}") })).await;
         eventually("another took over", async || (app.database.number(numbered).await == round * 2).then_some(())).await;
-        assert!(start.elapsed() < Duration::from_secs(10), "took over after {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(30), "took over after {:?}", start.elapsed());
         workers[leader].kill();
         workers[leader] = WorkerProcess::start(&app);
     }
@@ -152,11 +152,15 @@ async fn old_events_are_removed_from_the_beginning_on() {
     let app = TestApp::start().await;
     app.start_worker();
     let editor = app.client(Role::Editor).await;
-    for i in 0..4 {
-        editor.write("createBusinessDomain", json!({ "key": format!("D{i}"), "name": format!("D{i}") })).await;
-    }
     let numbered = "SELECT count(*) FROM outbox WHERE sequence IS NOT NULL";
-    eventually("the events are numbered", async || (app.database.number(numbered).await == 4).then_some(())).await;
+    // The first by itself: the worker removes old events after its first round, and for long not again.
+    for keys in [&["D0"][..], &["D1", "D2", "D3"]] {
+        for key in keys {
+            editor.write("createBusinessDomain", json!({ "key": key, "name": key })).await;
+        }
+        let count = if keys.len() == 1 { 1 } else { 4 };
+        eventually("the events are numbered", async || (app.database.number(numbered).await == count).then_some(())).await;
+    }
     app.database.execute("UPDATE outbox SET published_at = now() - interval '31 days' WHERE sequence IN (1, 2, 4)").await;
     let tx = app.app.db.dispatch().await.unwrap();
     assert_eq!(events::history::prune(&tx, 30, 1).await.unwrap(), 1, "no more at once than asked for");

@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -16,7 +16,7 @@ use mdl::metrics::NewMetric;
 use mdl::objectives::{NewObjective, key_results};
 use mdl::{domains, metrics, objectives};
 use mdl_tests::servers::binary;
-use mdl_tests::{Client, TestApp};
+use mdl_tests::{Client, TestApp, eventually};
 use serde_json::{Value, json};
 
 use crate::imports::{count, counts, import, name, ndjson, shared, whole};
@@ -430,14 +430,13 @@ async fn a_failure_in_the_middle_breaks_the_transfer() {
     assert_eq!(viewer.ask("{ metrics { totalCount } }", json!({})).await["metrics"]["totalCount"], 1_000);
 }
 
-/// Waits until so many transactions of this database are open and idle.
+/// Waits until so many transactions of this database are open.
 async fn wait_for_open(test: &TestApp, wanted: i64) {
-    let query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while test.database.number(query).await != wanted {
-        assert!(Instant::now() < deadline, "there are never {wanted} open transactions");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    // Whether a statement runs in it or not.
+    let query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
+                 AND xact_start IS NOT NULL AND pid <> pg_backend_pid()";
+    let what = format!("{wanted} transactions are open");
+    eventually(&what, async || (test.database.number(query).await == wanted).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,9 @@ use mdl_tests::browser::Browser;
 use mdl_tests::{PASSWORD, TestApp, email, root};
 use serde_json::{Value, json};
 
+/// What runs the operation. While one runs, the button stops it.
+const EXECUTE: &str = ".graphiql-execute-button:not([aria-label^='Stop'])";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_signs_in_and_runs_a_query() {
     let Some(browser) = Browser::start(1280, 800).await else { return };
@@ -23,10 +26,10 @@ async fn somebody_signs_in_and_runs_a_query() {
     browser.click("#sign-in").await;
     browser.wait_for_text("header .who", "The viewer").await;
 
-    browser.click_until(".graphiql-execute-button", ".result-window", "Monthly recurring revenue").await;
+    browser.click_until(EXECUTE, ".result-window", "Monthly recurring revenue").await;
     let third_tab = ".graphiql-tab:nth-child(3) button";
     browser.click_until(third_tab, ".graphiql-query-editor .CodeMirror", "query Objectives").await;
-    browser.click_until(".graphiql-execute-button", ".result-window", "Grow the business").await;
+    browser.click_until(EXECUTE, ".result-window", "Grow the business").await;
     // The documentation comes from the schema.
     browser.click("[aria-label='Show Documentation Explorer']").await;
     browser.wait_for_text(".graphiql-doc-explorer-content", "Query").await;
@@ -63,7 +66,7 @@ async fn a_subscription_hears_of_a_change() {
     browser.wait_for(".graphiql-query-editor .CodeMirror").await;
     let editor_of_page = "document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirror";
     browser.script(&format!("{editor_of_page}.setValue({})", json!(subscription))).await;
-    browser.click_until(".graphiql-execute-button", ".result-window", "METRIC-BEFORE").await;
+    browser.click_until(EXECUTE, ".result-window", "METRIC-BEFORE").await;
     editor.write("createMetric", json!({ "key": "METRIC-AFTER", "name": "After" })).await;
     browser.wait_for_text(".result-window", "METRIC-AFTER").await;
 }

@@ -4,6 +4,7 @@ use mdl::ids::ImportId;
 use mdl::imports::{self, Import, ImportState, Mode, Upload};
 use mdl_tests::servers::{PrivateRedis, WorkerProcess};
 use mdl_tests::{TestApp, eventually};
+use tokio_postgres::Client;
 
 const ROWS: i64 = 4_000;
 
@@ -14,10 +15,12 @@ const SETTINGS: &[(&str, &str)] = &[("MDL_IMPORT_BATCH_ROWS", "100"), ("MDL_WORK
 async fn a_killed_worker_is_replaced_and_each_row_lands_once() {
     for mode in [Mode::RowByRow, Mode::AllOrNothing] {
         let test = TestApp::start_with(SETTINGS).await;
+        let gate = Gate::close(&test).await;
         let import = start(&test, mode).await;
         let mut victim = WorkerProcess::start(&test);
-        eventually("some rows are done", async || some_done(&test, import).await).await;
+        gate.reached(&test).await;
         victim.kill();
+        gate.open().await;
         let left = read(&test, import).await;
         assert_eq!(left.state, ImportState::Running, "killed in the middle");
 
@@ -33,12 +36,14 @@ async fn a_flushed_redis_costs_no_import() {
     let settings: Vec<_> =
         SETTINGS.iter().copied().chain([("REDIS_URL", url.as_str()), ("MDL_WORKER_CONCURRENCY", "1")]).collect();
     let test = TestApp::start_with(&settings).await;
+    let gate = Gate::close(&test).await;
     let first = start(&test, Mode::RowByRow).await;
     let second = start_file(&test, "{\"metric_id\": \"METRIC-LAST\", \"name\": \"Last\"}\n".to_owned(), Mode::RowByRow).await;
     let _worker = WorkerProcess::start(&test);
-    eventually("some rows are done", async || some_done(&test, first).await).await;
+    gate.reached(&test).await;
     // The first is being worked at; the second waits, its id perhaps in Redis.
     redis.flush().await;
+    gate.open().await;
     ends_complete(&test, first).await;
     eventually("the import that waited has ended", async || {
         Some(read(&test, second).await).filter(|import| import.state == ImportState::Succeeded)
@@ -50,13 +55,44 @@ async fn a_flushed_redis_costs_no_import() {
 async fn a_worker_that_is_told_to_stop_hands_its_import_over() {
     let settings: Vec<_> = SETTINGS.iter().copied().chain([("MDL_WORKER_GRACE_SECONDS", "0")]).collect();
     let test = TestApp::start_with(&settings).await;
+    let gate = Gate::close(&test).await;
     let import = start(&test, Mode::RowByRow).await;
     let worker = WorkerProcess::start(&test);
-    eventually("some rows are done", async || some_done(&test, import).await).await;
+    gate.reached(&test).await;
     assert_eq!(worker.terminate(), Some(0));
+    gate.open().await;
 
     let _next = WorkerProcess::start(&test);
     ends_complete(&test, import).await;
+}
+
+/// Holds imports up in the middle, until it is opened.
+struct Gate(Client);
+
+impl Gate {
+    async fn close(test: &TestApp) -> Self {
+        let superuser = test.database.superuser().await;
+        let close = "SELECT pg_advisory_lock(7);
+            CREATE FUNCTION wait_in_the_middle() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+            BEGIN
+                IF EXISTS (SELECT FROM metrics OFFSET 1000) THEN PERFORM pg_advisory_xact_lock_shared(7); END IF;
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER gate AFTER INSERT ON metrics FOR EACH STATEMENT EXECUTE FUNCTION wait_in_the_middle()";
+        superuser.batch_execute(close).await.unwrap();
+        Self(superuser)
+    }
+
+    /// Waits until an import waits here.
+    async fn reached(&self, test: &TestApp) {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        eventually("some rows are done", async || (test.database.number(waiting).await > 0).then_some(())).await;
+    }
+
+    async fn open(self) {
+        self.0.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    }
 }
 
 async fn start(test: &TestApp, mode: Mode) -> ImportId {
@@ -75,12 +111,6 @@ async fn start_file(test: &TestApp, text: String, mode: Mode) -> ImportId {
 async fn read(test: &TestApp, id: ImportId) -> Import {
     let snapshot = test.app.db.snapshot(test.tenant.id);
     snapshot.read(async |conn| imports::store::by_id(conn, test.tenant.id, id).await).await.unwrap().unwrap()
-}
-
-async fn some_done(test: &TestApp, id: ImportId) -> Option<()> {
-    let import = read(test, id).await;
-    assert_ne!(import.state, ImportState::Succeeded, "too fast for this test: give it more rows");
-    Some(()).filter(|()| import.rows_done > 0)
 }
 
 /// The import ends, and what it was to bring is there once: rows, versions, events.

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mdl::Error;
@@ -10,7 +9,7 @@ use mdl::ids::{ImportId, MetricId};
 use mdl::imports::{self, End, Format, Import, ImportChange, ImportIssue, ImportState, Mode, Upload};
 use mdl::metrics::{self, Semver};
 use mdl::page::PageArgs;
-use mdl_tests::TestApp;
+use mdl_tests::{TestApp, eventually};
 use serde_json::json;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -444,11 +443,8 @@ async fn the_worker_imports_a_csv_file() {
     let template =
         test.anonymous().http.get(format!("{}/templates/metrics.csv", test.base)).send().await.unwrap().text().await.unwrap();
     let import = start(&test, template, rows("m.csv")).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while read(&test, import.id).await.finished_at.is_none() && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let import = read(&test, import.id).await;
+    let ended = async || Some(read(&test, import.id).await).filter(|import| import.finished_at.is_some());
+    let import = eventually("the import has ended", ended).await;
     assert_eq!((import.state, counts(&import)), (ImportState::Succeeded, (1, 0, 0, 0)));
     assert!(metric(&test, "METRIC-LOGIN-SUCCESS-RATE").await.id > MetricId(uuid::Uuid::nil()));
 }

@@ -41,6 +41,7 @@ mod events;
 mod exports;
 mod graphiql;
 mod graphql_http;
+mod hearing;
 mod http;
 mod idempotency;
 mod import_interruptions;

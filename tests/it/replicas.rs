@@ -9,7 +9,8 @@ use mdl_tests::postgres::PrivatePostgres;
 use mdl_tests::{Client, TestApp, TestDatabase, eventually};
 use serde_json::{Value, json};
 
-use crate::cache::{live, source};
+use crate::cache::source;
+use crate::hearing::live;
 
 const READ: &str = "{ metric(key: \"M\") { description } }";
 

@@ -12,7 +12,8 @@ use mdl_tests::{Answer, Client, TestApp, eventually};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::cache::{live, source, started};
+use crate::cache::{source, started};
+use crate::hearing::live;
 
 const SECRET: &str = "a secret of more than 32 characters";
 const READ: &str = "query Read($key: String) { metric(key: $key) { name } }";

@@ -36,6 +36,8 @@ impl Backups {
         set("MDL_RESTORE_DATABASE_URL", database.server_url("mdl_restore"));
         set("MDL_BACKUP_RECIPIENTS", recipient);
         set("MDL_BACKUP_IDENTITY_FILE", key.display().to_string());
+        // Nothing but what the test asks for, whatever the time of day.
+        set("MDL_SCHEDULES", "back_up=off;back_up_files=off;prune_backups=off;restore_drill=off".to_owned());
         if let Some(tools) = variable("MDL_TEST_PG_BIN") {
             set("MDL_BACKUP_TOOLS_DIR", tools);
         }

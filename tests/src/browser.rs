@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::client::http;
 use crate::servers::free_port;
-use crate::{eventually, variable};
+use crate::{PATIENCE, eventually, variable};
 
 /// What WebDriver calls an element in its answers.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -68,11 +68,12 @@ impl Browser {
 
     /// Clicks the element, once it is there and nothing covers it.
     pub async fn click(&self, selector: &str) {
-        eventually(&format!("{selector} can be clicked"), async || {
-            let element = self.find(selector).await?;
-            self.command(&format!("element/{element}/click"), Some(json!({}))).await.ok()
-        })
-        .await;
+        eventually(&format!("{selector} can be clicked"), async || self.try_click(selector).await).await;
+    }
+
+    async fn try_click(&self, selector: &str) -> Option<Value> {
+        let element = self.find(selector).await?;
+        self.command(&format!("element/{element}/click"), Some(json!({}))).await.ok()
     }
 
     /// Waits until the element is there.
@@ -82,17 +83,18 @@ impl Browser {
 
     /// Waits until the text of the element contains `wanted`.
     pub async fn wait_for_text(&self, selector: &str, wanted: &str) {
-        if let Err(text) = self.try_text(selector, wanted, Duration::from_secs(30)).await {
+        if let Err(text) = self.try_text(selector, wanted, PATIENCE).await {
             panic!("{selector} should say {wanted}, and says {text}");
         }
     }
 
     /// Clicks, and clicks again, until the text of the element contains `wanted`: an editor that has just appeared or changed
-    /// may not be ready for the first click.
+    /// may not be ready for the first click. It is not clicked while it is not there.
     pub async fn click_until(&self, button: &str, selector: &str, wanted: &str) {
-        let mut said = Value::Null;
-        for _ in 0..20 {
-            self.click(button).await;
+        let (start, mut said) = (Instant::now(), Value::Null);
+        while start.elapsed() < PATIENCE {
+            // One that is covered is clicked the next time.
+            let _clicked = self.try_click(button).await;
             match self.try_text(selector, wanted, Duration::from_secs(2)).await {
                 Ok(()) => return,
                 Err(text) => said = text,

@@ -24,12 +24,15 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Waits until `condition` gives a value, and fails with `what` after a minute.
+/// Much longer than anything takes that a test waits for, on a busy machine too.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Waits until `condition` gives a value, and fails with `what` when it never does.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, condition: impl FnMut() -> F) -> T {
-    eventually_within(Duration::from_secs(60), what, condition).await
+    eventually_within(PATIENCE, what, condition).await
 }
 
-/// The same for what takes longer on a busy machine.
+/// The same for what takes longer still.
 pub async fn eventually_within<T, F: Future<Output = Option<T>>>(
     limit: Duration,
     what: &str,

@@ -84,7 +84,7 @@ impl PrivateRedis {
 
     async fn command(&self, words: &str) -> redis::RedisResult<String> {
         let client = redis::Client::open(self.url())?;
-        let mut conn = client.get_multiplexed_async_connection().await?;
+        let mut conn = client.get_multiplexed_async_connection_with_config(&patient()).await?;
         let mut words = words.split(' ');
         let mut command = redis::cmd(words.next().unwrap_or_default());
         command.arg(words.collect::<Vec<_>>()).query_async(&mut conn).await
@@ -98,6 +98,11 @@ impl Drop for PrivateRedis {
             self.process.wait().expect("Redis has ended");
         }
     }
+}
+
+/// For connections to a Redis that may be slow to answer, as one on a busy disk is to `SAVE`.
+pub fn patient() -> redis::AsyncConnectionConfig {
+    redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None)
 }
 
 /// The real worker program, as an operator runs it.
@@ -274,10 +279,20 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// A loopback port that nobody listens on now.
+/// A loopback port that nobody listens on now, and that no other test gets while this process runs. It is none of those that
+/// the system gives to whoever asks for any.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("its number").port()
+    let folder = std::env::temp_dir().join("mdl-test-ports");
+    std::fs::create_dir_all(&folder).expect("a folder for the locks of ports");
+    loop {
+        let port = rand::random_range(10_000..32_000);
+        let lock = std::fs::File::create(folder.join(port.to_string())).expect("the lock of a port");
+        if lock.try_lock().is_ok() && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            // Held until the process ends.
+            std::mem::forget(lock);
+            return port;
+        }
+    }
 }
 
 /// Memory of a process, as Linux tells it: `VmRSS`, what it holds, or `VmHWM`, the most that it ever held. `None` when it has ended.

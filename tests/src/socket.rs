@@ -1,7 +1,5 @@
 //! A websocket that speaks `graphql-transport-ws`, message by message.
 
-use std::time::Duration;
-
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -11,8 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-/// Longer than anything that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::PATIENCE;
 
 pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
