@@ -75,7 +75,7 @@ async fn operators_hear_what_becomes_of_their_jobs() {
     app.start_worker_doing(registry());
     let admin = app.client(Role::Admin).await;
     let stranger = app.client_of(&other.slug, Role::Admin).await;
-    let later = enqueue_for_later(&app, own).await;
+    enqueue_for_later(&app, own).await;
     enqueue_for_later(&app, other.id).await;
     let mut socket = Socket::connect(&app.base, admin.credential.as_ref().unwrap()).await;
     let mut elsewhere = Socket::connect(&app.base, stranger.credential.as_ref().unwrap()).await;
@@ -127,7 +127,11 @@ async fn operators_hear_what_becomes_of_their_jobs() {
     // What no worker does is told as well.
     steer("discardJobs", "JobSelectionInput", json!({ "ids": [dead["id"]] })).await;
     assert_eq!(until(&mut socket, "probe", "DISCARDED").await.0, ["DISCARDED"]);
-    let input = json!({ "filter": { "state": { "in": ["WAITING"] } }, "runAt": "2100-01-01T00:00:00Z" });
+    // One that was told lately: what was told of those that wait for longer is not remembered.
+    let later = enqueue_for_later(&app, own).await;
+    let (_, waiting) = until(&mut socket, "probe", "ENQUEUED").await;
+    let filter = json!({ "ids": [waiting["id"]], "state": { "in": ["WAITING"] } });
+    let input = json!({ "filter": filter, "runAt": "2100-01-01T00:00:00Z" });
     steer("rescheduleJobs", "RescheduleJobsInput", input).await;
     let (told, job) = until(&mut socket, "probe", "PUT_BACK").await;
     assert_eq!(told, ["PUT_BACK"]);
@@ -203,13 +207,19 @@ async fn one_subscription_to_redis_tells_at_once_and_ends_with_the_last_listener
     socket.subscribe("all", CHANGES, json!({})).await;
     socket.subscribe("none", CHANGES, json!({ "filter": { "queue": { "in": ["nothing"] } } })).await;
     eventually("it is subscribed", async || (subscribed().await == 1).then_some(())).await;
-    // Each waits for the one before; if PostgreSQL had to be asked, for two seconds.
-    let start = Instant::now();
+    // That may be for the sake of the other one.
+    enqueue_for_later(&app, app.tenant.id).await;
+    next(&mut socket, "all").await;
+    // Each waits for the one before; if PostgreSQL had to be asked, all but the first would take two seconds.
+    let mut took = Vec::new();
     for _ in 0..10 {
+        let start = Instant::now();
         enqueue(&app, app.tenant.id, &Probe::FailUntil { attempt: 0 }).await;
         until(&mut socket, "probe", "SUCCEEDED").await;
+        took.push(start.elapsed());
     }
-    assert!(start.elapsed() < Duration::from_secs(12), "ten jobs took {:?}", start.elapsed());
+    took.sort_unstable();
+    assert!(took[1] < Duration::from_millis(1_500), "{took:?}");
     assert_eq!(subscribed().await, 1);
     drop(socket);
     eventually("nobody is subscribed", async || (subscribed().await == 0).then_some(())).await;

@@ -1,5 +1,6 @@
 //! A database, a Redis prefix and a kind of job for the tests of the worker.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use mdl::jobs::{self, Enqueue, Job, JobRow, JobState};
 use mdl::{Actor, App, Error, migrations};
 use mdl_worker::Stop;
 use mdl_worker::jobs::{Done, JobContext, Registry};
+use mdl_worker::schedule::TABLE;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use url::Url;
@@ -60,7 +62,10 @@ pub async fn test_app(settings: &[&str]) -> Bench {
     for (name, value) in [("database-url", url("mdl_app").as_str()), ("redis-url", redis.as_str()), ("redis-prefix", &name)] {
         arguments.push(format!("--{name}={value}"));
     }
-    arguments.extend(["--worker-lease-seconds=2", "--worker-grace-seconds=1", "--storage-url=file:///tmp"].map(str::to_owned));
+    arguments.extend(["--worker-lease-seconds=30", "--worker-grace-seconds=1", "--storage-url=file:///tmp"].map(str::to_owned));
+    // What runs by the clock would be among the jobs that a test counts.
+    let off: Vec<_> = TABLE.iter().map(|line| format!("{}=off", line.name)).collect();
+    arguments.push(format!("--schedules={}", off.join(";")));
     // The later setting of two wins.
     for setting in settings {
         let name = setting.split('=').next().unwrap();
@@ -149,9 +154,9 @@ impl Bench {
     pub async fn until(&self, reached: impl AsyncFn() -> bool) -> Duration {
         let start = Instant::now();
         while !reached().await {
-            if start.elapsed() > Duration::from_secs(60) {
+            if start.elapsed() > Duration::from_secs(180) {
                 let rows = self.admin.query("SELECT state || ' ' || count(*) FROM jobs GROUP BY state", &[]).await.unwrap();
-                panic!("not reached in a minute: {:?}", rows.iter().map(|row| row.get(0)).collect::<Vec<String>>());
+                panic!("not reached in three minutes: {:?}", rows.iter().map(|row| row.get(0)).collect::<Vec<String>>());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -259,6 +264,40 @@ impl Job for Probe {
     }
 }
 
+/// A job that says that it has begun, and waits until it may end: by files in a folder.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Gated {
+    folder: PathBuf,
+    name: String,
+}
+
+impl Job for Gated {
+    const KIND: &'static str = "gated";
+    const QUEUE: &'static str = "probes";
+    const MAX_ATTEMPTS: i32 = 3;
+    const TIMEOUT: Duration = Duration::from_secs(120);
+}
+
+impl Gated {
+    /// One of the jobs that a test tells apart by their names.
+    pub fn new(folder: &tempfile::TempDir, name: &str) -> Self {
+        Self { folder: folder.path().to_owned(), name: name.to_owned() }
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.file("begun").exists()
+    }
+
+    /// Lets it end, and every attempt after this one.
+    pub fn open(&self) {
+        std::fs::write(self.file("open"), "").unwrap();
+    }
+
+    fn file(&self, says: &str) -> PathBuf {
+        self.folder.join(format!("{}.{says}", self.name))
+    }
+}
+
 /// A job that tells how far it is and waits for its cancellation, for longer than a test takes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Obedient;
@@ -286,7 +325,7 @@ impl Job for Failing {
 }
 
 pub fn registry() -> Registry {
-    Registry::default().with(probe).with(obedient).with(failing)
+    Registry::default().with(probe).with(gated).with(obedient).with(failing)
 }
 
 async fn failing(_: Failing, _: JobContext) -> mdl::Result<Done> {
@@ -299,15 +338,21 @@ async fn obedient(_: Obedient, ctx: JobContext) -> mdl::Result<Done> {
     Ok(Done::Cancelled)
 }
 
+async fn gated(job: Gated, ctx: JobContext) -> mdl::Result<Done> {
+    std::fs::write(job.file("begun"), "").map_err(Error::internal)?;
+    while !job.file("open").exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    write_effect(&ctx).await
+}
+
 async fn probe(job: Probe, ctx: JobContext) -> mdl::Result<Done> {
     match job {
         Probe::Take { millis } => {
             if millis > 0 {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
             }
-            let tx = ctx.app.db.begin(ctx.tenant).await?;
-            effect(&tx, &ctx).await?;
-            ctx.commit(tx).await?;
+            return write_effect(&ctx).await;
         }
         Probe::FailUntil { attempt } if ctx.attempt < attempt => return Err(Error::internal("not yet\0")),
         Probe::FailUntil { .. } => {}
@@ -318,6 +363,13 @@ async fn probe(job: Probe, ctx: JobContext) -> mdl::Result<Done> {
         Probe::NotBefore { time } if Utc::now() < time => return Ok(Done::Snooze(Duration::from_millis(100))),
         Probe::NotBefore { .. } => {}
     }
+    Ok(Done::Finished)
+}
+
+async fn write_effect(ctx: &JobContext) -> mdl::Result<Done> {
+    let tx = ctx.app.db.begin(ctx.tenant).await?;
+    effect(&tx, ctx).await?;
+    ctx.commit(tx).await?;
     Ok(Done::Finished)
 }
 

@@ -1,19 +1,21 @@
 //! Nothing is lost: not with a worker, not with Redis, not with a connection.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mdl::jobs::JobState;
 use mdl_tests::eventually;
+use mdl_tests::servers::PrivateRedis;
 
 use crate::jobs_bench::{Bench, Probe, test_app};
 
 const JOBS: i64 = 200;
 
+/// For what comes back only when its lease has ended.
+const SHORT_LEASE: &str = "--worker-lease-seconds=2";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_survive_a_killed_worker() {
-    let bench = test_app(&[]).await;
+    let bench = test_app(&[SHORT_LEASE]).await;
     bench.enqueue_many(JOBS as usize, &Probe::Take { millis: 20 }).await;
     let mut victim = bench.worker_process();
     bench.until_count(JobState::Succeeded, 60).await;
@@ -30,13 +32,13 @@ async fn jobs_survive_a_killed_worker() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_survive_a_flushed_redis() {
-    let redis = OwnRedis::start();
+    let redis = PrivateRedis::start().await;
     let bench = test_app(&[&format!("--redis-url={}", redis.url())]).await;
     let worker = bench.worker();
     bench.enqueue_many(JOBS as usize, &Probe::Take { millis: 20 }).await;
     for done in [20, 80] {
         bench.until_count(JobState::Succeeded, done).await;
-        redis.flush();
+        redis.flush().await;
     }
     bench.until_count(JobState::Succeeded, JOBS).await;
     worker.stop().await;
@@ -46,14 +48,14 @@ async fn jobs_survive_a_flushed_redis() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_go_on_without_redis() {
-    let mut redis = OwnRedis::start();
+    let mut redis = PrivateRedis::start().await;
     let bench = test_app(&[&format!("--redis-url={}", redis.url())]).await;
     let worker = bench.worker();
     bench.enqueue_many(JOBS as usize, &Probe::Take { millis: 20 }).await;
     bench.until_count(JobState::Succeeded, 20).await;
     redis.stop();
     bench.until_count(JobState::Succeeded, 100).await;
-    redis.start_again();
+    let _redis = redis.restart().await;
     bench.until_count(JobState::Succeeded, JOBS).await;
     let after = bench.enqueue(&Probe::Take { millis: 0 }).await;
     bench.until_job(after, JobState::Succeeded).await;
@@ -64,7 +66,7 @@ async fn jobs_go_on_without_redis() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_survive_an_absent_postgresql() {
-    let bench = test_app(&[]).await;
+    let bench = test_app(&[SHORT_LEASE]).await;
     let worker = bench.worker();
     bench.enqueue_many(JOBS as usize, &Probe::Take { millis: 20 }).await;
     let others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
@@ -110,50 +112,4 @@ async fn assert_each_once(bench: &Bench, twice: i64) {
     assert_eq!(bench.number("SELECT count(DISTINCT job) FROM effects").await, JOBS);
     let repeated = bench.number("SELECT count(*) FROM effects").await - JOBS;
     assert!(repeated <= twice, "{repeated} jobs had their effect twice");
-}
-
-/// A Redis that a test may mistreat.
-struct OwnRedis {
-    port: u16,
-    process: Child,
-}
-
-impl OwnRedis {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { port, process: Self::spawn(port) }
-    }
-
-    fn spawn(port: u16) -> Child {
-        Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap()
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
-    }
-
-    fn flush(&self) {
-        let mut conn = redis::Client::open(self.url()).unwrap().get_connection_with_timeout(Duration::from_secs(1)).unwrap();
-        let () = redis::cmd("FLUSHALL").query(&mut conn).unwrap();
-    }
-
-    fn stop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    fn start_again(&mut self) {
-        self.process = Self::spawn(self.port);
-    }
-}
-
-impl Drop for OwnRedis {
-    fn drop(&mut self) {
-        let _already_gone = self.process.kill();
-        let _reaped = self.process.wait();
-    }
 }

@@ -114,7 +114,7 @@ async fn without_the_replica_the_primary_answers() {
     for _ in 0..20 {
         let start = Instant::now();
         assert_eq!(read(&test.writer).await.0, 0);
-        assert!(start.elapsed() < Duration::from_secs(2), "an answer took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "an answer took {:?}", start.elapsed());
     }
     test.replica.begin();
     test.until_the_replica_serves(&test.writer).await;
@@ -152,9 +152,11 @@ async fn nobody_sees_the_past_while_the_replica_stutters() {
             reads
         }));
     }
-    let end = Instant::now() + Duration::from_secs(4);
+    let served = || test.app.app.db.replica_reads() + other_app.db.replica_reads();
+    let start = Instant::now();
     let mut value = 0;
-    while Instant::now() < end {
+    while start.elapsed() < Duration::from_secs(4) || served() == 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "the replica serves nothing");
         test.replica.execute("SELECT pg_wal_replay_pause()").await;
         for _ in 0..3 {
             value += 1;
@@ -174,8 +176,6 @@ async fn nobody_sees_the_past_while_the_replica_stutters() {
     for reader in readers {
         reads += reader.await.unwrap();
     }
-    let served = test.app.app.db.replica_reads() + other_app.db.replica_reads();
-    println!("{value} writes, {reads} reads, {served} of them on the replica");
-    assert!(served > 0);
+    println!("{value} writes, {reads} reads, {} of them on the replica", served());
     drop(test.primary);
 }

@@ -143,7 +143,7 @@ async fn slow_statements_are_logged_with_their_operation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_slowly_is_logged_and_what_was_given_up_is_forgotten() {
-    let app = TestApp::start_with(&[("DATABASE_SLOW_STATEMENT_MILLISECONDS", "150"), ("DATABASE_POOL_SIZE", "2")]).await;
+    let app = TestApp::start_with(&[("DATABASE_SLOW_STATEMENT_MILLISECONDS", "1000"), ("DATABASE_POOL_SIZE", "2")]).await;
     // Leaves one connection for all that follows.
     let _other = app.app.db.begin(app.tenant.id).await.unwrap();
     let sleep = async |seconds: &str| {
@@ -153,13 +153,13 @@ async fn what_is_written_slowly_is_logged_and_what_was_given_up_is_forgotten() {
         tx.commit().await.unwrap();
     };
     let lines = logged(async {
-        tokio::time::timeout(Duration::from_millis(50), sleep("0.3")).await.unwrap_err();
+        tokio::time::timeout(Duration::from_millis(50), sleep("1.5")).await.unwrap_err();
         sleep("0").await;
         // Had the one that was given up been counted, these would be taken for slow.
         sleep("0.01").await;
-        sleep("0.2").await;
+        sleep("1.2").await;
     })
     .await;
     let slow: Vec<_> = slow(&lines).iter().map(|line| line["fields"]["statement"].clone()).collect();
-    assert_eq!(slow, ["SELECT pg_sleep(0.2)"], "{lines:?}");
+    assert_eq!(slow, ["SELECT pg_sleep(1.2)"], "{lines:?}");
 }

@@ -96,7 +96,7 @@ async fn without_redis_events_arrive_within_seconds() {
         let start = Instant::now();
         editor.write("createMetric", json!({ "key": name, "name": name })).await;
         assert_eq!(socket.next().await.unwrap()["type"], "next");
-        assert!(start.elapsed() < Duration::from_secs(10), "{name} came after {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(25), "{name} came after {:?}", start.elapsed());
     };
     hears(&mut socket, "WITH").await;
     redis.pause();

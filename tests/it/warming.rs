@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use mdl::App;
 use mdl::actor::{Permissions, Role};
 use mdl::ids::TenantId;
-use mdl::jobs::{self, Enqueue};
+use mdl::jobs::{self, Enqueue, Job, queues};
 use mdl::tenants::Tenant;
+use mdl::versions::Entities;
 use mdl::warming::{Asked, PATH, Warm, WarmCache, used};
 use mdl_tests::servers::PrivateRedis;
 use mdl_tests::{Answer, Client, TestApp, eventually};
@@ -18,6 +20,8 @@ use crate::hearing::live;
 const SECRET: &str = "a secret of more than 32 characters";
 const READ: &str = "query Read($key: String) { metric(key: $key) { name } }";
 const STATS: &str = "{ catalogStats { metricCount } }";
+/// However slow this machine is, an api is not taken for busy.
+const PATIENT: (&str, &str) = ("MDL_WARM_BUSY_MILLISECONDS", "10000");
 
 fn warm(tenant: TenantId, permissions: Permissions, query: &str, variables: Value) -> Warm {
     Warm { tenant, asked: Asked { permissions, query: query.to_owned(), operation_name: None, variables } }
@@ -29,6 +33,52 @@ async fn ask(base: &str, secret: &str, body: &impl serde::Serialize) -> Answer {
     client.receive(client.http.post(format!("{base}{PATH}")).json(body)).await
 }
 
+/// What an api has heard of these tenants' changes; `None` while it does not hear of them at once.
+fn changes(app: &App, tenants: &[TenantId]) -> Option<Vec<u64>> {
+    tenants.iter().map(|tenant| app.versions.changes(*tenant)).collect()
+}
+
+/// The same when the api knows the versions of all, and has heard of its own writes.
+async fn settled(app: &App, tenants: &[TenantId]) -> Vec<u64> {
+    eventually("the versions are known", async || {
+        for tenant in tenants {
+            if !app.versions.stamp(*tenant, &Entities::ALL.into()).await.shared {
+                return None;
+            }
+        }
+        changes(app, tenants)
+    })
+    .await
+}
+
+/// Does `prepare`, and then `work` while an api hears of no change in these tenants, so that it keeps what it has. When it does
+/// hear of one, which may be of long ago, both are done once more; they are told how often they were done before.
+async fn undisturbed<T>(app: &App, tenants: &[TenantId], prepare: impl AsyncFn(usize), work: impl AsyncFn(usize) -> T) -> T {
+    for round in 0..30 {
+        prepare(round).await;
+        let before = Some(settled(app, tenants).await);
+        let disturbed = async {
+            while changes(app, tenants) == before {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            done = work(round) => if changes(app, tenants) == before { return done },
+            () = disturbed => {}
+        }
+    }
+    panic!("something changes all the time");
+}
+
+/// Enqueues a warming for the first tenant, and waits until a worker has done it.
+async fn warmed_now(app: &TestApp) {
+    let tx = app.app.db.begin(app.tenant.id).await.unwrap();
+    let job = jobs::enqueue(&tx, &app.system(), &WarmCache {}, &Enqueue::default()).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    let done = format!("SELECT count(*) FROM jobs WHERE id = '{job}' AND state = 'succeeded'");
+    eventually("it was warmed", async || (app.database.number(&done).await == 1).then_some(())).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_warmed_is_there_for_those_it_was_warmed_for() {
     let app = started(&[("MDL_WARM_SECRET", SECRET)]).await;
@@ -38,28 +88,42 @@ async fn what_was_warmed_is_there_for_those_it_was_warmed_for() {
     let id = editor.write("createMetric", json!({ "key": "M", "name": "Ours" })).await["id"].clone();
     app.client_of("globex", Role::Editor).await.write("createMetric", json!({ "key": "M", "name": "Theirs" })).await;
     let (base, variables) = (&app.base, json!({ "key": "M" }));
-    let for_viewers =
-        async |tenant: &Tenant| ask(base, SECRET, &warm(tenant.id, Role::Viewer.permissions(), READ, variables.clone())).await;
+    let for_viewers = async |tenant: &Tenant, query: &str| {
+        ask(base, SECRET, &warm(tenant.id, Role::Viewer.permissions(), query, variables.clone())).await
+    };
+    let work = async |round: usize| {
+        // Under another name it is another question, which nobody has asked.
+        let query = READ.replace("Read", &format!("Read{round}"));
+        let warmed = [for_viewers(&app.tenant, &query).await, for_viewers(&app.tenant, &query).await];
+        let mut found = Vec::new();
+        for client in [&viewer, &editor, &other_viewer] {
+            found.push(client.send(&query, variables.clone()).await);
+        }
+        let theirs = for_viewers(&other, &query).await;
+        (query, warmed, found, theirs)
+    };
+    let (query, [first, again], found, theirs) = undisturbed(&app.app, &[app.tenant.id, other.id], async |_| (), work).await;
 
-    let first = for_viewers(&app.tenant).await;
     assert_eq!((first.status, &first.body), (StatusCode::OK, &json!({ "outcome": "made" })), "one word, and no data");
-    assert_eq!(for_viewers(&app.tenant).await.body, json!({ "outcome": "kept" }));
-    let found = viewer.send(READ, variables.clone()).await;
-    assert_eq!((source(&found), &found.data()["metric"]["name"]), ("HIT", &json!("Ours")));
+    assert_eq!(again.body, json!({ "outcome": "kept" }));
+    let found: Vec<_> = found.iter().map(|answer| (source(answer), answer.data()["metric"]["name"].clone())).collect();
     // It is for all in the tenant who may read the catalog, and for nobody else.
-    assert_eq!(source(&editor.send(READ, variables.clone()).await), "HIT");
-    let theirs = other_viewer.send(READ, variables.clone()).await;
-    assert_eq!((source(&theirs), &theirs.data()["metric"]["name"]), ("MISS", &json!("Theirs")));
-    assert_eq!(for_viewers(&other).await.body, json!({ "outcome": "kept" }));
+    assert_eq!(found, [("HIT", json!("Ours")), ("HIT", json!("Ours")), ("MISS", json!("Theirs"))]);
+    assert_eq!(theirs.body, json!({ "outcome": "kept" }));
     // It is old after a change, as any other.
     editor.write("updateMetric", json!({ "id": id, "name": "Other" })).await;
-    assert_eq!(for_viewers(&app.tenant).await.body, json!({ "outcome": "made" }));
+    assert_eq!(for_viewers(&app.tenant, &query).await.body, json!({ "outcome": "made" }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_secret_is_good_for_nothing_else() {
     let app = started(&[("MDL_WARM_SECRET", SECRET)]).await;
     let id = app.client(Role::Editor).await.write("createMetric", json!({ "key": "M", "name": "M" })).await["id"].clone();
+    // The api has just started, and asks for a warming.
+    eventually("the warming is enqueued", async || {
+        (app.database.number("SELECT count(*) FROM jobs WHERE kind = 'warm_caches'").await == 1).then_some(())
+    })
+    .await;
     let before = app.database.contents().await;
     let all = Permissions::all();
     for (query, variables) in [
@@ -152,17 +216,27 @@ async fn a_restart_is_not_felt_after_warming() {
     live(&cold).await;
     editor.write("updateMetric", json!({ "id": id, "name": "M 2", "tier": "TIER_2" })).await;
     assert_eq!(source(&viewer.at(&cold_base).send(READ, json!({ "key": "M" })).await), "MISS");
-    editor.write("updateMetric", json!({ "id": id, "name": "M 3", "tier": "TIER_1" })).await;
-    app.start_worker_with(&[("MDL_WARM_API_URLS", &cold_base)]);
-    eventually("it was warmed", async || {
+    app.start_worker_with(&[("MDL_WARM_API_URLS", &cold_base), PATIENT]);
+    eventually("it was warmed, since it has started", async || {
         let done = "SELECT count(*) FROM jobs WHERE kind = 'warm_cache' AND state = 'succeeded'";
         (app.database.number(done).await > 0).then_some(())
     })
     .await;
-    assert_eq!(source(&viewer.at(&cold_base).send(READ, json!({ "key": "M" })).await), "HIT");
-    assert_eq!(source(&editor.at(&cold_base).send(STATS, json!({})).await), "HIT");
-    // By whomever it was used, it is there for all who may read the catalog.
-    assert_eq!(source(&editor.at(&cold_base).send(READ, json!({ "key": "M" })).await), "HIT");
+    let change = async |round: usize| {
+        let tier = ["TIER_1", "TIER_2"][round % 2];
+        editor.write("updateMetric", json!({ "id": id, "name": format!("M of {round}"), "tier": tier })).await;
+    };
+    let work = async |_| {
+        warmed_now(&app).await;
+        // By whomever it was used, it is there for all who may read the catalog.
+        [
+            viewer.at(&cold_base).send(READ, json!({ "key": "M" })).await,
+            editor.at(&cold_base).send(STATS, json!({})).await,
+            editor.at(&cold_base).send(READ, json!({ "key": "M" })).await,
+        ]
+    };
+    let answers = undisturbed(&cold, &[app.tenant.id], change, work).await;
+    assert_eq!(answers.each_ref().map(source), ["HIT", "HIT", "HIT"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,18 +245,15 @@ async fn an_import_is_followed_by_warming() {
     let viewer = app.client(Role::Viewer).await;
     viewer.send(STATS, json!({})).await;
     eventually("Redis is told what was used", async || (used_lately(&app).await.len() == 1).then_some(())).await;
-    app.start_worker_with(&[("MDL_WARM_API_URLS", &app.base), ("MDL_SCHEDULES", "warm_caches=off")]);
-    let warmed = async |times: i64| {
-        eventually("it was warmed", async || {
-            let done = "SELECT count(*) FROM jobs WHERE kind = 'warm_cache' AND state = 'succeeded'";
-            (app.database.number(done).await == times).then_some(())
-        })
-        .await;
+    app.start_worker_with(&[("MDL_WARM_API_URLS", &app.base), ("MDL_SCHEDULES", "warm_caches=off"), PATIENT]);
+    let warmings = async |state: &str| {
+        app.database.number(&format!("SELECT count(*) FROM jobs WHERE kind = 'warm_cache' AND state = '{state}'")).await
     };
     // Since an api has started.
-    warmed(1).await;
-    let import = async |keys: &[&str]| {
-        let metrics: Vec<_> = keys.iter().map(|key| json!({ "metric_id": key, "name": key })).collect();
+    eventually("it was warmed", async || (warmings("succeeded").await == 1).then_some(())).await;
+    let import = async |count: usize| {
+        let keys = (0..count).map(|_| format!("M-{}", uuid::Uuid::now_v7().simple()));
+        let metrics: Vec<_> = keys.map(|key| json!({ "metric_id": key, "name": key })).collect();
         let input = json!({ "text": json!({ "metrics": metrics }).to_string(), "fileName": "metrics.json" });
         let answer = app.client(Role::Editor).await.mutate("importCatalog", input, "import { id }").await;
         assert_eq!(answer.user_errors(), [""; 0]);
@@ -192,20 +263,37 @@ async fn an_import_is_followed_by_warming() {
         })
         .await;
     };
-    import(&["M-1", "M-2"]).await;
+    import(2).await;
     let jobs = "SELECT count(*) FROM jobs WHERE kind = 'warm_cache'";
     assert_eq!(app.database.number(jobs).await, 1, "a small import is felt by few");
-    assert_eq!(source(&viewer.send(STATS, json!({})).await), "MISS");
-    import(&["M-3", "M-4", "M-5"]).await;
-    warmed(2).await;
-    let answer = viewer.send(STATS, json!({})).await;
-    assert_eq!((source(&answer), &answer.data()["catalogStats"]["metricCount"]), ("HIT", &json!(5)));
+    eventually("the answer is old", async || (source(&viewer.send(STATS, json!({})).await) == "MISS").then_some(())).await;
+
+    let let_warm = async || {
+        queues::resume(&app.app, &app.system(), WarmCache::QUEUE).await.unwrap();
+        let is_done = async || app.database.number(jobs).await == warmings("succeeded").await;
+        eventually("it was warmed", async || is_done().await.then_some(())).await;
+    };
+    let large_import = async |_| {
+        let_warm().await;
+        // So that the next warming does not begin before the api has heard of everything.
+        queues::pause(&app.app, &app.system(), WarmCache::QUEUE).await.unwrap();
+        import(3).await;
+        assert_eq!(warmings("waiting").await, 1);
+    };
+    let work = async |_| {
+        let_warm().await;
+        let answer = viewer.send(STATS, json!({})).await;
+        (answer, app.database.number("SELECT count(*) FROM metrics").await)
+    };
+    let (answer, count) = undisturbed(&app.app, &[app.tenant.id], large_import, work).await;
+    assert_eq!((source(&answer), &answer.data()["catalogStats"]["metricCount"]), ("HIT", &json!(count)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_api_is_left_alone() {
     let app = started(&[("MDL_WARM_SECRET", SECRET), ("DATABASE_POOL_SIZE", "2")]).await;
-    let viewer = app.client(Role::Viewer).await;
+    let [editor, viewer] = [app.client(Role::Editor).await, app.client(Role::Viewer).await];
+    let id = editor.write("createMetric", json!({ "key": "M", "name": "M" })).await["id"].clone();
     viewer.send(READ, json!({ "key": "M" })).await;
     let held = [app.app.db.begin(app.tenant.id).await.unwrap(), app.app.db.begin(app.tenant.id).await.unwrap()];
     let answer = ask(&app.base, SECRET, &warm(app.tenant.id, Permissions::all(), STATS, json!({}))).await;
@@ -217,19 +305,19 @@ async fn a_busy_api_is_left_alone() {
     let slow_base = format!("http://{}", slow.local_addr().unwrap());
     let urls = format!("{slow_base},http://127.0.0.1:1,{}", app.base);
     drop(held);
-    app.start_worker_with(&[("MDL_WARM_API_URLS", &urls), ("MDL_WARM_BUSY_MILLISECONDS", "100")]);
-    let tx = app.app.db.begin(app.tenant.id).await.unwrap();
-    jobs::enqueue(&tx, &app.system(), &WarmCache {}, &Enqueue::default()).await.unwrap();
-    tx.commit().await.unwrap();
-    eventually("it was warmed", async || {
-        let done = "SELECT count(*) FROM jobs WHERE kind = 'warm_cache' AND state = 'succeeded'";
-        (app.database.number(done).await > 0).then_some(())
-    })
-    .await;
+    app.start_worker_with(&[("MDL_WARM_API_URLS", &urls), ("MDL_WARM_BUSY_MILLISECONDS", "2000")]);
+    let change = async |round: usize| {
+        editor.write("updateMetric", json!({ "id": id, "name": format!("M of {round}") })).await;
+    };
+    let work = async |_| {
+        warmed_now(&app).await;
+        viewer.send(READ, json!({ "key": "M" })).await
+    };
+    let answer = undisturbed(&app.app, &[app.tenant.id], change, work).await;
+    assert_eq!(source(&answer), "HIT");
     let mut asked = 0;
     while tokio::time::timeout(Duration::from_millis(50), slow.accept()).await.is_ok() {
         asked += 1;
     }
     assert!(asked >= 1);
-    assert_eq!(source(&viewer.send(READ, json!({ "key": "M" })).await), "HIT");
 }

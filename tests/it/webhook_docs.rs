@@ -123,7 +123,7 @@ async fn receives_across_a_rotation(language: &str) {
     create_metric(&admin, "METRIC-4").await;
     eventually("it is refused", async || {
         let refused = "SELECT count(*) FROM webhook_attempts WHERE status = 400";
-        (app.database.number(refused).await == 1).then_some(())
+        (app.database.number(refused).await >= 1).then_some(())
     })
     .await;
     assert_eq!(sample.lines(), ["ready"]);
@@ -155,7 +155,11 @@ async fn what_was_under_way_when_the_worker_was_killed_comes_again_with_the_same
     .await;
     let made = endpoint(&admin, &receiver.url).await;
     create_metric(&admin, "METRIC-1").await;
-    *victim.lock().unwrap() = Some(WorkerProcess::start(&app));
+    {
+        // It is there before its first request can look for it.
+        let mut slot = victim.lock().unwrap();
+        *slot = Some(WorkerProcess::start(&app));
+    }
     receiver.until(1).await;
     assert_eq!(app.database.number("SELECT count(*) FROM webhook_attempts").await, 0, "nobody knows of the answer");
     assert_eq!(app.database.number("SELECT count(*) FROM webhook_deliveries WHERE state = 'pending' AND attempt = 1").await, 1);
@@ -225,7 +229,7 @@ async fn ignores_what_it_had_done_when_it_was_killed(language: &str) {
     app.start_worker();
     create_metric(&admin, "METRIC-1").await;
     let folder = killed.await.unwrap();
-    let done = lines.lock().unwrap()[1].clone();
+    let done = eventually("what it printed is read", async || lines.lock().unwrap().get(1).cloned()).await;
     let id = done.strip_prefix("new ").and_then(|rest| rest.split(' ').next()).expect("it was done once");
 
     let sample = Sample::start_in(folder, language, port, &made.secret).await.unwrap();
