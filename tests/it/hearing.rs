@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mdl::App;
 use mdl::ids::TenantId;
-use mdl::versions::Entities;
+use mdl::versions::{Entities, Stamp};
 use mdl_tests::eventually;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -58,13 +58,33 @@ pub async fn settled(app: &App, tenant: TenantId) {
 /// What some requests gave while an API heard of all changes of a tenant, and of none: then the versions of everything stayed
 /// the same, and what was kept is found. Sends them anew when a change was told meanwhile, such as a write of just before.
 pub async fn undisturbed<T>(app: &App, tenant: TenantId, requests: impl AsyncFn() -> T) -> T {
-    let versions = async || app.versions.stamp(tenant, &Entities::ALL.into()).await;
-    eventually("nothing changes meanwhile", async || {
+    undisturbed_after(app, &[tenant], async |_| (), async |_| requests().await).await
+}
+
+/// The same of several tenants, and with something that is to be done before. Both are told how often they were done already.
+pub async fn undisturbed_after<T>(
+    app: &App,
+    tenants: &[TenantId],
+    prepare: impl AsyncFn(usize),
+    requests: impl AsyncFn(usize) -> T,
+) -> T {
+    for round in 0..100 {
+        prepare(round).await;
         let hearing = Hearing::of(&[app]).await;
-        let before = versions().await;
-        let answers = requests().await;
-        // One that is not shared is of a slice of time, or of a write that Redis has not told back.
-        (before.shared && versions().await == before && hearing.held()).then_some(answers)
-    })
-    .await
+        let before = eventually("its own writes are told back", async || versions(app, tenants).await).await;
+        let answers = requests(round).await;
+        if hearing.held() && versions(app, tenants).await == Some(before) {
+            return answers;
+        }
+    }
+    panic!("something changes all the time");
+}
+
+/// The versions of everything; `None` while one of them is of a slice of time, or of a write that Redis has not told back.
+async fn versions(app: &App, tenants: &[TenantId]) -> Option<Vec<Stamp>> {
+    let mut stamps = Vec::with_capacity(tenants.len());
+    for tenant in tenants {
+        stamps.push(app.versions.stamp(*tenant, &Entities::ALL.into()).await);
+    }
+    stamps.iter().all(|stamp| stamp.shared).then_some(stamps)
 }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use mdl::App;
 use mdl::actor::{Permissions, Role};
 use mdl::ids::TenantId;
 use mdl::jobs::{self, Enqueue, Job, queues};
 use mdl::tenants::Tenant;
-use mdl::versions::Entities;
 use mdl::warming::{Asked, PATH, Warm, WarmCache, used};
 use mdl_tests::servers::PrivateRedis;
 use mdl_tests::{Answer, Client, TestApp, eventually};
@@ -15,7 +13,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::cache::{source, started};
-use crate::hearing::live;
+use crate::hearing::{live, undisturbed_after};
 
 const SECRET: &str = "a secret of more than 32 characters";
 const READ: &str = "query Read($key: String) { metric(key: $key) { name } }";
@@ -31,43 +29,6 @@ fn warm(tenant: TenantId, permissions: Permissions, query: &str, variables: Valu
 async fn ask(base: &str, secret: &str, body: &impl serde::Serialize) -> Answer {
     let client = Client::anonymous(base).with(secret);
     client.receive(client.http.post(format!("{base}{PATH}")).json(body)).await
-}
-
-/// What an api has heard of these tenants' changes; `None` while it does not hear of them at once.
-fn changes(app: &App, tenants: &[TenantId]) -> Option<Vec<u64>> {
-    tenants.iter().map(|tenant| app.versions.changes(*tenant)).collect()
-}
-
-/// The same when the api knows the versions of all, and has heard of its own writes.
-async fn settled(app: &App, tenants: &[TenantId]) -> Vec<u64> {
-    eventually("the versions are known", async || {
-        for tenant in tenants {
-            if !app.versions.stamp(*tenant, &Entities::ALL.into()).await.shared {
-                return None;
-            }
-        }
-        changes(app, tenants)
-    })
-    .await
-}
-
-/// Does `prepare`, and then `work` while an api hears of no change in these tenants, so that it keeps what it has. When it does
-/// hear of one, which may be of long ago, both are done once more; they are told how often they were done before.
-async fn undisturbed<T>(app: &App, tenants: &[TenantId], prepare: impl AsyncFn(usize), work: impl AsyncFn(usize) -> T) -> T {
-    for round in 0..30 {
-        prepare(round).await;
-        let before = Some(settled(app, tenants).await);
-        let disturbed = async {
-            while changes(app, tenants) == before {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
-        tokio::select! {
-            done = work(round) => if changes(app, tenants) == before { return done },
-            () = disturbed => {}
-        }
-    }
-    panic!("something changes all the time");
 }
 
 /// Enqueues a warming for the first tenant, and waits until a worker has done it.
@@ -102,7 +63,8 @@ async fn what_was_warmed_is_there_for_those_it_was_warmed_for() {
         let theirs = for_viewers(&other, &query).await;
         (query, warmed, found, theirs)
     };
-    let (query, [first, again], found, theirs) = undisturbed(&app.app, &[app.tenant.id, other.id], async |_| (), work).await;
+    let (query, [first, again], found, theirs) =
+        undisturbed_after(&app.app, &[app.tenant.id, other.id], async |_| (), work).await;
 
     assert_eq!((first.status, &first.body), (StatusCode::OK, &json!({ "outcome": "made" })), "one word, and no data");
     assert_eq!(again.body, json!({ "outcome": "kept" }));
@@ -235,7 +197,7 @@ async fn a_restart_is_not_felt_after_warming() {
             editor.at(&cold_base).send(READ, json!({ "key": "M" })).await,
         ]
     };
-    let answers = undisturbed(&cold, &[app.tenant.id], change, work).await;
+    let answers = undisturbed_after(&cold, &[app.tenant.id], change, work).await;
     assert_eq!(answers.each_ref().map(source), ["HIT", "HIT", "HIT"]);
 }
 
@@ -285,7 +247,7 @@ async fn an_import_is_followed_by_warming() {
         let answer = viewer.send(STATS, json!({})).await;
         (answer, app.database.number("SELECT count(*) FROM metrics").await)
     };
-    let (answer, count) = undisturbed(&app.app, &[app.tenant.id], large_import, work).await;
+    let (answer, count) = undisturbed_after(&app.app, &[app.tenant.id], large_import, work).await;
     assert_eq!((source(&answer), &answer.data()["catalogStats"]["metricCount"]), ("HIT", &json!(count)));
 }
 
@@ -313,7 +275,7 @@ async fn a_busy_api_is_left_alone() {
         warmed_now(&app).await;
         viewer.send(READ, json!({ "key": "M" })).await
     };
-    let answer = undisturbed(&app.app, &[app.tenant.id], change, work).await;
+    let answer = undisturbed_after(&app.app, &[app.tenant.id], change, work).await;
     assert_eq!(source(&answer), "HIT");
     let mut asked = 0;
     while tokio::time::timeout(Duration::from_millis(50), slow.accept()).await.is_ok() {
