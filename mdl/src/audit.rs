@@ -28,7 +28,7 @@ pub fn name_operator(operator: Value) {
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = audit_log)]
+#[diesel(table_name = audit_log, treat_none_as_default_value = false)]
 struct NewEntry<'a> {
     tenant_id: TenantId,
     id: AuditId,

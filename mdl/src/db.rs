@@ -9,6 +9,7 @@
 //! Store functions borrow `&AsyncPgConnection`; Diesel pipelines what several of them send at once.
 
 mod connecting;
+mod prepared;
 mod replica;
 mod slow;
 mod snapshot;
@@ -38,6 +39,7 @@ use connecting::LastFailure;
 use replica::Replica;
 use slow::SlowReads;
 
+pub use prepared::Prepare;
 pub use slow::SlowRead;
 pub use snapshot::Snapshot;
 use timing::Timing;
@@ -128,7 +130,7 @@ impl Db {
     /// A transaction that sees the jobs, the outbox and (only to read) the published documents of all tenants, and nothing
     /// else. For the relay, the worker, and the check of documents before a deployment.
     pub async fn dispatch(&self) -> Result<Transaction> {
-        self.transaction(None, "BEGIN; SET LOCAL app.dispatcher = 'on'").await
+        self.transaction(None, "BEGIN; SET LOCAL app.dispatcher = 'on'; SET LOCAL plan_cache_mode = force_custom_plan").await
     }
 
     /// The same for statements that want few rows of tables that grow and shrink quickly. PostgreSQL knows what is in those only
@@ -136,7 +138,8 @@ impl Db {
     /// the few, and an index scan marks what it finds to be gone, so that the next one does not look at it again.
     pub async fn dispatch_by_index(&self) -> Result<Transaction> {
         let opening = "BEGIN; SET LOCAL app.dispatcher = 'on'; \
-                       SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off";
+                       SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off; \
+                       SET LOCAL plan_cache_mode = force_custom_plan";
         self.transaction(None, opening).await
     }
 

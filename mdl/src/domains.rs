@@ -46,7 +46,7 @@ pub struct Domain {
 
 /// What a person or a file says about a domain.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = business_domains, check_for_backend(diesel::pg::Pg), treat_none_as_null = true)]
+#[diesel(table_name = business_domains, check_for_backend(diesel::pg::Pg), treat_none_as_null = true, treat_none_as_default_value = false)]
 #[serde(default)]
 pub struct Content {
     pub name: String,
@@ -113,7 +113,7 @@ pub(crate) async fn named(
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = business_domains)]
+#[diesel(table_name = business_domains, treat_none_as_default_value = false)]
 struct NewRow<'a> {
     tenant_id: TenantId,
     id: DomainId,

@@ -37,7 +37,7 @@ pub use payloads::Payload;
 pub use stamping::stamp;
 
 #[derive(Insertable)]
-#[diesel(table_name = outbox)]
+#[diesel(table_name = outbox, treat_none_as_default_value = false)]
 struct NewEvent<'a> {
     tenant_id: TenantId,
     id: EventId,

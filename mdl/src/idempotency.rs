@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::actor::Actor;
 use crate::app::App;
-use crate::db::{Db, Transaction};
+use crate::db::{Db, Prepare, Transaction};
 use crate::error::{Code, Error, Result};
 use crate::ids::TenantId;
 use crate::schema::idempotency_keys;
@@ -114,7 +114,7 @@ impl Held {
         let own = idempotency_keys::table
             .find((actor.tenant, actor.id(), &self.key))
             .filter(idempotency_keys::locked_until.eq(self.locked_until));
-        match diesel::update(own).set(idempotency_keys::wrote.eq(true)).execute(&mut &**tx).await? {
+        match diesel::update(own).set(idempotency_keys::wrote.eq(true)).prepared().execute(&mut &**tx).await? {
             0 => Err(LOST),
             _ => Ok(()),
         }
@@ -138,6 +138,7 @@ impl Guard {
         diesel::update(idempotency_keys::table.find((self.tenant, self.actor, &self.held.key)))
             .filter(idempotency_keys::locked_until.eq(self.held.locked_until))
             .set(idempotency_keys::response.eq(answer))
+            .prepared()
             .execute(&mut conn)
             .await?;
         diesel::sql_query(format!(
@@ -147,6 +148,7 @@ impl Guard {
                   ORDER BY created_at LIMIT 10 FOR UPDATE SKIP LOCKED)",
         ))
         .bind::<SqlUuid, _>(self.tenant)
+        .prepared()
         .execute(&mut conn)
         .await?;
         tx.commit().await
@@ -206,6 +208,7 @@ async fn take(
     .bind::<Text, _>(key)
     .bind::<Binary, _>(request_hash)
     .bind::<Double, _>(lease.as_secs_f64())
+        .prepared()
     .get_result(&mut conn)
     .await
     .optional()?;

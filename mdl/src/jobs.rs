@@ -31,6 +31,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::actor::Actor;
+use crate::db::Prepare;
 use crate::error::Result;
 use crate::ids::{BatchId, JobId, TenantId};
 use crate::schema::jobs;
@@ -215,6 +216,7 @@ pub async fn enqueue_many<J: Job>(
     .bind::<sql_types::Nullable<sql_types::Uuid>, _>(batch)
     .bind::<sql_types::Array<sql_types::Uuid>, _>(&ids)
     .bind::<sql_types::Array<sql_types::Jsonb>, _>(payloads)
+    .prepared()
     .execute(&mut conn)
     .await?;
     if !ids.is_empty() {
@@ -262,6 +264,7 @@ async fn insert(
         .values(&row)
         .on_conflict_do_nothing()
         .returning(jobs::id)
+        .prepared()
         .get_result(&mut conn)
         .await
         .optional()?;
@@ -325,6 +328,7 @@ pub(crate) async fn notify(mut conn: &AsyncPgConnection, channel: &str, payload:
     diesel::sql_query("SELECT pg_notify($1, $2)")
         .bind::<diesel::sql_types::Text, _>(channel)
         .bind::<diesel::sql_types::Text, _>(payload)
+        .prepared()
         .execute(&mut conn)
         .await?;
     Ok(())

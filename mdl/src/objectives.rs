@@ -43,7 +43,7 @@ pub struct Objective {
 
 /// What a person or a file says about an objective.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = objectives, check_for_backend(diesel::pg::Pg), treat_none_as_null = true)]
+#[diesel(table_name = objectives, check_for_backend(diesel::pg::Pg), treat_none_as_null = true, treat_none_as_default_value = false)]
 #[serde(default)]
 pub struct Content {
     pub name: String,

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use diesel::{QueryableByName, sql_query};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use mdl::actor::Role;
 use mdl::domains;
 use mdl_tests::TestApp;
@@ -88,6 +89,38 @@ async fn a_whole_request_costs_the_same_for_every_page_size() {
     }
     // A transaction's begin and end, the page, the domains, the people.
     assert_eq!(costs, [5, 5, 5]);
+}
+
+/// What is not kept prepared is prepared anew each time: one more round trip.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_is_prepared_once() {
+    #[derive(QueryableByName)]
+    struct Kept {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        statement: String,
+    }
+    // So that all of it is on one connection.
+    let app = TestApp::start_with(&[("DATABASE_POOL_SIZE", "1")]).await;
+    let editor = app.client(Role::Editor).await;
+    let id = editor.write("createMetric", json!({ "key": "M", "name": "M" })).await["id"].clone();
+    editor.write("updateMetric", json!({ "id": id, "name": "N" })).await;
+    let import = json!({ "text": "{\"metrics\": []}", "fileName": "none.json" });
+    assert_eq!(editor.mutate("importCatalog", import, "").await.user_errors(), [""; 0]);
+
+    let tx = app.app.db.begin(app.tenant.id).await.unwrap();
+    let kept: Vec<Kept> = sql_query("SELECT statement FROM pg_prepared_statements").load(&mut &*tx).await.unwrap();
+    for start in [
+        "INSERT INTO \"metrics\"",
+        "UPDATE \"metrics\"",
+        "INSERT INTO \"metric_versions\"",
+        "INSERT INTO \"audit_log\"",
+        "INSERT INTO \"outbox\"",
+        "INSERT INTO \"imports\"",
+        "INSERT INTO \"jobs\"",
+        "SELECT pg_notify",
+    ] {
+        assert!(kept.iter().any(|kept| kept.statement.starts_with(start)), "{start}");
+    }
 }
 
 /// What is logged meanwhile, as JSON, a line each: by this thread, on which a test's own future runs.

@@ -19,6 +19,7 @@ use moka::sync::Cache;
 use tracing::{info, warn};
 
 use super::connecting::LastFailure;
+use super::prepared::Prepare;
 use super::{Db, PoolUse, PooledConnection, Rollback};
 use crate::error::{Error, Result, causes};
 use crate::ids::TenantId;
@@ -140,7 +141,8 @@ impl Replica {
             let mut asking = conn.conn();
             // One that is no replica any more has a history of its own.
             let question = sql_query("SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= $1::text::pg_lsn AS there");
-            let row: There = diesel_async::RunQueryDsl::get_result(question.bind::<Text, _>(position), &mut asking).await?;
+            let row: There =
+                diesel_async::RunQueryDsl::get_result(question.bind::<Text, _>(position).prepared(), &mut asking).await?;
             let conn = conn.keep();
             return Ok((row.there == Some(true)).then_some(conn));
         }
@@ -192,9 +194,11 @@ async fn current_position(primary: &Db) -> Result<String> {
     let conn = Rollback::of(primary.get().await?);
     let mut asking = conn.conn();
     // Of what is inserted, not of what is written: a commit may be acknowledged before it is (synchronous_commit = off).
-    let now: Now =
-        diesel_async::RunQueryDsl::get_result(sql_query("SELECT pg_current_wal_insert_lsn()::text AS position"), &mut asking)
-            .await?;
+    let now: Now = diesel_async::RunQueryDsl::get_result(
+        sql_query("SELECT pg_current_wal_insert_lsn()::text AS position").prepared(),
+        &mut asking,
+    )
+    .await?;
     drop(conn.keep());
     Ok(now.position)
 }

@@ -7,6 +7,7 @@ use diesel::sql_types::{Array, BigInt, Integer, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::{STAMPED, Stamped};
+use crate::db::Prepare;
 use crate::error::Result;
 use crate::ids::TenantId;
 use crate::schema::event_streams;
@@ -55,6 +56,7 @@ pub async fn after(mut conn: &AsyncPgConnection, tenant: TenantId, sequence: i64
         .bind::<SqlUuid, _>(tenant)
         .bind::<BigInt, _>(sequence)
         .bind::<BigInt, _>(limit)
+        .prepared()
         .load(&mut conn)
         .await?)
 }

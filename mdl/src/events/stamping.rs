@@ -13,6 +13,7 @@ use diesel::sql_types::{Array, BigInt, Double, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{STAMPED, Stamped};
+use crate::db::Prepare;
 use crate::error::Result;
 use crate::ids::{EventId, TenantId};
 
@@ -54,6 +55,7 @@ pub async fn lead(mut conn: &AsyncPgConnection) -> Result<bool> {
 pub async fn is_due(mut conn: &AsyncPgConnection) -> Result<bool> {
     let due: i64 =
         diesel::select(diesel::dsl::sql::<BigInt>("(SELECT count(*) FROM (SELECT FROM outbox_commits LIMIT 1) AS due)"))
+            .prepared()
             .get_result(&mut conn)
             .await?;
     Ok(due > 0)
@@ -89,6 +91,7 @@ pub async fn stamp(mut conn: &AsyncPgConnection, limit: i64) -> Result<Vec<Stamp
          RETURNING {STAMPED}"
     ))
     .bind::<BigInt, _>(limit)
+        .prepared()
     .load(&mut conn)
     .await?;
     stamped.sort_unstable_by_key(|event| (event.tenant, event.sequence));
@@ -103,6 +106,7 @@ pub async fn forget_commits(mut conn: &AsyncPgConnection, tenants: &[TenantId]) 
              AND outbox.transaction_id = commit.transaction_id AND sequence IS NULL)",
     )
     .bind::<Array<SqlUuid>, _>(tenants)
+    .prepared()
     .execute(&mut conn)
     .await?;
     Ok(())

@@ -46,7 +46,7 @@ impl Default for Upload {
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = imports)]
+#[diesel(table_name = imports, treat_none_as_default_value = false)]
 struct NewImport<'a> {
     tenant_id: TenantId,
     id: ImportId,

@@ -14,6 +14,7 @@ use tracing::warn;
 use super::operations::cancel_asked;
 use super::{Import, ImportState};
 use crate::app::App;
+use crate::db::Prepare;
 use crate::error::{Result, causes};
 use crate::schema::imports;
 
@@ -73,9 +74,9 @@ async fn publish(app: &App, import: &Import, progress: &Progress) -> Result<bool
         .filter(imports::state.eq(ImportState::Running));
     let bytes = (imports::bytes_read.eq(bytes_read), imports::updated_at.eq(Utc::now()));
     if pending > 0 {
-        diesel::update(running).set((bytes, imports::rows_done.eq(pending))).execute(&mut &*tx).await?;
+        diesel::update(running).set((bytes, imports::rows_done.eq(pending))).prepared().execute(&mut &*tx).await?;
     } else {
-        diesel::update(running).set(bytes).execute(&mut &*tx).await?;
+        diesel::update(running).set(bytes).prepared().execute(&mut &*tx).await?;
     }
     tx.commit().await?;
     Ok(asked)

@@ -16,6 +16,7 @@ use diesel::sql_query;
 use diesel::sql_types::{Array, BigInt, Double, Int2, Nullable, Text, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
+use crate::db::Prepare;
 use crate::error::Result;
 use crate::ids::{JobId, TenantId};
 use crate::tenants::SYSTEM;
@@ -40,7 +41,7 @@ pub struct Due {
 /// Waits until no operator is changing the settings of queues, and keeps them as they are until the transaction ends: what is
 /// paused after that finds nothing on its way.
 pub async fn settle_settings(mut conn: &AsyncPgConnection) -> Result<()> {
-    sql_query("SELECT pg_advisory_xact_lock_shared($1)").bind::<BigInt, _>(SETTINGS_LOCK).execute(&mut conn).await?;
+    sql_query("SELECT pg_advisory_xact_lock_shared($1)").bind::<BigInt, _>(SETTINGS_LOCK).prepared().execute(&mut conn).await?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 
 use super::{CHANNEL, JobState};
+use crate::db::Prepare;
 use crate::error::Result;
 use crate::ids::{BatchId, JobId, TenantId};
 
@@ -144,6 +145,7 @@ pub async fn claim(
         .bind::<Double, _>(lease.as_secs_f64())
         .bind::<Array<Uuid>, _>(tenants)
         .bind::<Array<Uuid>, _>(ids)
+        .prepared()
         .load(&mut conn)
         .await?;
     Ok(rows)
@@ -164,6 +166,7 @@ pub async fn claim_next(
         .bind::<Text, _>(worker)
         .bind::<Double, _>(lease.as_secs_f64())
         .bind::<BigInt, _>(i64::try_from(count).unwrap_or(i64::MAX))
+        .prepared()
         .load(&mut conn)
         .await?;
     Ok(rows)
@@ -198,6 +201,7 @@ pub async fn renew(mut conn: &AsyncPgConnection, held: &[(TenantId, JobId, i64)]
     .bind::<Array<Uuid>, _>(ids)
     .bind::<Array<BigInt>, _>(tokens)
     .bind::<Double, _>(lease.as_secs_f64())
+    .prepared()
     .load(&mut conn)
     .await?;
     Ok(rows)
@@ -265,6 +269,7 @@ pub async fn finish(mut conn: &AsyncPgConnection, ends: &[End]) -> Result<Vec<Se
     .bind::<Array<Text>, _>(outcomes)
     .bind::<Array<Nullable<Text>>, _>(errors)
     .bind::<Array<Double>, _>(delays)
+    .prepared()
     .load(&mut conn)
     .await?;
     if ends.iter().any(|end| matches!(end.outcome, Outcome::Returned | Outcome::Unbegun)) {
@@ -298,6 +303,7 @@ pub async fn rescue(mut conn: &AsyncPgConnection) -> Result<Vec<Settled>> {
          RETURNING jobs.tenant_id, jobs.id, queue, kind, jobs.state, jobs.lease_token, last_error, batch_id",
     )
     .bind::<BigInt, _>(RESCUE_BATCH)
+    .prepared()
     .load(&mut conn)
     .await?;
     Ok(rows)

@@ -32,7 +32,7 @@ pub struct Definition {
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = metrics, check_for_backend(diesel::pg::Pg), treat_none_as_null = true)]
+#[diesel(table_name = metrics, check_for_backend(diesel::pg::Pg), treat_none_as_null = true, treat_none_as_default_value = false)]
 #[serde(default)]
 pub struct Summary {
     pub name: String,

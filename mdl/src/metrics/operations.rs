@@ -13,7 +13,7 @@ use super::versions::{self, Semver};
 use super::{LABELS, Metric, lineage, news, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
-use crate::db::Transaction;
+use crate::db::{Prepare, Transaction};
 use crate::error::{Code, Error, Problem, Result};
 use crate::events::Kind;
 use crate::events::kinds::{METRIC_ARCHIVED, METRIC_CREATED};
@@ -49,7 +49,7 @@ pub struct Update {
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = metrics)]
+#[diesel(table_name = metrics, treat_none_as_default_value = false)]
 struct NewRow<'a> {
     tenant_id: TenantId,
     id: MetricId,
@@ -241,6 +241,7 @@ async fn write(
             metrics::archived_at.eq(metric.archived_at),
         ))
         .returning(Metric::as_returning())
+        .prepared()
         .get_result(&mut &**tx)
         .await?;
     let is_listed_otherwise = written != Written::Updated;

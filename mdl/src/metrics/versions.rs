@@ -109,7 +109,7 @@ impl MetricVersion {
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = metric_versions)]
+#[diesel(table_name = metric_versions, treat_none_as_default_value = false)]
 struct NewVersion<'a> {
     tenant_id: TenantId,
     metric_id: MetricId,

@@ -14,7 +14,7 @@ use super::operations::{self, touched};
 use super::{progress, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
-use crate::db::Transaction;
+use crate::db::{Prepare, Transaction};
 use crate::error::{Code, Error, Problem, Result};
 use crate::events::Kind;
 use crate::events::kinds::{KEY_RESULT_ARCHIVED, KEY_RESULT_CREATED, KEY_RESULT_PROGRESS_CHANGED, KEY_RESULT_UPDATED};
@@ -48,7 +48,7 @@ pub struct KeyResult {
 
 /// What a person or a file says about a key result.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = key_results, check_for_backend(diesel::pg::Pg), treat_none_as_null = true)]
+#[diesel(table_name = key_results, check_for_backend(diesel::pg::Pg), treat_none_as_null = true, treat_none_as_default_value = false)]
 #[serde(default)]
 pub struct KeyResultContent {
     pub name: String,
@@ -96,7 +96,7 @@ impl KeyResultContent {
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = key_results)]
+#[diesel(table_name = key_results, treat_none_as_default_value = false)]
 struct NewRow<'a> {
     tenant_id: TenantId,
     id: KeyResultId,
@@ -253,6 +253,7 @@ async fn write(mut conn: &AsyncPgConnection, actor: &Actor, key_result: KeyResul
             key_results::archived_at.eq(key_result.archived_at),
         ))
         .returning(KeyResult::as_returning())
+        .prepared()
         .get_result(&mut conn)
         .await?)
 }

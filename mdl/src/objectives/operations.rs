@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Content, Objective, store};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
-use crate::db::Transaction;
+use crate::db::{Prepare, Transaction};
 use crate::error::{Code, Error, Problem, Result};
 use crate::events::Kind;
 use crate::events::kinds::{OBJECTIVE_ARCHIVED, OBJECTIVE_CREATED, OBJECTIVE_UPDATED};
@@ -33,7 +33,7 @@ pub struct NewObjective {
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = objectives)]
+#[diesel(table_name = objectives, treat_none_as_default_value = false)]
 struct NewRow<'a> {
     tenant_id: TenantId,
     id: ObjectiveId,
@@ -135,6 +135,7 @@ async fn write(mut conn: &AsyncPgConnection, actor: &Actor, objective: Objective
             objectives::archived_at.eq(objective.archived_at),
         ))
         .returning(Objective::as_returning())
+        .prepared()
         .get_result(&mut conn)
         .await?)
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::EndReason;
 use crate::actor::Role;
+use crate::db::Prepare;
 use crate::error::Result;
 use crate::ids::{SessionId, TenantId, UserId};
 use crate::schema::{memberships, refresh_tokens, sessions, users};
@@ -82,7 +83,7 @@ pub async fn by_token(mut conn: &AsyncPgConnection, tenant: TenantId, token: Uui
 /// Uses a refresh token up. `false` when it was used before; of two at once, one gets `true`.
 pub async fn use_token(mut conn: &AsyncPgConnection, tenant: TenantId, token: Uuid) -> Result<bool> {
     let unused = refresh_tokens::table.find((tenant, token)).filter(refresh_tokens::used_at.is_null());
-    Ok(diesel::update(unused).set(refresh_tokens::used_at.eq(now)).execute(&mut conn).await? == 1)
+    Ok(diesel::update(unused).set(refresh_tokens::used_at.eq(now)).prepared().execute(&mut conn).await? == 1)
 }
 
 pub async fn end(mut conn: &AsyncPgConnection, tenant: TenantId, session: SessionId, reason: EndReason) -> Result<()> {

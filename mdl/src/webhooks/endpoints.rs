@@ -87,7 +87,7 @@ pub(super) fn check_kinds(problems: &mut Problems, field: &str, kinds: &[String]
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = endpoints)]
+#[diesel(table_name = endpoints, treat_none_as_default_value = false)]
 struct NewRow {
     tenant_id: TenantId,
     id: WebhookEndpointId,

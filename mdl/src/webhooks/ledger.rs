@@ -15,7 +15,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use serde_json::Value;
 
 use super::{DeliveryState, Endpoint, ErrorClass, Origin, WebhookUrl};
-use crate::db::{Db, Transaction};
+use crate::db::{Db, Prepare, Transaction};
 use crate::error::Result;
 use crate::ids::{TenantId, WebhookDeliveryId, WebhookEndpointId};
 use crate::schema::webhook_endpoints as endpoints;
@@ -101,6 +101,7 @@ pub async fn within_rate_limits(mut conn: &AsyncPgConnection, shares: &[Share]) 
     )
     .bind::<Array<Uuid>, _>(ids)
     .bind::<Array<BigInt>, _>(counts)
+    .prepared()
     .load(&mut conn)
     .await?;
     Ok(rows)
@@ -158,6 +159,7 @@ pub async fn claim(mut conn: &AsyncPgConnection, shares: &[Share], lease: Durati
     .bind::<Array<Uuid>, _>(ids)
     .bind::<Array<BigInt>, _>(counts)
     .bind::<Double, _>(lease.as_secs_f64())
+        .prepared()
     .load(&mut conn)
     .await?;
     Ok(rows)
@@ -272,6 +274,7 @@ pub async fn settle(mut conn: &AsyncPgConnection, ended: &[Ended]) -> Result<usi
     .bind::<Array<Nullable<Text>>, _>(all(ended, failure))
     .bind::<Array<Nullable<Text>>, _>(all(ended, |ended| ended.failure.as_ref().map(|(_, error)| error.as_str())))
     .bind::<Array<Text>, _>(all(ended, |ended| ended.response.as_str()))
+        .prepared()
     .execute(&mut conn)
     .await?;
     Ok(written)
@@ -320,6 +323,7 @@ pub async fn note_health(
     .bind::<Array<Nullable<Double>>, _>(pauses)
     .bind::<Double, _>(patience.as_secs_f64())
     .bind::<Double, _>(silence.as_secs_f64())
+    .prepared()
     .load(&mut conn)
     .await?;
     Ok(lost.into_iter().map(|lost| (lost.tenant_id, lost.id)).collect())
