@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use diesel::{QueryableByName, sql_query};
-use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use mdl::actor::Role;
 use mdl::domains;
 use mdl_tests::TestApp;
@@ -108,7 +108,8 @@ async fn what_is_written_is_prepared_once() {
     assert_eq!(editor.mutate("importCatalog", import, "").await.user_errors(), [""; 0]);
 
     let tx = app.app.db.begin(app.tenant.id).await.unwrap();
-    let kept: Vec<Kept> = sql_query("SELECT statement FROM pg_prepared_statements").load(&mut &*tx).await.unwrap();
+    let question = sql_query("SELECT statement FROM pg_prepared_statements");
+    let kept: Vec<Kept> = diesel_async::RunQueryDsl::load(question, &mut &*tx).await.unwrap();
     for start in [
         "INSERT INTO \"metrics\"",
         "UPDATE \"metrics\"",
