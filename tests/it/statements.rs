@@ -99,9 +99,10 @@ async fn what_is_written_is_prepared_once() {
         #[diesel(sql_type = diesel::sql_types::Text)]
         statement: String,
     }
-    // So that all of it is on one connection.
-    let app = TestApp::start_with(&[("DATABASE_POOL_SIZE", "1")]).await;
+    let app = TestApp::start_with(&[("DATABASE_POOL_SIZE", "2")]).await;
     let editor = app.client(Role::Editor).await;
+    // So that all of it is on the other connection.
+    let _held = app.app.db.begin(app.tenant.id).await.unwrap();
     let id = editor.write("createMetric", json!({ "key": "M", "name": "M" })).await["id"].clone();
     editor.write("updateMetric", json!({ "id": id, "name": "N" })).await;
     let import = json!({ "text": "{\"metrics\": []}", "fileName": "none.json" });
