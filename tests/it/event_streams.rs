@@ -1,13 +1,15 @@
 //! Subscriptions as event streams, and what both transports have in common.
 
-use futures::StreamExt;
+use std::future::ready;
+
+use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
 use mdl::actor::Role;
 use mdl_tests::servers::ApiProcess;
 use mdl_tests::socket::{Ended, Socket};
 use mdl_tests::{Client, PASSWORD, PATIENCE, TestApp, clients, email, eventually};
 use serde_json::{Value, json};
 
-use crate::subscriptions::{CHANGES, PROTOCOL, change_cursor, code, key, started};
+use crate::subscriptions::{BURST, CHANGES, PROTOCOL, burst, change_cursor, code, key, started, told};
 
 /// An event stream, as lines.
 async fn stream(
@@ -16,6 +18,13 @@ async fn stream(
     variables: Value,
     last: Option<&str>,
 ) -> impl futures::Stream<Item = String> + Unpin + use<> {
+    let lines =
+        open(client, query, variables, last).await.bytes_stream().map_err(std::io::Error::other).into_async_read().lines();
+    lines.filter_map(|line| ready(line.ok())).boxed()
+}
+
+/// The beginning of an event stream.
+async fn open(client: &Client, query: &str, variables: Value, last: Option<&str>) -> reqwest::Response {
     let body = json!({ "query": query, "variables": variables });
     let mut request = client.http.post(format!("{}/graphql", client.base)).json(&body).header("accept", "text/event-stream");
     request = request.bearer_auth(client.credential.as_ref().unwrap());
@@ -24,8 +33,7 @@ async fn stream(
     }
     let response = request.send().await.unwrap();
     assert_eq!((response.status().as_u16(), &response.headers()["content-type"]), (200, &"text/event-stream".parse().unwrap()));
-    let chunks = response.bytes_stream().map(|chunk| String::from_utf8(chunk.unwrap_or_default().to_vec()).unwrap());
-    chunks.flat_map(|chunk| futures::stream::iter(chunk.lines().map(str::to_owned).collect::<Vec<_>>())).boxed()
+    response
 }
 
 /// The next line of an event stream that begins with this.
@@ -63,6 +71,48 @@ async fn an_event_stream_goes_on_after_the_last_event() {
     let refused =
         app.anonymous().http.get(format!("{}/graphql?query={{me{{role}}}}", app.base)).header("accept", "text/event-stream");
     assert_eq!(refused.send().await.unwrap().status(), 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_stream_tells_all_of_an_import() {
+    let (_app, editor) = started(&[]).await;
+    let mut events = stream(&editor, CHANGES, json!({ "after": change_cursor(1) }), None).await;
+    editor.write("createMetric", json!({ "key": "M", "name": "M" })).await;
+    let mut next = async || {
+        let told: Value = serde_json::from_str(&line(&mut events, "data:").await).unwrap();
+        told["data"]["catalogChanged"]["sequence"].as_i64().unwrap_or_else(|| panic!("{told}"))
+    };
+    assert_eq!(next().await, 2);
+    burst(&editor).await;
+    for sequence in 3..=BURST + 2 {
+        assert_eq!(next().await, sequence);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_nothing_any_more_is_told_and_let_go() {
+    let (app, editor) = started(&[("MDL_LIVE_PING_SECONDS", "1"), ("MDL_LIVE_CONNECTIONS_PER_USER", "1")]).await;
+    burst(&editor).await;
+    told(&app, BURST + 2).await;
+    // The same again and again, so that all of it is more than waits on the way.
+    let payloads: String = (0..25).map(|i| format!("p{i}: payload ")).collect();
+    let query = format!("subscription($after: String) {{ catalogChanged(after: $after) {{ sequence {payloads} }} }}");
+    let unread = open(&editor, &query, json!({ "after": change_cursor(0) }), None).await;
+    eventually("its place is free again", async || {
+        let mut socket = Socket::open(&app.base, &[PROTOCOL]).await.unwrap();
+        socket.init(editor.credential.as_ref().unwrap()).await;
+        socket.next().await.ok()
+    })
+    .await;
+    let text = tokio::time::timeout(PATIENCE, unread.text()).await.expect("it ends").unwrap();
+    assert!(text.contains("event: complete\n"), "the operation ends");
+    let data = text.lines().filter_map(|line| line.strip_prefix("data:")).filter(|data| !data.trim().is_empty());
+    let mut told: Vec<Value> = data.map(|data| serde_json::from_str(data).unwrap()).collect();
+    let last = told.pop().unwrap();
+    assert_eq!(code(&last["errors"]), "SLOW_CONSUMER", "{last}");
+    let got = told.iter().map(|told| told["data"]["catalogChanged"]["sequence"].as_i64().unwrap());
+    assert!((1..=told.len() as i64).eq(got), "what came before is without a gap");
+    assert!((told.len() as i64) < BURST, "it is not all");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -419,26 +419,74 @@ async fn everybody_is_told_that_the_tenant_was_restored() {
     assert_eq!(change(&other.next().await.unwrap())["key"], "THEIRS", "and nobody else");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_listener_is_told_and_let_go() {
-    let (app, editor) = started(&[]).await;
-    let mut slow = app.app.live.subscribe(app.tenant.id, Filter::default(), None).await.unwrap();
-    let imports = Filter { kinds: Some(vec!["import".to_owned()]), ..Filter::default() };
-    let mut quick = app.app.live.subscribe(app.tenant.id, imports, None).await.unwrap();
-    let metrics: Vec<Value> = (0..400).map(|i| json!({ "metric_id": format!("SLOW-{i}"), "name": "S" })).collect();
+/// Metrics of an import: more at once than wait for one listener.
+pub const BURST: i64 = 600;
+
+/// Imports so many metrics.
+pub async fn burst(editor: &Client) {
+    let tags = ["x", "y", "z"].map(|tag| tag.repeat(150));
+    let metric = |i| json!({ "metric_id": format!("BURST-{i}"), "name": "B", "tags": tags });
+    let metrics: Vec<Value> = (0..BURST).map(metric).collect();
     let text = json!({ "metrics": metrics }).to_string();
-    editor.mutate("importCatalog", json!({ "text": text, "fileName": "slow.json" }), "import { id }").await.data();
+    editor.mutate("importCatalog", json!({ "text": text, "fileName": "burst.json" }), "import { id }").await.data();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_hears_all_of_an_import() {
+    let (app, editor) = started(&[]).await;
+    let mut socket = Socket::connect(&app.base, editor.credential.as_ref().unwrap()).await;
+    socket.subscribe("all", CHANGES, json!({ "after": change_cursor(1) })).await;
+    let narrow = json!({ "filter": { "tags": ["seed"] }, "after": change_cursor(1) });
+    socket.subscribe("narrow", CHANGES, narrow).await;
+    editor.write("createMetric", json!({ "key": "M", "name": "M", "tags": ["seed"] })).await;
+    let mut heard = async |count: i64| {
+        let (mut all, mut narrow) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let message = socket.next().await.unwrap();
+            let sequence = change(&message)["sequence"].as_i64().unwrap();
+            if message["id"] == "all" { all.push(sequence) } else { narrow.push(sequence) }
+        }
+        (all, narrow)
+    };
+    assert_eq!(heard(2).await, (vec![2], vec![2]), "both listen");
+    burst(&editor).await;
+    assert_eq!(heard(BURST).await, ((3..=BURST + 2).collect(), vec![]));
+    told(&app, BURST + 3).await;
+    editor.write("createMetric", json!({ "key": "AFTER", "name": "After", "tags": ["seed"] })).await;
+    // Between them is the end of the import, which is no change of the catalog.
+    assert_eq!(heard(2).await, (vec![BURST + 4], vec![BURST + 4]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_has_no_room_reads_what_it_missed() {
+    let (app, editor) = started(&[]).await;
+    let listen = async |filter: Filter| app.app.live.subscribe(app.tenant.id, filter, None).await.unwrap();
+    let mut slow = listen(Filter::default()).await;
+    let mut too_slow = listen(Filter::default()).await;
+    let mut quick = listen(Filter { kinds: Some(vec!["import".to_owned()]), ..Filter::default() }).await;
+    burst(&editor).await;
     // Told after all of its metrics.
     assert_eq!(quick.next().await.unwrap().unwrap().kind, "import.completed");
+    let last = BURST + 2;
+    for sequence in 2..=last {
+        assert_eq!(slow.next().await.unwrap().unwrap().sequence, sequence);
+    }
+    editor.write("createMetric", json!({ "key": "LIVE", "name": "Live" })).await;
+    assert_eq!(slow.next().await.unwrap().unwrap().sequence, last + 1, "and hears what comes");
+
+    // One that takes its events when they are kept no longer is told so, after those that waited for it.
+    let forget = "UPDATE event_streams SET kept_from = last_sequence; \
+                  DELETE FROM outbox WHERE sequence < (SELECT max(last_sequence) FROM event_streams)";
+    app.database.execute(forget).await;
     let mut got = Vec::new();
     let error = loop {
-        match slow.next().await {
+        match too_slow.next().await {
             Some(Ok(event)) => got.push(event.sequence),
             Some(Err(error)) => break error,
             None => panic!("it ended without a word"),
         }
     };
-    assert_eq!(error.code(), "SLOW_CONSUMER");
-    assert!((2..=257).eq(got.iter().copied()), "what was in the queue, in order: {got:?}");
-    assert!(slow.next().await.is_none());
+    assert_eq!(error.code(), "CURSOR_TOO_OLD");
+    assert!(got.len() <= 256 && (2..).zip(&got).all(|(expected, got)| expected == *got), "{got:?}");
+    assert!(too_slow.next().await.is_none());
 }

@@ -12,7 +12,8 @@
 //! told twice is passed over, and what is missing is read from PostgreSQL. So Redis may lose messages, forget everything or be
 //! away; that costs two seconds.
 //!
-//! A listener's queue is bounded. One that does not take its events in time is told so, and let go.
+//! A listener's queue is bounded. One that has no room for a while is told nothing more, and goes on from PostgreSQL, at its own
+//! pace, as one that comes back does. Whether its client takes anything at all is for the connection to see.
 
 mod feed;
 mod filter;
@@ -23,6 +24,7 @@ mod wire;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use redis::Client;
 use tokio_util::task::AbortOnDropHandle;
@@ -35,12 +37,15 @@ use crate::ids::TenantId;
 use crate::jobs;
 
 pub use filter::Filter;
-pub(crate) use queue::{Receiver, Sender, queue};
+pub(crate) use queue::{PORTION, Receiver, Sender, queue, wait_for_room};
 pub use subscription::Subscription;
 pub use wire::{channel, encode};
 
 /// Events that are read from PostgreSQL at once.
 const PAGE: i64 = 500;
+/// How long the listeners of a tenant wait for one of them that has no room. More would be a delay for all; less would have
+/// healthy ones read for themselves what one read could have told them.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The listeners of this process. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -192,6 +197,17 @@ impl Stream {
         Ok(())
     }
 
+    /// Whether every listener has room for so many events.
+    fn has_room(&self, count: usize) -> bool {
+        self.state().listeners.values().all(|listener| listener.queue.has_room(count))
+    }
+
+    /// Leaves no listener that has no room for the next events. Those who lack it for too long read for themselves.
+    async fn make_room(&self) {
+        wait_for_room(PATIENCE, || self.has_room(PORTION)).await;
+        self.state().listeners.retain(|_, listener| listener.queue.has_room(PORTION));
+    }
+
     /// Reads what is missing up to this sequence from PostgreSQL, and passes it on.
     async fn catch_up(&self, db: &Db, last: i64) -> Result<()> {
         let _reading = self.reading.lock().await;
@@ -201,11 +217,14 @@ impl Stream {
             let Some(position) = position.filter(|position| *position < last) else { return Ok(()) };
             let events = read(db, self.tenant, position, PAGE).await?;
             let full = events.len() as i64 == PAGE;
-            if self.pass_on(&events).is_err() {
-                // Removed before they were passed on: nobody here can be told of them any more.
-                let mut state = self.state();
-                std::mem::take(&mut state.listeners).into_values().for_each(|listener| listener.queue.let_go());
-                state.position = events.last().map(|event| event.sequence);
+            for portion in events.chunks(PORTION) {
+                self.make_room().await;
+                if self.pass_on(portion).is_err() {
+                    // Removed before they were passed on. The listeners find that out when they read for themselves.
+                    let mut state = self.state();
+                    state.listeners.clear();
+                    state.position = events.last().map(|event| event.sequence);
+                }
             }
             if !full {
                 return Ok(());

@@ -12,7 +12,8 @@
 //! Every two seconds PostgreSQL is asked what Redis did not tell: for the jobs that are under way, and those that were enqueued or
 //! ended lately. So a job that changes quickly may be told of once for several changes, and always as it is.
 //!
-//! A listener's queue is bounded, as those of events are.
+//! A listener's queue is bounded, as those of events are. Since nothing is kept of a change, one that has no room for a while
+//! cannot go on later: it is told so, and let go.
 
 mod change;
 mod look;
@@ -33,7 +34,7 @@ use super::store::{self, Filter};
 use crate::app::App;
 use crate::db::Db;
 use crate::error::{Result, causes};
-use crate::events::live::{Receiver, Sender, queue};
+use crate::events::live::{PORTION, Receiver, Sender, queue, wait_for_room};
 use crate::ids::{JobId, TenantId};
 
 pub use change::Change;
@@ -43,10 +44,10 @@ pub use wire::{channel, encode};
 
 /// How often PostgreSQL is asked what has changed: how late a change is told that Redis did not tell of.
 const LOOK: Duration = Duration::from_secs(2);
-/// Jobs that are read at once. Fewer than a listener's queue has room for.
-const PAGE: usize = 100;
-/// Between two such pages, for the listeners to take what they were given.
-const BREATH: Duration = Duration::from_millis(5);
+/// Jobs that are read at once.
+const PAGE: usize = PORTION;
+/// How long a listener may take to make room for so many changes. The others of its tenant wait with it.
+const ROOM: Duration = Duration::from_secs(5);
 /// Jobs that are looked after at once. Where more of a tenant's change within seconds, nobody could keep up with them.
 const MOST: usize = 50_000;
 /// How long an operator's change waits for Redis.
@@ -187,7 +188,8 @@ impl Stream {
         loop {
             let told = tokio::select! {
                 _ = looks.tick() => {
-                    if self.listeners().is_empty() {
+                    // Forgotten: nobody can join it any more.
+                    if Arc::strong_count(&self) == 1 {
                         return;
                     }
                     self.look(&db).await
@@ -224,7 +226,7 @@ impl Stream {
         let now = look::marks(db, self.tenant, &under_way, last.elapsed()).await?;
         if now.len() > MOST {
             // They are told that they do not keep up; nobody could.
-            std::mem::take(&mut *self.listeners()).into_values().for_each(|listener| listener.queue.let_go());
+            self.listeners().clear();
         }
         let changed = now.iter().filter(|(id, mark)| known.marks.get(id) != Some(mark)).map(|(id, _)| *id).collect();
         known.marks.retain(|id, _| now.contains_key(id));
@@ -243,15 +245,20 @@ impl Stream {
         self.tell(db, &mut known, hints.into_iter().collect()).await
     }
 
+    /// Leaves no listener that has no room for the next changes: those who lack it for too long are let go.
+    async fn make_room(&self) {
+        let has_room = |listener: &Listener| listener.queue.has_room(PAGE);
+        wait_for_room(ROOM, || self.listeners().values().all(has_room)).await;
+        self.listeners().retain(|_, listener| has_room(listener));
+    }
+
     /// Tells of those of these jobs that are not as they were, oldest first.
     async fn tell(&self, db: &Db, known: &mut Known, mut jobs: Vec<JobId>) -> Result<()> {
         jobs.sort_unstable();
-        for (place, page) in jobs.chunks(PAGE).enumerate() {
+        for page in jobs.chunks(PAGE) {
+            self.make_room().await;
             if self.listeners().is_empty() {
                 return Ok(());
-            }
-            if place > 0 {
-                tokio::time::sleep(BREATH).await;
             }
             let snapshot = db.snapshot(self.tenant);
             let mut rows = snapshot.read(async |conn| store::by_ids(conn, &[self.tenant], page).await).await?;

@@ -52,7 +52,7 @@ enum End {
     Closed,
     /// A message is longer than this, and was not read.
     TooLong(usize),
-    /// The client went away, or does not take what it is sent.
+    /// The client went away.
     Gone,
 }
 
@@ -344,14 +344,14 @@ impl Session {
         }
     }
 
-    /// Sends, unless the client does not take it in time: then it is gone for us.
+    /// Sends, unless the client does not take it in time: then the connection ends.
     async fn send(&mut self, text: String) -> Result<(), End> {
         match timeout(self.pause(), self.socket.send(Message::Text(text.into()))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => {
                 counter!(instruments::LIVE_SLOW).increment(1);
-                Err(End::Gone)
+                Err(End::close(1013, Error::TooSlow.to_string()))
             }
         }
     }

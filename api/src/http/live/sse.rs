@@ -79,7 +79,12 @@ impl Streaming {
                     match timeout(pause, sender.send(Ok(event))).await {
                         Ok(Ok(())) => {}
                         Ok(Err(_)) => return,
-                        Err(_) => return counter!(instruments::LIVE_SLOW).increment(1),
+                        Err(_) => {
+                            counter!(instruments::LIVE_SLOW).increment(1);
+                            // Its place is free for another. The client hears why when it reads on.
+                            drop(self);
+                            return tell(&sender, ended(Error::TooSlow)).await;
+                        }
                     }
                 }
             }
@@ -97,8 +102,8 @@ impl Streaming {
         };
         tokio::select! {
             biased;
-            reason = self.connection.changed() => (refused(reason), false),
-            () = expired => (refused("The access token has expired"), false),
+            reason = self.connection.changed() => (ended(Error::Unauthenticated(reason)), false),
+            () = expired => (ended(Error::Unauthenticated("The access token has expired")), false),
             // Without an end that a client would take for the operation's: it connects again, elsewhere.
             () = self.stop.cancelled() => (Vec::new(), false),
             frame = self.frames.next() => match frame {
@@ -127,7 +132,15 @@ fn complete() -> Event {
 }
 
 /// Why the stream ends before its operation does.
-fn refused(reason: &'static str) -> Vec<Event> {
-    let refusal = Refusal::from_error(Error::Unauthenticated(reason));
-    vec![next(&refusal.to_json()), complete()]
+fn ended(reason: Error) -> Vec<Event> {
+    vec![next(&Refusal::from_error(reason).to_json()), complete()]
+}
+
+/// However long the client takes for it: the server ends a connection on which nothing is taken.
+async fn tell(sender: &mpsc::Sender<Result<Event, Infallible>>, events: Vec<Event>) {
+    for event in events {
+        if sender.send(Ok(event)).await.is_err() {
+            return;
+        }
+    }
 }

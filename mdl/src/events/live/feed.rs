@@ -124,7 +124,8 @@ fn hear(inner: &Arc<Inner>, message: &Msg) {
         Err(error) => return warn!(error = causes(&error), "Could not read what was told of events"),
     };
     let Some(stream) = inner.streams().get(&tenant).cloned() else { return };
-    if events.is_empty() || stream.pass_on(&events).is_err() {
+    // Who reads what is missing waits for those who have no room.
+    if events.is_empty() || !stream.has_room(events.len()) || stream.pass_on(&events).is_err() {
         fetch(inner, stream, last);
     }
 }

@@ -1,66 +1,46 @@
-//! What waits for one listener, of events or of jobs. It is bounded: one that does not take it in time is told so, and let go.
+//! What waits for one listener, of events or of jobs. It is bounded: who tells waits a while for one that has no room, and then
+//! goes on without it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use metrics::counter;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
-use crate::error::{Error, Result};
-use crate::instruments;
-
-/// What waits for one listener at most. More would only hide for longer that it does not keep up.
+/// What waits for one listener at most.
 const QUEUE: usize = 256;
+/// How much is told at once, of a burst. Less than a queue has room for, so that a listener takes one while the next is read.
+pub(crate) const PORTION: usize = 100;
+/// Between two looks whether there is room.
+const BREATH: Duration = Duration::from_millis(5);
+
+/// The listener's end. After what is in it there is nothing when the other end is dropped.
+pub(crate) type Receiver<T> = mpsc::Receiver<Arc<T>>;
 
 /// The two ends of a listener's queue.
 pub(crate) fn queue<T>() -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let dropped = Arc::new(AtomicBool::new(false));
-    (Sender { queue: sender, dropped: dropped.clone() }, Receiver { queue: receiver, dropped })
+    (Sender(sender), receiver)
 }
 
 /// The end of those who tell.
-pub(crate) struct Sender<T> {
-    queue: mpsc::Sender<Arc<T>>,
-    /// Set when the listener is let go because it did not keep up.
-    dropped: Arc<AtomicBool>,
-}
-
-/// The listener's end.
-pub(crate) struct Receiver<T> {
-    queue: mpsc::Receiver<Arc<T>>,
-    dropped: Arc<AtomicBool>,
-}
+pub(crate) struct Sender<T>(mpsc::Sender<Arc<T>>);
 
 impl<T> Sender<T> {
     /// Tells the listener. `false` when it is not to be told any more: then this end is to be dropped.
     pub fn offer(&self, news: &Arc<T>) -> bool {
-        match self.queue.try_send(news.clone()) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                self.let_go();
-                false
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-        }
+        self.0.try_send(news.clone()).is_ok()
     }
 
-    /// Once it has taken what is in its queue, and this end is dropped, the listener is told that it was too slow.
-    pub fn let_go(&self) {
-        self.dropped.store(true, Ordering::Release);
+    pub fn has_room(&self, count: usize) -> bool {
+        self.0.capacity() >= count
     }
 }
 
-impl<T> Receiver<T> {
-    /// What comes next. After an error there is nothing.
-    pub async fn next(&mut self) -> Option<Result<Arc<T>>> {
-        if let Some(news) = self.queue.recv().await {
-            return Some(Ok(news));
-        }
-        // Told once.
-        self.dropped.swap(false, Ordering::AcqRel).then(|| {
-            counter!(instruments::LIVE_SLOW).increment(1);
-            Err(Error::TooSlow)
-        })
+/// Waits until the listeners have room, but not for longer than this.
+pub(crate) async fn wait_for_room(patience: Duration, have_room: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !have_room() && start.elapsed() < patience {
+        sleep(BREATH).await;
     }
 }

@@ -1,4 +1,5 @@
-//! One listener: first what it missed, then what comes, without a gap or a repetition.
+//! One listener: first what it missed, then what comes, without a gap or a repetition. One that had no room for what came has
+//! missed it, and begins again where it is.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -90,14 +91,17 @@ impl Subscription {
                 }
                 Ok(None)
             }
-            Phase::Hearing(joined) => match joined.queue.next().await {
-                Some(Ok(event)) if event.sequence <= self.seen => Ok(None),
-                Some(Ok(event)) => {
+            Phase::Hearing(joined) => match joined.queue.recv().await {
+                Some(event) if event.sequence <= self.seen => Ok(None),
+                Some(event) => {
                     self.seen = event.sequence;
                     Ok(Some(event))
                 }
-                Some(Err(error)) => Err(Some(error)),
-                None => Err(None),
+                // It had no room.
+                None => {
+                    self.phase = Phase::Behind;
+                    Ok(None)
+                }
             },
         }
     }

@@ -3,10 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use metrics::counter;
+
 use super::look::Mark;
 use super::{Changed, Joined, PAGE, Streams};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::{JobId, TenantId};
+use crate::instruments;
 use crate::jobs::JobState;
 use crate::jobs::store::{self, Filter, Order};
 use crate::page::PageArgs;
@@ -18,6 +21,7 @@ pub struct Subscription {
     first: VecDeque<Arc<Changed>>,
     /// How these were. A change that made them so needs no telling.
     given: HashMap<JobId, Mark>,
+    ended: bool,
 }
 
 impl Subscription {
@@ -37,7 +41,7 @@ impl Subscription {
         snapshot.finish().await;
         let given = page.items.iter().map(|job| (job.id, Mark::of(job))).collect();
         let first = page.items.into_iter().map(|job| Arc::new(Changed { change: None, job })).collect();
-        Ok(Self { joined, first, given })
+        Ok(Self { joined, first, given, ended: false })
     }
 
     /// The next change. After an error there is none.
@@ -45,11 +49,17 @@ impl Subscription {
         if let Some(job) = self.first.pop_front() {
             return Some(Ok(job));
         }
-        loop {
-            match self.joined.queue.next().await? {
-                Ok(changed) if self.given.remove(&changed.job.id).is_some_and(|given| given == Mark::of(&changed.job)) => {}
-                changed => return Some(changed),
+        while let Some(changed) = self.joined.queue.recv().await {
+            let known = self.given.remove(&changed.job.id).is_some_and(|given| given == Mark::of(&changed.job));
+            if !known {
+                return Some(Ok(changed));
             }
         }
+        // It was let go, and is told so once.
+        let told = std::mem::replace(&mut self.ended, true);
+        (!told).then(|| {
+            counter!(instruments::LIVE_SLOW).increment(1);
+            Err(Error::TooSlow)
+        })
     }
 }
