@@ -161,6 +161,11 @@ fn refused(message: impl Into<String>) -> Error {
     Error::invalid("", Code::Invalid, message)
 }
 
+/// The same for what says nothing about a backup: something is missing that whoever reads it needs.
+fn unequipped(message: impl Into<String>) -> Error {
+    Error::invalid("", Code::Required, message)
+}
+
 /// A name as a word of a command for a shell.
 pub fn shell_word(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:@%+=".contains(&byte);

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::manifest::{self, Manifest, Proof};
 use super::progress::Progress;
-use super::seal::Identities;
+use super::seal::{Identities, is_hindrance};
 use super::vault::Vault;
 use super::watch::sentence;
 use super::{Backup, back_up, files, refused, store, verify, watch};
@@ -129,7 +129,25 @@ pub async fn back_up_and_verify(app: &App, job: &BackUp, progress: &Progress) ->
     if !made {
         back_up(app, id, job.requested_by, progress).await?;
     }
-    verify(app, id, None, false, job.requested_by, progress).await.map(drop)
+    verify_unattended(app, id, None, false, job.requested_by, progress).await
+}
+
+/// Restores a backup on trial for a job: operators are told of what hinders it, too, as nobody looks on.
+async fn verify_unattended(
+    app: &App,
+    id: BackupId,
+    place: Option<&str>,
+    thorough: bool,
+    requested_by: Option<Uuid>,
+    progress: &Progress,
+) -> Result<()> {
+    let verified = verify(app, id, place, thorough, requested_by, progress).await;
+    if let Err(error) = &verified
+        && is_hindrance(error)
+    {
+        watch::not_verified(app, Some(id), place, error).await;
+    }
+    verified.map(drop)
 }
 
 /// Whether an attempt before this one has come as far as making the backup. Operators are told if no place says.
@@ -213,7 +231,7 @@ async fn drill_in(app: &App, vault: &Vault, progress: &Progress) -> Result<()> {
         newest.ok_or_else(|| refused(format!("There is no backup in {} to restore on trial", vault.name())))
     };
     let newest = told(app, place, newest.await).await?;
-    verify(app, newest.id, place, true, None, progress).await?;
+    verify_unattended(app, newest.id, place, true, None, progress).await?;
     let later = async {
         let keys = Identities::load(app.config.backup.identity_file.as_deref())?;
         files::check(app, vault, &files::latest(vault).await?, &keys, progress).await

@@ -232,6 +232,22 @@ pub async fn drill_succeeded(mut conn: &AsyncPgConnection, drill: DrillId, backu
     Ok(())
 }
 
+/// Notes that a trial restore ended in a way that says nothing about the backup.
+pub async fn end_drill(app: &App, drill: DrillId, why: &str) -> Result<()> {
+    let tx = app.db.begin(SYSTEM).await?;
+    let mut conn: &AsyncPgConnection = &tx;
+    let running = restore_drills::table.find((SYSTEM, drill)).filter(restore_drills::state.eq(DrillState::Running));
+    diesel::update(running)
+        .set((
+            restore_drills::state.eq(DrillState::Failed),
+            restore_drills::finished_at.eq(dsl::now),
+            restore_drills::error.eq(why),
+        ))
+        .execute(&mut conn)
+        .await?;
+    tx.commit().await
+}
+
 /// Notes that a trial restore failed. The backup is no longer good if it differed or was damaged.
 pub async fn drill_failed(
     mut conn: &AsyncPgConnection,

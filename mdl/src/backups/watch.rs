@@ -89,12 +89,19 @@ pub async fn verified(app: &App, drill: DrillId, manifest: &Manifest, proof: &Pr
     overdue(app).await
 }
 
-pub async fn verify_failed(app: &App, drill: DrillId, id: BackupId, why: &Error, differences: Vec<String>) -> Result<()> {
-    let is_bad = matches!(why, Error::Invalid(_)) || !differences.is_empty();
+/// A backup did not pass its trial restore; `is_bad` if that is for what is in it.
+pub async fn verify_failed(
+    app: &App,
+    drill: DrillId,
+    id: BackupId,
+    why: &Error,
+    differences: &[String],
+    is_bad: bool,
+) -> Result<()> {
     let why = sentence(why);
     error!(backup.id = %id, error = why, "A backup did not pass its trial restore");
     let tx = app.db.begin(SYSTEM).await?;
-    store::drill_failed(&tx, drill, id, &why, &differences, is_bad).await?;
+    store::drill_failed(&tx, drill, id, &why, differences, is_bad).await?;
     push(&tx, kinds::BACKUP_VERIFICATION_FAILED, &failure(Some(id), why)).await?;
     tx.commit().await
 }
