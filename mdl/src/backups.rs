@@ -52,8 +52,8 @@ pub use files::Brought;
 pub use make::{back_up, back_up_files, is_busy};
 pub use manifest::Manifest;
 pub use operations::{
-    BackUp, BackUpFiles, Listed, PruneBackups, RestoreDrillJob, WatchBackups, are_set_up, back_up_and_verify, drill, list,
-    request,
+    BackUp, BackUpFiles, Listed, PruneBackups, RestoreDrillJob, WatchBackups, are_set_up, back_up_and_verify, cancelled, drill,
+    list, request,
 };
 pub use progress::{Phase, Progress, Step};
 pub use restore::{Restored, Switched, restore, switch};

@@ -194,7 +194,7 @@ async fn a_trial_restore_before_the_first_backup_is_no_failure() {
     assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE kind = 'backup.verification.failed'").await, 1);
 }
 
-async fn enqueue(app: &TestApp, job: impl Job) {
+pub async fn enqueue(app: &TestApp, job: impl Job) {
     let tx = app.app.db.begin(SYSTEM).await.unwrap();
     jobs::enqueue(&tx, &Actor::system(SYSTEM), &job, &Enqueue::default()).await.unwrap();
     tx.commit().await.unwrap();

@@ -17,7 +17,7 @@ use super::{Backup, back_up, files, refused, store, verify, watch};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::audit;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, causes};
 use crate::ids::BackupId;
 use crate::jobs::{self, Enqueue, Job};
 use crate::tenants::{SYSTEM, require_system};
@@ -148,6 +148,15 @@ async fn verify_unattended(
         watch::not_verified(app, Some(id), place, error).await;
     }
     verified.map(drop)
+}
+
+/// What somebody asked for, or what its progress says is under way, was cancelled, and its work has stopped.
+pub async fn cancelled(app: &App, asked_for: Option<BackupId>, progress: &Progress) {
+    for row in asked_for.map(store::Of::Backup).into_iter().chain(progress.row()) {
+        if let Err(error) = store::give_up(app, row, "Its job was cancelled before it was done").await {
+            warn!(error = causes(&error), "Could not record that a backup or a trial restore was cancelled");
+        }
+    }
 }
 
 /// Whether an attempt before this one has come as far as making the backup. Operators are told if no place says.

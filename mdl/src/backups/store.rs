@@ -112,6 +112,30 @@ pub async fn abandon(app: &App, but: Option<BackupId>) -> Result<()> {
     tx.commit().await
 }
 
+/// Notes that a backup, also one that has not begun, or a trial restore failed, if it is not done.
+pub async fn give_up(app: &App, of: Of, why: &str) -> Result<()> {
+    let tx = app.db.begin(SYSTEM).await?;
+    let mut conn: &AsyncPgConnection = &tx;
+    match of {
+        Of::Backup(id) => {
+            let unfinished = backups::state.eq_any([BackupState::Queued, BackupState::Running]);
+            diesel::update(backups::table.find((SYSTEM, id)).filter(unfinished)).set(failure(why)).execute(&mut conn).await?
+        }
+        Of::Drill(id) => {
+            let unfinished = restore_drills::state.eq(DrillState::Running);
+            diesel::update(restore_drills::table.find((SYSTEM, id)).filter(unfinished))
+                .set((
+                    restore_drills::state.eq(DrillState::Failed),
+                    restore_drills::finished_at.eq(dsl::now),
+                    restore_drills::error.eq(why),
+                ))
+                .execute(&mut conn)
+                .await?
+        }
+    };
+    tx.commit().await
+}
+
 /// That a backup failed just now, and why.
 type Failure<'a> =
     (dsl::Eq<backups::state, BackupState>, dsl::Eq<backups::finished_at, dsl::now>, dsl::Eq<backups::error, &'a str>);
@@ -230,22 +254,6 @@ pub async fn drill_succeeded(mut conn: &AsyncPgConnection, drill: DrillId, backu
         .execute(&mut conn)
         .await?;
     Ok(())
-}
-
-/// Notes that a trial restore ended in a way that says nothing about the backup.
-pub async fn end_drill(app: &App, drill: DrillId, why: &str) -> Result<()> {
-    let tx = app.db.begin(SYSTEM).await?;
-    let mut conn: &AsyncPgConnection = &tx;
-    let running = restore_drills::table.find((SYSTEM, drill)).filter(restore_drills::state.eq(DrillState::Running));
-    diesel::update(running)
-        .set((
-            restore_drills::state.eq(DrillState::Failed),
-            restore_drills::finished_at.eq(dsl::now),
-            restore_drills::error.eq(why),
-        ))
-        .execute(&mut conn)
-        .await?;
-    tx.commit().await
 }
 
 /// Notes that a trial restore failed. The backup is no longer good if it differed or was damaged.
@@ -373,6 +381,7 @@ pub enum Of {
 
 /// Tells the database how far it is, until the handle is dropped.
 pub fn tell(app: &App, of: Of, progress: &Progress) -> AbortOnDropHandle<()> {
+    progress.shown_by(of);
     let (app, mut steps) = (app.clone(), progress.follow());
     AbortOnDropHandle::new(tokio::spawn(async move {
         loop {

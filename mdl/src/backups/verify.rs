@@ -122,7 +122,7 @@ async fn record_failure(
     is_bad: bool,
 ) -> Result<()> {
     if is_hindrance(error) {
-        return store::end_drill(app, drill, &watch::sentence(error)).await;
+        return store::give_up(app, store::Of::Drill(drill), &watch::sentence(error)).await;
     }
     watch::verify_failed(app, drill, id, error, differences, is_bad).await
 }
