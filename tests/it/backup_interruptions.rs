@@ -259,6 +259,11 @@ async fn a_dump_without_a_manifest_stays_and_is_listed() {
     std::fs::remove_file(&manifest).unwrap();
     let told = backups.must(&["list"]).await;
     assert!(told.contains(&id) && told.contains("without a manifest"), "{told}");
+    for command in ["verify", "restore"] {
+        let told = backups.run(&[command, &id]).await;
+        assert!(!told.succeeded && told.stderr.contains("has no manifest.json in file://"), "{told:?}");
+        assert_eq!(told.stderr.trim().lines().count(), 1, "{told:?}");
+    }
     backups.make(&["--no-verify"]).await;
     assert_eq!(backups.list().await.len(), 2, "the next backup leaves it alone");
     days_pass(&backups);

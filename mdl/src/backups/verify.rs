@@ -15,7 +15,7 @@ use super::vault::{self, Vault};
 use super::{files, inventory, store, unequipped, watch};
 use crate::app::App;
 use crate::config::BackupConfig;
-use crate::error::{Error, Result, causes};
+use crate::error::{Code, Error, Result, causes};
 use crate::ids::{BackupId, DrillId};
 use crate::instruments;
 
@@ -151,13 +151,13 @@ pub async fn find(app: &App, id: BackupId, place: Option<&str>) -> Result<(Vault
     let config = &app.config.backup;
     if let Some(place) = place {
         let vault = Vault::at(place, config)?;
-        let manifest = Manifest::read(&vault, id).await?;
+        let manifest = read(&vault, id).await?;
         return Ok((vault, manifest));
     }
     let mut missing = Error::not_found("backup", id);
     for (_, vault) in Vault::found(config) {
         let found = match vault {
-            Ok(vault) => Manifest::read(&vault, id).await.map(|manifest| (vault, manifest)),
+            Ok(vault) => read(&vault, id).await.map(|manifest| (vault, manifest)),
             Err(error) => Err(error),
         };
         match found {
@@ -168,6 +168,23 @@ pub async fn find(app: &App, id: BackupId, place: Option<&str>) -> Result<(Vault
         }
     }
     Err(missing)
+}
+
+/// Of a backup in a vault; an error that says so if the backup is there without it.
+async fn read(vault: &Vault, id: BackupId) -> Result<Manifest> {
+    match Manifest::read(vault, id).await {
+        Err(Error::NotFound { .. }) if vault.folder(id).await?.is_some() => Err(Error::invalid(
+            "",
+            Code::NotFound,
+            format!(
+                "The backup {id} has no {} in {}: it was not finished, or the manifest was removed. Bring the manifest back from \
+                 another place, or take another backup",
+                vault::MANIFEST,
+                vault.name()
+            ),
+        )),
+        manifest => manifest,
+    }
 }
 
 /// Restores it and writes the proof.
