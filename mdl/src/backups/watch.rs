@@ -82,7 +82,7 @@ pub async fn copy_failed(app: &App, id: BackupId, place: &Vault, why: &Error) ->
 /// A backup was restored on trial and is good.
 pub async fn verified(app: &App, drill: DrillId, manifest: &Manifest, proof: &Proof) -> Result<()> {
     let tx = app.db.begin(SYSTEM).await?;
-    store::drill_succeeded(&tx, drill, manifest.id, proof).await?;
+    store::drill_succeeded(&tx, drill, manifest, proof).await?;
     let payload = BackupPayload { verified_at: Some(proof.verified_at), ..about(manifest) };
     push(&tx, kinds::BACKUP_COMPLETED, &payload).await?;
     tx.commit().await?;
