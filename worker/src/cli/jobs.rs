@@ -198,9 +198,10 @@ impl List {
 }
 
 fn draw(page: &Page<JobRow>, whom: &Whom) -> String {
-    let mut table = table(&["id", "tenant", "kind", "state", "try", "age", "error"]);
+    let mut table = table(&["id", "tenant", "kind", "state", "try", "age", "due", "error"]);
     for job in &page.items {
         let error = job.last_error.as_deref().unwrap_or_default();
+        let is_later = job.state == JobState::Waiting && job.run_at > Utc::now();
         table.add_row([
             job.id.to_string(),
             whom.slug(job.tenant_id).to_owned(),
@@ -208,6 +209,7 @@ fn draw(page: &Page<JobRow>, whom: &Whom) -> String {
             job.state.as_str().to_owned(),
             format!("{}/{}", job.attempt, job.max_attempts),
             ago(Some(job.created_at)),
+            ago(is_later.then_some(job.run_at)),
             short(error, 200),
         ]);
     }
