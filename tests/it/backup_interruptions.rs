@@ -106,7 +106,7 @@ async fn what_is_cancelled_has_failed_at_once() {
         let mut cancel = Command::new(binary("mdl-worker"));
         cancel.args(["jobs", "cancel", "--kind", kind, "--state", "running"]).envs(app.environment());
         let told = told(cancel).await;
-        assert!(told.succeeded && told.stdout.contains(": 1 job"), "{told:?}");
+        assert!(told.succeeded && told.stdout.contains(": 1 job\n"), "{told:?}");
         let cancelled = format!(
             "SELECT count(*) FROM {table} WHERE state = 'failed' AND finished_at IS NOT NULL AND error LIKE 'Its job was cancelled%'"
         );
