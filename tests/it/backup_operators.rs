@@ -164,6 +164,20 @@ async fn that_there_is_none_is_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_shows_what_another_has_made() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    backups.make(&[]).await;
+    backups.make(&["--no-verify"]).await;
+    let worker = WorkerProcess::start_with(backups.environment());
+    let shown = eventually("it has looked", async || {
+        worker.instruments().await.filter(|shown| shown.contains("\nmdl_backup_size_deviation_ratio "))
+    })
+    .await;
+    assert!(shown.contains("\nmdl_backup_overdue 0\n") && shown.contains("\nmdl_backup_bytes "), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_size_that_jumps_is_told() {
     let app = TestApp::start().await;
     let backups = Backups::of(&app);
