@@ -52,8 +52,8 @@ pub use files::Brought;
 pub use make::{back_up, back_up_files, is_busy};
 pub use manifest::Manifest;
 pub use operations::{
-    BackUp, BackUpFiles, Listed, PruneBackups, RestoreDrillJob, WatchBackups, are_set_up, back_up_and_verify, drill, list,
-    request,
+    BackUp, BackUpFiles, Listed, PruneBackups, RestoreDrillJob, WatchBackups, are_set_up, back_up_and_verify, cancelled, drill,
+    list, request,
 };
 pub use progress::{Phase, Progress, Step};
 pub use restore::{Restored, Switched, restore, switch};
@@ -159,6 +159,11 @@ pub struct RestoreDrill {
 /// A refusal or a finding, in one sentence, that repeating does not mend.
 fn refused(message: impl Into<String>) -> Error {
     Error::invalid("", Code::Invalid, message)
+}
+
+/// The same for what says nothing about a backup: something is missing that whoever reads it needs.
+fn unequipped(message: impl Into<String>) -> Error {
+    Error::invalid("", Code::Required, message)
 }
 
 /// A name as a word of a command for a shell.

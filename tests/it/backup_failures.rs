@@ -28,6 +28,48 @@ async fn keys_that_are_missing_or_wrong_are_said_to_be() {
     assert_eq!(backups.list().await.len(), 1);
 }
 
+/// What is missing around a backup says nothing about it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistake_of_an_operator_leaves_a_good_backup_good() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    let id = backups.make(&[]).await;
+    let proof = std::fs::read(backups.files(&id).join("verified.json")).unwrap();
+    let state = async || app.database.text("SELECT concat_ws(' ', state, verified_at, error) FROM backups").await;
+    let told = "SELECT count(*) FROM outbox WHERE kind = 'backup.verification.failed'";
+    let before = state().await;
+    let wrong = backups.folder().join("wrong.txt");
+    generate_key(&wrong);
+    for (setting, value, reason) in [
+        ("MDL_BACKUP_SCRATCH_URL", "", "Set MDL_BACKUP_SCRATCH_URL"),
+        ("MDL_BACKUP_SCRATCH_URL", "postgres://mdl_scratch@127.0.0.1:1/postgres", "PostgreSQL is not available"),
+        ("MDL_BACKUP_TOOLS_DIR", "/none", "Cannot start pg_restore"),
+        ("MDL_BACKUP_IDENTITY_FILE", wrong.to_str().unwrap(), "has no key for it"),
+        ("MDL_BACKUP_IDENTITY_FILE", "/none", "Cannot read the private keys in /none"),
+        ("MDL_BACKUP_IDENTITY_FILE", "", "has no key for it"),
+    ] {
+        let good = backups.environment().iter().find(|(name, _)| name == setting).map(|(_, value)| value.clone());
+        backups.set(&[(setting, value)]);
+        let failed = backups.run(&["verify", &id]).await;
+        assert!(!failed.succeeded && failed.stderr.contains(reason), "{setting}={value}: {failed:?}");
+        assert_eq!(failed.stderr.trim().lines().count(), 1, "one sentence: {failed:?}");
+        assert_eq!(std::fs::read(backups.files(&id).join("verified.json")).unwrap(), proof, "{setting}={value}");
+        assert_eq!(state().await, before, "{setting}={value}");
+        assert_eq!(app.database.number(told).await, 0, "{setting}={value}");
+        backups.set(&[(setting, good.as_deref().unwrap_or_default())]);
+    }
+    let running = "SELECT count(*) FROM restore_drills WHERE state = 'running'";
+    assert_eq!(app.database.number(running).await, 0);
+
+    // Nobody looks on when the schedule restores it.
+    backups.set(&[("MDL_BACKUP_SCRATCH_URL", "")]);
+    let (drilling, _) = app.another_api(&backups.settings()).await;
+    mdl::backups::drill(&drilling, &Progress::default()).await.unwrap_err();
+    assert_eq!(app.database.number(told).await, 1);
+    assert_eq!(state().await, before);
+    assert!(backups.files(&id).join("verified.json").exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_schema_is_refused() {
     let app = TestApp::start().await;
@@ -152,7 +194,7 @@ async fn a_trial_restore_before_the_first_backup_is_no_failure() {
     assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE kind = 'backup.verification.failed'").await, 1);
 }
 
-async fn enqueue(app: &TestApp, job: impl Job) {
+pub async fn enqueue(app: &TestApp, job: impl Job) {
     let tx = app.app.db.begin(SYSTEM).await.unwrap();
     jobs::enqueue(&tx, &Actor::system(SYSTEM), &job, &Enqueue::default()).await.unwrap();
     tx.commit().await.unwrap();

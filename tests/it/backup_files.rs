@@ -24,7 +24,7 @@ async fn damaged_files_do_not_keep_the_database_from_being_restored() {
 
     let beside = format!("{}_beside", app.database.name());
     let told = backups.run(&["restore", &id, "--into", &beside]).await;
-    assert!(told.succeeded && told.stdout.contains("Brought back 1 files"), "{told:?}");
+    assert!(told.succeeded && told.stdout.contains("Brought back 1 file that"), "{told:?}");
     assert!(told.stdout.contains("2 files were not brought back"), "{told:?}");
     for name in ["damaged.csv", "missing.csv"] {
         let warnings = told.stderr.lines().filter(|line| line.starts_with("Warning: ") && line.contains(name)).count();

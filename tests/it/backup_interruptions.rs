@@ -3,16 +3,18 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use mdl::actor::Actor;
+use mdl::backups::{BackUp, RestoreDrillJob};
 use mdl::tenants::SYSTEM;
 use mdl_tests::backups::{Backups, told};
+use mdl_tests::servers::{WorkerProcess, binary};
 use mdl_tests::{TestApp, eventually};
 use serde_json::{Value, json};
 
-use crate::backup_failures::left;
+use crate::backup_failures::{enqueue, left};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_restore_is_not_switched_to_and_begins_anew() {
@@ -78,6 +80,40 @@ async fn a_killed_backup_publishes_nothing_and_the_next_one_tidies_up() {
     assert!(left(&backups).iter().all(|file| !file.contains('#')), "{:?}", left(&backups));
     let abandoned = "SELECT count(*) FROM backups WHERE state = 'failed' AND error LIKE 'The program that made it%'";
     assert_eq!(app.database.number(abandoned).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cancelled_has_failed_at_once() {
+    let app = TestApp::start().await;
+    let mut backups = Backups::of(&app);
+    backups.make(&["--no-verify"]).await;
+    // Tools that begin nothing, and do not end.
+    let tools = backups.folder().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    for tool in ["pg_dump", "pg_restore"] {
+        let script =
+            format!("#!/bin/sh\nPATH=\"$MDL_TEST_PG_BIN:$PATH\"\n[ \"$2\" != '' ] || exec {tool} \"$@\"\nexec sleep 120\n");
+        std::fs::write(tools.join(tool), script).unwrap();
+        std::fs::set_permissions(tools.join(tool), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    backups.set(&[("MDL_BACKUP_TOOLS_DIR", &tools.display().to_string())]);
+    let _worker = WorkerProcess::start_with(backups.environment());
+    enqueue(&app, BackUp::default()).await;
+    enqueue(&app, RestoreDrillJob::default()).await;
+    for (kind, table) in [("back_up", "backups"), ("restore_drill", "restore_drills")] {
+        let running = format!("SELECT count(*) FROM {table} WHERE state = 'running'");
+        eventually("it is under way", async || (app.database.number(&running).await == 1).then_some(())).await;
+        let mut cancel = Command::new(binary("mdl-worker"));
+        cancel.args(["jobs", "cancel", "--kind", kind, "--state", "running"]).envs(app.environment());
+        let told = told(cancel).await;
+        assert!(told.succeeded && told.stdout.contains(": 1 job\n"), "{told:?}");
+        let cancelled = format!(
+            "SELECT count(*) FROM {table} WHERE state = 'failed' AND finished_at IS NOT NULL AND error LIKE 'Its job was cancelled%'"
+        );
+        eventually("it has failed", async || (app.database.number(&cancelled).await == 1).then_some(())).await;
+        assert_eq!(app.database.number(&running).await, 0);
+    }
+    assert_eq!(app.database.number("SELECT count(*) FROM backups WHERE state = 'published'").await, 1, "the other is as it was");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,6 +259,11 @@ async fn a_dump_without_a_manifest_stays_and_is_listed() {
     std::fs::remove_file(&manifest).unwrap();
     let told = backups.must(&["list"]).await;
     assert!(told.contains(&id) && told.contains("without a manifest"), "{told}");
+    for command in ["verify", "restore"] {
+        let told = backups.run(&[command, &id]).await;
+        assert!(!told.succeeded && told.stderr.contains("has no manifest.json in file://"), "{told:?}");
+        assert_eq!(told.stderr.trim().lines().count(), 1, "{told:?}");
+    }
     backups.make(&["--no-verify"]).await;
     assert_eq!(backups.list().await.len(), 2, "the next backup leaves it alone");
     days_pass(&backups);

@@ -11,7 +11,7 @@ use mdl_tests::servers::{WorkerProcess, free_port};
 use mdl_tests::{Client, PASSWORD, TestApp, clients, eventually};
 use serde_json::json;
 
-const BACKUPS: &str = "{ backups(first: 5) { newestVerified { backupId } nodes { backupId state phase places storedBytes rowCount encrypted error requestedBy { name } } } restoreDrills(first: 5) { nodes { backupId state place differences error } } }";
+const BACKUPS: &str = "{ backups(first: 5) { newestVerified { backupId } nodes { backupId state phase doneBytes expectedBytes places storedBytes rowCount encrypted error requestedBy { name } } } restoreDrills(first: 5) { nodes { backupId state doneBytes expectedBytes place differences error } } }";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_asks_for_a_backup_and_sees_it_verified() {
@@ -35,6 +35,9 @@ async fn an_operator_asks_for_a_backup_and_sees_it_verified() {
     .await;
     assert_eq!(seen["backups"]["newestVerified"]["backupId"], backup["backupId"]);
     assert_eq!(seen["restoreDrills"]["nodes"][0]["state"], "SUCCEEDED");
+    for done in [&seen["backups"]["nodes"][0], &seen["restoreDrills"]["nodes"][0]] {
+        assert_eq!(done["doneBytes"], done["expectedBytes"], "{seen}");
+    }
     assert_eq!(backups.list().await[0]["id"], backup["backupId"]);
     let told =
         "SELECT count(*) FROM outbox WHERE kind = 'backup.completed' AND tenant_id = '00000000-0000-0000-0000-000000000001'";
@@ -158,6 +161,20 @@ async fn that_there_is_none_is_told_once() {
     app.database.execute("UPDATE outbox SET created_at = created_at - interval '30 hours'").await;
     mdl::backups::watch::overdue(&watching).await.unwrap();
     assert_eq!(app.database.number(overdue).await, 2, "told again after one was verified");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_shows_what_another_has_made() {
+    let app = TestApp::start().await;
+    let backups = Backups::of(&app);
+    backups.make(&[]).await;
+    backups.make(&["--no-verify"]).await;
+    let worker = WorkerProcess::start_with(backups.environment());
+    let shown = eventually("it has looked", async || {
+        worker.instruments().await.filter(|shown| shown.contains("\nmdl_backup_size_deviation_ratio "))
+    })
+    .await;
+    assert!(shown.contains("\nmdl_backup_overdue 0\n") && shown.contains("\nmdl_backup_bytes "), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,7 +33,7 @@ async fn a_dropped_database_is_brought_back() {
     let storage = app.app.config.storage.url.to_file_path().unwrap();
     std::fs::remove_dir_all(&storage).unwrap();
     let told = backups.must(&["restore", &id, "--in-place", "--yes"]).await;
-    assert!(told.contains("Brought back 1 files"), "{told}");
+    assert!(told.contains("Brought back 1 file that"), "{told}");
 
     assert_eq!(contents(&app).await, before);
     let editor = app.client(Role::Editor).await;

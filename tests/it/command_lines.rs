@@ -47,6 +47,19 @@ async fn an_empty_database_and_an_empty_condition_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_there_is_not_is_said_to_be_missing() {
+    let app = TestApp::start().await;
+    let unknown = "01997d2a-5f00-7000-8000-000000000001";
+    for action in ["retry", "cancel", "discard"] {
+        let told = run(&app, "mdl-worker", &["jobs", action, unknown], Stdio::piped());
+        assert!(!told.status.success() && told.stdout.is_empty(), "{told:?}");
+        assert_eq!(String::from_utf8_lossy(&told.stderr), "There is no such job\n");
+    }
+    let nothing = run(&app, "mdl-worker", &["jobs", "retry", "--kind", "no_kind"], Stdio::piped());
+    assert!(nothing.status.success() && nothing.stdout == b"Retried: 0 jobs\n", "{nothing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn migrations_take_an_empty_address_for_none() {
     let app = TestApp::start().await;
     let migrate = |owner: Option<&str>| {

@@ -257,6 +257,8 @@ async fn the_terminal_sees_and_steers_all_tenants() {
     assert_eq!(app.database.number("SELECT count(*) FROM jobs WHERE state = 'dead'").await, 20);
     assert_eq!(steer(&["retry"]), 18);
     assert_eq!(steer(&["reschedule", "--at", "2100-01-01T00:00:00Z"]), 18);
+    let text = worker(&["jobs", "list", "--queue", "nights", "--state", "waiting"]);
+    assert_eq!(text.lines().filter(|line| line.contains(" in 2") && line.contains(" d ")).count(), 18, "due in days: {text}");
     assert_eq!(steer(&["discard", "--tenant", "acme"]), 1);
     assert_eq!(steer(&["cancel"]), 18);
 

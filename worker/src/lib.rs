@@ -22,7 +22,8 @@
 mod ahead;
 pub mod attempt;
 pub mod cli;
-pub mod heartbeat;
+pub mod gauges;
+mod heartbeat;
 pub mod jobs;
 pub mod leases;
 pub mod link;
@@ -294,6 +295,11 @@ fn start_parts(
     parts.spawn(async move {
         heartbeat.await;
         "heartbeat"
+    });
+    let gauges = gauges::keep(shared.clone());
+    parts.spawn(async move {
+        gauges.await;
+        "gauges"
     });
     let courier = webhooks::courier(shared.clone())?;
     parts.spawn(async move {

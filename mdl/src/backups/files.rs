@@ -203,6 +203,7 @@ pub async fn check(app: &App, vault: &Vault, entries: &[FileEntry], keys: &Ident
     }
     Err(match damaged.len() - 1 {
         0 => first,
+        1 => refused(format!("{first}; and so is 1 more file")),
         more => refused(format!("{first}; and so are {more} more files")),
     })
 }

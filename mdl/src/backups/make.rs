@@ -175,7 +175,6 @@ async fn make(
         return Err(give_up(vault, id, error).await);
     }
     metrics::counter!(instruments::BACKUPS, "outcome" => "published").increment(1);
-    metrics::gauge!(instruments::BACKUP_BYTES).set(manifest.database.stored.bytes as f64);
     let mut places = vec![vault.name().to_owned()];
     for other in others {
         match copy(&manifest, vault, other, progress).await {

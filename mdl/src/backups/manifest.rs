@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::inventory::Inventory;
-use super::refused;
 use super::seal::Sealed;
 use super::vault::{MANIFEST, VERIFIED, Vault, key};
+use super::{refused, unequipped};
 use crate::error::{Error, Result};
 use crate::ids::BackupId;
 
@@ -121,7 +121,7 @@ impl Manifest {
         }
         let Format { format } = serde_json::from_str(envelope.manifest.get()).map_err(|error| damaged(&error))?;
         if format > FORMAT {
-            return Err(refused(format!("The backup {id} was made by a newer version of MDL, which can read it")));
+            return Err(unequipped(format!("The backup {id} was made by a newer version of MDL, which can read it")));
         }
         let manifest: Self = serde_json::from_str(envelope.manifest.get()).map_err(|error| damaged(&error))?;
         if manifest.id != id {

@@ -10,14 +10,14 @@ use uuid::Uuid;
 
 use super::manifest::{self, Manifest, Proof};
 use super::progress::Progress;
-use super::seal::Identities;
+use super::seal::{Identities, is_hindrance};
 use super::vault::Vault;
 use super::watch::sentence;
 use super::{Backup, back_up, files, refused, store, verify, watch};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::audit;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, causes};
 use crate::ids::BackupId;
 use crate::jobs::{self, Enqueue, Job};
 use crate::tenants::{SYSTEM, require_system};
@@ -129,7 +129,34 @@ pub async fn back_up_and_verify(app: &App, job: &BackUp, progress: &Progress) ->
     if !made {
         back_up(app, id, job.requested_by, progress).await?;
     }
-    verify(app, id, None, false, job.requested_by, progress).await.map(drop)
+    verify_unattended(app, id, None, false, job.requested_by, progress).await
+}
+
+/// Restores a backup on trial for a job: operators are told of what hinders it, too, as nobody looks on.
+async fn verify_unattended(
+    app: &App,
+    id: BackupId,
+    place: Option<&str>,
+    thorough: bool,
+    requested_by: Option<Uuid>,
+    progress: &Progress,
+) -> Result<()> {
+    let verified = verify(app, id, place, thorough, requested_by, progress).await;
+    if let Err(error) = &verified
+        && is_hindrance(error)
+    {
+        watch::not_verified(app, Some(id), place, error).await;
+    }
+    verified.map(drop)
+}
+
+/// What somebody asked for, or what its progress says is under way, was cancelled, and its work has stopped.
+pub async fn cancelled(app: &App, asked_for: Option<BackupId>, progress: &Progress) {
+    for row in asked_for.map(store::Of::Backup).into_iter().chain(progress.row()) {
+        if let Err(error) = store::give_up(app, row, "Its job was cancelled before it was done").await {
+            warn!(error = causes(&error), "Could not record that a backup or a trial restore was cancelled");
+        }
+    }
 }
 
 /// Whether an attempt before this one has come as far as making the backup. Operators are told if no place says.
@@ -213,7 +240,7 @@ async fn drill_in(app: &App, vault: &Vault, progress: &Progress) -> Result<()> {
         newest.ok_or_else(|| refused(format!("There is no backup in {} to restore on trial", vault.name())))
     };
     let newest = told(app, place, newest.await).await?;
-    verify(app, newest.id, place, true, None, progress).await?;
+    verify_unattended(app, newest.id, place, true, None, progress).await?;
     let later = async {
         let keys = Identities::load(app.config.backup.identity_file.as_deref())?;
         files::check(app, vault, &files::latest(vault).await?, &keys, progress).await

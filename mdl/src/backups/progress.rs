@@ -1,6 +1,10 @@
 //! How far a backup or a restore is, for whoever looks on: a terminal, or the row that GraphQL shows.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use tokio::sync::watch;
+
+use super::store::Of;
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,26 +44,38 @@ pub struct Step {
 
 /// Tells how far it is. Cheap to clone; all clones tell of the same work.
 #[derive(Debug, Clone)]
-pub struct Progress(watch::Sender<Step>);
+pub struct Progress {
+    step: watch::Sender<Step>,
+    /// The row that shows it, once there is one.
+    row: Arc<Mutex<Option<Of>>>,
+}
 
 impl Default for Progress {
     fn default() -> Self {
-        Self(watch::Sender::new(Step { phase: Phase::Starting, done: 0, expected: None }))
+        Self { step: watch::Sender::new(Step { phase: Phase::Starting, done: 0, expected: None }), row: Arc::default() }
     }
 }
 
 impl Progress {
     /// Begins a phase.
     pub fn begin(&self, phase: Phase, expected: Option<u64>) {
-        self.0.send_replace(Step { phase, done: 0, expected });
+        self.step.send_replace(Step { phase, done: 0, expected });
     }
 
     /// More bytes of this phase are done.
     pub fn advance(&self, bytes: u64) {
-        self.0.send_modify(|step| step.done += bytes);
+        self.step.send_modify(|step| step.done += bytes);
     }
 
     pub fn follow(&self) -> watch::Receiver<Step> {
-        self.0.subscribe()
+        self.step.subscribe()
+    }
+
+    pub(super) fn shown_by(&self, row: Of) {
+        *self.row.lock().unwrap_or_else(PoisonError::into_inner) = Some(row);
+    }
+
+    pub(super) fn row(&self) -> Option<Of> {
+        *self.row.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

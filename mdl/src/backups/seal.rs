@@ -263,6 +263,12 @@ pub fn is_damage(error: &Error) -> bool {
     matches!(error, Error::Invalid(problems) if problems.iter().all(|problem| problem.code == Code::Invalid))
 }
 
+/// Whether an error says nothing about a backup: a setting, a key or a program is missing that reading it takes, or a server does
+/// not answer.
+pub fn is_hindrance(error: &Error) -> bool {
+    matches!(error, Error::Unavailable { .. }) || matches!(error, Error::Invalid(_) if !is_damage(error))
+}
+
 fn other(name: &str, expected: &Sealed, stored: &Digest) -> Error {
     refused(format!(
         "The backup is damaged: {name} has {} bytes with the SHA-256 {}, and its manifest says {} with {}",

@@ -112,6 +112,30 @@ pub async fn abandon(app: &App, but: Option<BackupId>) -> Result<()> {
     tx.commit().await
 }
 
+/// Notes that a backup, also one that has not begun, or a trial restore failed, if it is not done.
+pub async fn give_up(app: &App, of: Of, why: &str) -> Result<()> {
+    let tx = app.db.begin(SYSTEM).await?;
+    let mut conn: &AsyncPgConnection = &tx;
+    match of {
+        Of::Backup(id) => {
+            let unfinished = backups::state.eq_any([BackupState::Queued, BackupState::Running]);
+            diesel::update(backups::table.find((SYSTEM, id)).filter(unfinished)).set(failure(why)).execute(&mut conn).await?
+        }
+        Of::Drill(id) => {
+            let unfinished = restore_drills::state.eq(DrillState::Running);
+            diesel::update(restore_drills::table.find((SYSTEM, id)).filter(unfinished))
+                .set((
+                    restore_drills::state.eq(DrillState::Failed),
+                    restore_drills::finished_at.eq(dsl::now),
+                    restore_drills::error.eq(why),
+                ))
+                .execute(&mut conn)
+                .await?
+        }
+    };
+    tx.commit().await
+}
+
 /// That a backup failed just now, and why.
 type Failure<'a> =
     (dsl::Eq<backups::state, BackupState>, dsl::Eq<backups::finished_at, dsl::now>, dsl::Eq<backups::error, &'a str>);
@@ -127,7 +151,6 @@ pub async fn published(
     places: &[String],
     proof: Option<&Proof>,
 ) -> Result<()> {
-    let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let state = if proof.is_some() { BackupState::Verified } else { BackupState::Published };
     let facts = (
         backups::state.eq(state),
@@ -136,6 +159,8 @@ pub async fn published(
         backups::updated_at.eq(dsl::now),
         backups::finished_at.eq(manifest.finished_at),
         backups::verified_at.eq(proof.map(|proof| proof.verified_at)),
+        backups::done_bytes.eq(count(manifest.database.plain.bytes)),
+        backups::expected_bytes.eq(count(manifest.database.plain.bytes)),
         backups::plain_bytes.eq(count(manifest.database.plain.bytes)),
         backups::stored_bytes.eq(count(manifest.database.stored.bytes)),
         backups::table_count.eq(i32::try_from(manifest.inventory.tables.len()).unwrap_or(i32::MAX)),
@@ -210,18 +235,25 @@ pub async fn start_drill(
     tx.commit().await
 }
 
+/// A number as the database counts.
+fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// Notes that a backup was restored on trial and is good.
-pub async fn drill_succeeded(mut conn: &AsyncPgConnection, drill: DrillId, backup: BackupId, proof: &Proof) -> Result<()> {
+pub async fn drill_succeeded(mut conn: &AsyncPgConnection, drill: DrillId, manifest: &Manifest, proof: &Proof) -> Result<()> {
     diesel::update(restore_drills::table.find((SYSTEM, drill)))
         .set((
             restore_drills::state.eq(DrillState::Succeeded),
             restore_drills::phase.eq("finished"),
+            restore_drills::done_bytes.eq(count(manifest.database.plain.bytes)),
+            restore_drills::expected_bytes.eq(count(manifest.database.plain.bytes)),
             restore_drills::finished_at.eq(dsl::now),
             restore_drills::restore_seconds.eq(proof.restore_seconds),
         ))
         .execute(&mut conn)
         .await?;
-    diesel::update(backups::table.find((SYSTEM, backup)))
+    diesel::update(backups::table.find((SYSTEM, manifest.id)))
         .set((
             backups::state.eq(BackupState::Verified),
             backups::verified_at.eq(proof.verified_at),
@@ -357,6 +389,7 @@ pub enum Of {
 
 /// Tells the database how far it is, until the handle is dropped.
 pub fn tell(app: &App, of: Of, progress: &Progress) -> AbortOnDropHandle<()> {
+    progress.shown_by(of);
     let (app, mut steps) = (app.clone(), progress.follow());
     AbortOnDropHandle::new(tokio::spawn(async move {
         loop {
@@ -374,7 +407,6 @@ pub fn tell(app: &App, of: Of, progress: &Progress) -> AbortOnDropHandle<()> {
 }
 
 async fn note(app: &App, of: Of, step: Step) -> Result<()> {
-    let bytes = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let tx = app.db.begin(SYSTEM).await?;
     let mut conn: &AsyncPgConnection = &tx;
     match of {
@@ -382,8 +414,8 @@ async fn note(app: &App, of: Of, step: Step) -> Result<()> {
             diesel::update(backups::table.find((SYSTEM, id)).filter(backups::state.eq(BackupState::Running)))
                 .set((
                     backups::phase.eq(step.phase),
-                    backups::done_bytes.eq(bytes(step.done)),
-                    backups::expected_bytes.eq(step.expected.map(bytes)),
+                    backups::done_bytes.eq(count(step.done)),
+                    backups::expected_bytes.eq(step.expected.map(count)),
                     backups::updated_at.eq(dsl::now),
                 ))
                 .execute(&mut conn)
@@ -393,8 +425,8 @@ async fn note(app: &App, of: Of, step: Step) -> Result<()> {
             diesel::update(restore_drills::table.find((SYSTEM, id)).filter(restore_drills::state.eq(DrillState::Running)))
                 .set((
                     restore_drills::phase.eq(step.phase),
-                    restore_drills::done_bytes.eq(bytes(step.done)),
-                    restore_drills::expected_bytes.eq(step.expected.map(bytes)),
+                    restore_drills::done_bytes.eq(count(step.done)),
+                    restore_drills::expected_bytes.eq(step.expected.map(count)),
                     restore_drills::updated_at.eq(dsl::now),
                 ))
                 .execute(&mut conn)

@@ -179,7 +179,7 @@ async fn version(config: &BackupConfig, tool: &'static str) -> Result<u32> {
 }
 
 fn cannot_start(tool: &str, error: &std::io::Error) -> Error {
-    super::refused(format!(
+    super::unequipped(format!(
         "Cannot start {tool}: {error}. Install PostgreSQL's client programs, or say with MDL_BACKUP_TOOLS_DIR where they are"
     ))
 }

@@ -10,11 +10,12 @@ use uuid::Uuid;
 use super::manifest::{Manifest, Proof};
 use super::progress::{Phase, Progress};
 use super::scratch::Scratch;
-use super::seal::{Identities, check_stored, is_damage};
+use super::seal::{Identities, check_stored, is_damage, is_hindrance};
 use super::vault::{self, Vault};
-use super::{files, inventory, store, watch};
+use super::{files, inventory, store, unequipped, watch};
 use crate::app::App;
-use crate::error::{Error, Result, causes};
+use crate::config::BackupConfig;
+use crate::error::{Code, Error, Result, causes};
 use crate::ids::{BackupId, DrillId};
 use crate::instruments;
 
@@ -45,6 +46,9 @@ const ROUND: u64 = 7;
 /// It reads the backup from the vault of this name. Without a name it is restored from the first vault that has it, and what the
 /// others have of it is read and held against the hashes of the manifest. The result is recorded in each of these vaults, and, if
 /// the database in use answers, there as well. It is an error if one of them is damaged; those that are good are known to be.
+///
+/// An error that [says nothing about the backup](is_hindrance) leaves what is known of it as it was, and is told to nobody but the
+/// caller.
 pub async fn verify(
     app: &App,
     id: BackupId,
@@ -57,12 +61,13 @@ pub async fn verify(
         Ok(found) => found,
         Err(error) => {
             // Whoever names what is not there is the one to hear of it.
-            if is_damage(&error) || matches!(error, Error::Unavailable { .. }) {
+            if is_damage(&error) {
                 watch::not_verified(app, Some(id), place, &error).await;
             }
             return Err(error);
         }
     };
+    let equipment = equip(&app.config.backup).await?;
     let drill = DrillId::new();
     let recorded = store::start_drill(app, drill, &manifest, &vault, requested_by).await;
     if let Err(error) = &recorded {
@@ -70,7 +75,7 @@ pub async fn verify(
     }
     let telling = recorded.is_ok().then(|| store::tell(app, store::Of::Drill(drill), progress));
     let start = Instant::now();
-    let result = prove(app, &vault, &manifest, thorough, progress, start).await;
+    let result = prove(app, &vault, &manifest, equipment, thorough, progress, start).await;
     let copies = match &result {
         Ok(proof) if place.is_none() => prove_copies(app, &vault, &manifest, proof, thorough, progress).await,
         _ => Ok(()),
@@ -89,14 +94,17 @@ pub async fn verify(
             copies.map(|()| Verified { manifest, place: vault.name().to_owned(), proof })
         }
         Err(error) => {
-            metrics::counter!(instruments::BACKUPS, "outcome" => "verify_failed").increment(1);
+            if !is_hindrance(&error) {
+                metrics::counter!(instruments::BACKUPS, "outcome" => "verify_failed").increment(1);
+            }
             let differences = differences(&error);
             // Damaged or different: whatever was said before, it is not good.
-            if matches!(error, Error::Invalid(_)) || !differences.is_empty() {
+            let is_bad = is_damage(&error) || !differences.is_empty();
+            if is_bad {
                 doubt(&vault, id).await;
             }
             if recorded.is_ok()
-                && let Err(unrecorded) = watch::verify_failed(app, drill, id, &error, differences).await
+                && let Err(unrecorded) = record_failure(app, drill, id, &error, &differences, is_bad).await
             {
                 warn!(error = causes(&unrecorded), "Could not record that a trial restore failed");
             }
@@ -105,18 +113,51 @@ pub async fn verify(
     }
 }
 
+async fn record_failure(
+    app: &App,
+    drill: DrillId,
+    id: BackupId,
+    error: &Error,
+    differences: &[String],
+    is_bad: bool,
+) -> Result<()> {
+    if is_hindrance(error) {
+        return store::give_up(app, store::Of::Drill(drill), &watch::sentence(error)).await;
+    }
+    watch::verify_failed(app, drill, id, error, differences, is_bad).await
+}
+
+/// What a trial restore takes besides the backup.
+struct Equipment {
+    keys: Identities,
+    scratch: Scratch,
+}
+
+/// Gets it. Whatever is wrong with it says nothing about the backup.
+async fn equip(config: &BackupConfig) -> Result<Equipment> {
+    let got = async {
+        let keys = Identities::load(config.identity_file.as_deref())?;
+        Ok(Equipment { keys, scratch: Scratch::create(config).await? })
+    };
+    got.await.map_err(|error| match error {
+        Error::Invalid(_) => unequipped(error.to_string()),
+        Error::Internal(source) => Error::unavailable("the server for trial restores", source),
+        error => error,
+    })
+}
+
 /// The backup in the vault at this address, or in the first vault of the settings that has it.
 pub async fn find(app: &App, id: BackupId, place: Option<&str>) -> Result<(Vault, Manifest)> {
     let config = &app.config.backup;
     if let Some(place) = place {
         let vault = Vault::at(place, config)?;
-        let manifest = Manifest::read(&vault, id).await?;
+        let manifest = read(&vault, id).await?;
         return Ok((vault, manifest));
     }
     let mut missing = Error::not_found("backup", id);
     for (_, vault) in Vault::found(config) {
         let found = match vault {
-            Ok(vault) => Manifest::read(&vault, id).await.map(|manifest| (vault, manifest)),
+            Ok(vault) => read(&vault, id).await.map(|manifest| (vault, manifest)),
             Err(error) => Err(error),
         };
         match found {
@@ -129,16 +170,34 @@ pub async fn find(app: &App, id: BackupId, place: Option<&str>) -> Result<(Vault
     Err(missing)
 }
 
+/// Of a backup in a vault; an error that says so if the backup is there without it.
+async fn read(vault: &Vault, id: BackupId) -> Result<Manifest> {
+    match Manifest::read(vault, id).await {
+        Err(Error::NotFound { .. }) if vault.folder(id).await?.is_some() => Err(Error::invalid(
+            "",
+            Code::NotFound,
+            format!(
+                "The backup {id} has no {} in {}: it was not finished, or the manifest was removed. Bring the manifest back from \
+                 another place, or take another backup",
+                vault::MANIFEST,
+                vault.name()
+            ),
+        )),
+        manifest => manifest,
+    }
+}
+
 /// Restores it and writes the proof.
 async fn prove(
     app: &App,
     vault: &Vault,
     manifest: &Manifest,
+    equipment: Equipment,
     thorough: bool,
     progress: &Progress,
     start: Instant,
 ) -> Result<Proof> {
-    let server_version = restore_and_compare(app, vault, manifest, thorough, progress).await?;
+    let server_version = restore_and_compare(app, vault, manifest, equipment, thorough, progress).await?;
     let proof = Proof { verified_at: Utc::now(), server_version, restore_seconds: start.elapsed().as_secs_f64() };
     proof.write(vault, manifest.id).await?;
     Ok(proof)
@@ -168,7 +227,7 @@ async fn prove_copies(
         };
         match prove_copy(app, &vault, manifest, proof, thorough, progress).await {
             Ok(()) => {}
-            Err(error @ Error::Unavailable { .. }) => away(&error),
+            Err(error) if is_hindrance(&error) => away(&error),
             Err(error) => {
                 watch::not_verified(app, Some(manifest.id), Some(&place), &error).await;
                 doubt(&vault, manifest.id).await;
@@ -212,13 +271,11 @@ async fn restore_and_compare(
     app: &App,
     vault: &Vault,
     manifest: &Manifest,
+    Equipment { keys, scratch }: Equipment,
     thorough: bool,
     progress: &Progress,
 ) -> Result<String> {
-    let config = &app.config.backup;
-    let keys = Identities::load(config.identity_file.as_deref())?;
-    let scratch = Scratch::create(config).await?;
-    scratch.fill(config, vault, manifest, &keys, progress).await?;
+    scratch.fill(&app.config.backup, vault, manifest, &keys, progress).await?;
 
     progress.begin(Phase::Comparing, None);
     let client = scratch.connect().await?;

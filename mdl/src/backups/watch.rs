@@ -2,10 +2,11 @@
 //!
 //! The events are those of the tenant [`SYSTEM`], whose members operate the deployment.
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use super::manifest::{Manifest, Proof};
 use super::store;
@@ -31,7 +32,6 @@ pub async fn published(app: &App, manifest: &Manifest, places: &[String]) -> Res
     let sizes = store::sizes_before(&tx, manifest.id, COMPARED).await?;
     let size = manifest.database.stored.bytes;
     if let Some(deviation) = deviation(size, &sizes) {
-        metrics::gauge!(instruments::BACKUP_DEVIATION).set(deviation);
         if deviation.abs() * 100.0 > f64::from(app.config.backup.size_deviation_percent) {
             warn!(backup.id = %manifest.id, "The size of a backup differs by {:+.0} % from that of the last ones", deviation * 100.0);
             let payload = BackupPayload { deviation: Some(deviation), ..about(manifest) };
@@ -82,19 +82,26 @@ pub async fn copy_failed(app: &App, id: BackupId, place: &Vault, why: &Error) ->
 /// A backup was restored on trial and is good.
 pub async fn verified(app: &App, drill: DrillId, manifest: &Manifest, proof: &Proof) -> Result<()> {
     let tx = app.db.begin(SYSTEM).await?;
-    store::drill_succeeded(&tx, drill, manifest.id, proof).await?;
+    store::drill_succeeded(&tx, drill, manifest, proof).await?;
     let payload = BackupPayload { verified_at: Some(proof.verified_at), ..about(manifest) };
     push(&tx, kinds::BACKUP_COMPLETED, &payload).await?;
     tx.commit().await?;
     overdue(app).await
 }
 
-pub async fn verify_failed(app: &App, drill: DrillId, id: BackupId, why: &Error, differences: Vec<String>) -> Result<()> {
-    let is_bad = matches!(why, Error::Invalid(_)) || !differences.is_empty();
+/// A backup did not pass its trial restore; `is_bad` if that is for what is in it.
+pub async fn verify_failed(
+    app: &App,
+    drill: DrillId,
+    id: BackupId,
+    why: &Error,
+    differences: &[String],
+    is_bad: bool,
+) -> Result<()> {
     let why = sentence(why);
     error!(backup.id = %id, error = why, "A backup did not pass its trial restore");
     let tx = app.db.begin(SYSTEM).await?;
-    store::drill_failed(&tx, drill, id, &why, &differences, is_bad).await?;
+    store::drill_failed(&tx, drill, id, &why, differences, is_bad).await?;
     push(&tx, kinds::BACKUP_VERIFICATION_FAILED, &failure(Some(id), why)).await?;
     tx.commit().await
 }
@@ -119,10 +126,7 @@ pub async fn not_verified(app: &App, id: Option<BackupId>, place: Option<&str>, 
 pub async fn overdue(app: &App) -> Result<()> {
     let tx = app.db.begin(SYSTEM).await?;
     let newest = store::newest_verified(&tx, SYSTEM).await?.map(|backup| backup.started_at);
-    let allowed = TimeDelta::hours(i64::from(app.config.backup.max_age_hours));
-    let is_overdue = newest.is_none_or(|made| Utc::now() - made > allowed);
-    metrics::gauge!(instruments::BACKUP_VERIFIED_AT).set(newest.map_or(0.0, |made| made.timestamp() as f64));
-    metrics::gauge!(instruments::BACKUP_OVERDUE).set(f64::from(u8::from(is_overdue)));
+    let is_overdue = show_age(app, newest);
     // Where backups are not set up, it is for the instrument to say so.
     if is_overdue && app.config.backup.database_url.is_some() {
         let mut conn: &AsyncPgConnection = &tx;
@@ -134,11 +138,36 @@ pub async fn overdue(app: &App) -> Result<()> {
         let told: i64 = told.count().get_result(&mut conn).await?;
         if told == 0 {
             let newest = newest.map(|made| made.to_rfc3339());
-            warn!(newest, "No backup was verified for more than {} h", allowed.num_hours());
+            warn!(newest, "No backup was verified for more than {} h", app.config.backup.max_age_hours);
             push(&tx, kinds::BACKUP_OVERDUE, &BackupPayload::default()).await?;
         }
     }
     tx.commit().await
+}
+
+/// Shows by instruments when the newest verified backup was made; whether that is too long ago.
+fn show_age(app: &App, newest: Option<DateTime<Utc>>) -> bool {
+    let allowed = TimeDelta::hours(i64::from(app.config.backup.max_age_hours));
+    let is_overdue = newest.is_none_or(|made| Utc::now() - made > allowed);
+    metrics::gauge!(instruments::BACKUP_VERIFIED_AT).set(newest.map_or(0.0, |made| made.timestamp() as f64));
+    metrics::gauge!(instruments::BACKUP_OVERDUE).set(f64::from(u8::from(is_overdue)));
+    is_overdue
+}
+
+/// Shows by instruments what the database knows of the newest backups: the same in each worker, whichever has made them.
+pub async fn show(app: &App) -> Result<()> {
+    let tx = app.db.begin(SYSTEM).await?;
+    let newest = store::newest_verified(&tx, SYSTEM).await?.map(|backup| backup.started_at);
+    let sizes = store::sizes_before(&tx, BackupId(Uuid::max()), COMPARED + 1).await?;
+    tx.commit().await?;
+    show_age(app, newest);
+    if let Some((&size, before)) = sizes.split_first() {
+        metrics::gauge!(instruments::BACKUP_BYTES).set(size as f64);
+        if let Some(deviation) = deviation(u64::try_from(size).unwrap_or(0), before) {
+            metrics::gauge!(instruments::BACKUP_DEVIATION).set(deviation);
+        }
+    }
+    Ok(())
 }
 
 async fn push(tx: &Transaction, kind: Kind<BackupPayload>, payload: &BackupPayload) -> Result<()> {

@@ -13,7 +13,7 @@ use mdl::page::{self, Page, PageArgs};
 use mdl::{Actor, App, output};
 use serde_json::{Value, json};
 
-use super::table::{ago, fit, print_json, short, table};
+use super::table::{ago, counted, fit, print_json, short, table};
 use super::watch::watch;
 use super::{Whom, explain};
 
@@ -148,14 +148,13 @@ pub struct Steer {
 impl JobsCommand {
     pub async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
         match self {
-            JobsCommand::List(list) => list.run(app).await?,
-            JobsCommand::Show(show) => return show.run(app).await,
-            JobsCommand::Retry(steer) => steer.run(app, Action::Retry, "Retried").await?,
-            JobsCommand::Cancel(steer) => steer.run(app, Action::Cancel, "Asked to stop").await?,
-            JobsCommand::Discard(steer) => steer.run(app, Action::Discard, "Discarded").await?,
-            JobsCommand::Reschedule { steer, at } => steer.run(app, Action::Reschedule(at), "Rescheduled").await?,
+            JobsCommand::List(list) => list.run(app).await.map(|()| ExitCode::SUCCESS),
+            JobsCommand::Show(show) => show.run(app).await,
+            JobsCommand::Retry(steer) => steer.run(app, Action::Retry, "Retried").await,
+            JobsCommand::Cancel(steer) => steer.run(app, Action::Cancel, "Asked to stop").await,
+            JobsCommand::Discard(steer) => steer.run(app, Action::Discard, "Discarded").await,
+            JobsCommand::Reschedule { steer, at } => steer.run(app, Action::Reschedule(at), "Rescheduled").await,
         }
-        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -198,9 +197,10 @@ impl List {
 }
 
 fn draw(page: &Page<JobRow>, whom: &Whom) -> String {
-    let mut table = table(&["id", "tenant", "kind", "state", "try", "age", "error"]);
+    let mut table = table(&["id", "tenant", "kind", "state", "try", "age", "due", "error"]);
     for job in &page.items {
         let error = job.last_error.as_deref().unwrap_or_default();
+        let is_later = job.state == JobState::Waiting && job.run_at > Utc::now();
         table.add_row([
             job.id.to_string(),
             whom.slug(job.tenant_id).to_owned(),
@@ -208,6 +208,7 @@ fn draw(page: &Page<JobRow>, whom: &Whom) -> String {
             job.state.as_str().to_owned(),
             format!("{}/{}", job.attempt, job.max_attempts),
             ago(Some(job.created_at)),
+            ago(is_later.then_some(job.run_at)),
             short(error, 200),
         ]);
     }
@@ -253,13 +254,15 @@ impl Show {
 }
 
 impl Steer {
-    async fn run(&self, app: &App, action: Action, done: &str) -> anyhow::Result<()> {
+    async fn run(&self, app: &App, action: Action, done: &str) -> anyhow::Result<ExitCode> {
         let whom = Whom::named(app, self.matching.tenant.as_deref()).await?;
         let filter = self.matching.filter();
         anyhow::ensure!(!filter.is_empty(), "Give ids or at least one condition; --help lists them");
         let tx = app.db.dispatch().await.map_err(explain)?;
         let concerned = store::count_by_tenant(&tx, &whom.ids(), &filter).await.map_err(explain)?;
         tx.commit().await.map_err(explain)?;
+        // A condition may find nothing; an id was meant.
+        let is_missing = !self.matching.ids.is_empty() && concerned.is_empty();
         let mut count = 0;
         // A transaction, and an entry of the audit log, for each tenant.
         for (tenant, _) in concerned {
@@ -267,10 +270,15 @@ impl Steer {
         }
         match (self.json, self.dry_run) {
             (true, dry_run) => print_json(&json!({ "count": count, "dryRun": dry_run })),
-            (false, true) => output::line(format_args!("It would be {count} jobs")),
-            (false, false) => output::line(format_args!("{done}: {count} jobs")),
+            (false, _) if is_missing => {}
+            (false, true) => output::line(format_args!("It would be {}", counted(count, "job"))),
+            (false, false) => output::line(format_args!("{done}: {}", counted(count, "job"))),
         }
-        Ok(())
+        if is_missing {
+            eprintln!("There is no such job");
+            return Ok(ExitCode::FAILURE);
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -1,6 +1,7 @@
 //! One line on a terminal that is written over; elsewhere nothing, as a log of it helps nobody.
 
 use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mdl::backups::{Progress, Step};
@@ -8,35 +9,53 @@ use tokio_util::task::AbortOnDropHandle;
 
 const DRAW: Duration = Duration::from_millis(200);
 
-/// Shows how far it is until the handle is dropped.
-pub fn follow(progress: &Progress) -> Option<AbortOnDropHandle<()>> {
+/// A line that is drawn anew until this is dropped, which leaves an empty line behind.
+pub struct Line {
+    ended: Arc<Mutex<bool>>,
+    _drawing: AbortOnDropHandle<()>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Ending the task is not enough: it may be drawing, and would do so after what is printed next.
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        eprint!("\r\x1b[2K");
+    }
+}
+
+/// Shows how far it is until the line is dropped.
+pub fn follow(progress: &Progress) -> Option<Line> {
     if !std::io::stderr().is_terminal() {
         return None;
     }
     let steps = progress.follow();
-    Some(AbortOnDropHandle::new(tokio::spawn(async move {
-        let _cleared = Clear;
+    let ended = Arc::new(Mutex::new(false));
+    let is_over = ended.clone();
+    let drawing = tokio::spawn(async move {
         let (mut phase, mut since) = (steps.borrow().phase, Instant::now());
         loop {
             let step = *steps.borrow();
             if step.phase != phase {
                 (phase, since) = (step.phase, Instant::now());
             }
-            eprint!("\r\x1b[2K{}", text(step, since.elapsed()));
-            // Only the progress is lost.
-            let _flushed = std::io::stderr().flush();
+            if !draw(&is_over, &text(step, since.elapsed())) {
+                return;
+            }
             tokio::time::sleep(DRAW).await;
         }
-    })))
+    });
+    Some(Line { ended, _drawing: AbortOnDropHandle::new(drawing) })
 }
 
-/// Leaves an empty line behind.
-struct Clear;
-
-impl Drop for Clear {
-    fn drop(&mut self) {
-        eprint!("\r\x1b[2K");
+/// Draws it unless it has ended; whether it has not.
+fn draw(ended: &Mutex<bool>, text: &str) -> bool {
+    let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*ended {
+        eprint!("\r\x1b[2K{text}");
+        // Only the progress is lost.
+        let _flushed = std::io::stderr().flush();
     }
+    !*ended
 }
 
 fn text(step: Step, elapsed: Duration) -> String {

@@ -11,7 +11,12 @@ use super::{Done, JobContext};
 const WAIT: Duration = Duration::from_secs(600);
 
 pub async fn run(job: BackUp, ctx: JobContext) -> Result<Done> {
-    unless_stopped(&ctx, backups::back_up_and_verify(&ctx.app, &job, &Progress::default())).await
+    let progress = Progress::default();
+    let done = unless_stopped(&ctx, backups::back_up_and_verify(&ctx.app, &job, &progress)).await?;
+    if done == Done::Cancelled {
+        backups::cancelled(&ctx.app, job.id, &progress).await;
+    }
+    Ok(done)
 }
 
 /// Stops when it is asked to: what is left is removed by the next backup, trial restore or clean-up. Comes again when somebody

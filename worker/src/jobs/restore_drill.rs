@@ -7,5 +7,10 @@ use super::back_up::unless_stopped;
 use super::{Done, JobContext};
 
 pub async fn run(_: RestoreDrillJob, ctx: JobContext) -> Result<Done> {
-    unless_stopped(&ctx, backups::drill(&ctx.app, &Progress::default())).await
+    let progress = Progress::default();
+    let done = unless_stopped(&ctx, backups::drill(&ctx.app, &progress)).await?;
+    if done == Done::Cancelled {
+        backups::cancelled(&ctx.app, None, &progress).await;
+    }
+    Ok(done)
 }

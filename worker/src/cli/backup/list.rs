@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use mdl::backups;
+use mdl::backups::vault::made_at;
 use mdl::{App, output};
 use serde_json::json;
 
@@ -23,6 +24,9 @@ impl List {
         for place in silent {
             eprintln!("Not listed: {place}");
         }
+        // The id of one that was asked for is older than the backup.
+        let mut listed: Vec<_> = listed.into_iter().collect();
+        listed.sort_by_key(|(id, backup)| backup.manifest.as_ref().map_or_else(|| made_at(*id), |manifest| manifest.started_at));
         if self.json {
             let list: Vec<_> = listed
                 .iter()

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::backup_id;
 use crate::cli::explain;
 use crate::cli::line::{follow, size};
-use crate::cli::table::print_json;
+use crate::cli::table::{counted, print_json};
 
 #[derive(Debug, Args)]
 pub struct Now {
@@ -45,11 +45,11 @@ impl Now {
         drop(line);
         if !self.json {
             output::line(format_args!(
-                "Made the backup {id}: {} rows of {} tables in {}, and {} files, in {:.1} s",
-                manifest.rows(),
-                manifest.inventory.tables.len(),
+                "Made the backup {id}: {} of {} in {}, and {}, in {:.1} s",
+                counted(manifest.rows(), "row"),
+                counted(manifest.inventory.tables.len() as u64, "table"),
                 size(manifest.database.stored.bytes),
-                manifest.files.count,
+                counted(manifest.files.count, "file"),
                 manifest.dump_seconds,
             ));
         }

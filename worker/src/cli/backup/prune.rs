@@ -8,7 +8,7 @@ use mdl::{App, output};
 use serde_json::{Value, json};
 
 use crate::cli::explain;
-use crate::cli::table::print_json;
+use crate::cli::table::{counted, print_json};
 
 #[derive(Debug, Args)]
 pub struct Prune {
@@ -36,17 +36,18 @@ impl Prune {
         let verb = if self.dry_run { "Would remove" } else { "Removed" };
         for pruned in pruned {
             output::line(format_args!(
-                "{verb} {} backups and {} files from {}",
-                pruned.backups.len(),
-                pruned.files,
+                "{verb} {} and {} from {}",
+                counted(pruned.backups.len() as u64, "backup"),
+                counted(pruned.files, "file"),
                 pruned.place
             ));
             for id in pruned.backups {
                 output::line(format_args!("  {id}"));
             }
-            let (died, halves) = (pruned.leftovers.len(), pruned.temporary_files);
+            let (died, halves) = (pruned.leftovers.len() as u64, pruned.temporary_files);
             if died > 0 || halves > 0 {
-                output::line(format_args!("{verb} {died} dumps and {halves} halves of files that died backups had left there"));
+                let (dumps, files) = (counted(died, "dump"), counted(halves, "unfinished file"));
+                output::line(format_args!("{verb} {dumps} and {files} that died backups had left there"));
             }
             for id in pruned.leftovers {
                 output::line(format_args!("  {id}"));

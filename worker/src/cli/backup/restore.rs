@@ -12,7 +12,7 @@ use super::backup_id;
 use super::switch::{confirm, kept, switch, tell_switched};
 use crate::cli::explain;
 use crate::cli::line::follow;
-use crate::cli::table::print_json;
+use crate::cli::table::{counted, print_json};
 
 #[derive(Debug, Args)]
 pub struct Restore {
@@ -60,12 +60,12 @@ impl Restore {
         let restored = restored.map_err(explain)?;
         if !self.json {
             output::line(format_args!(
-                "Restored the backup {} of {} into the database {}: {} rows of {} tables, as they were",
+                "Restored the backup {} of {} into the database {}: {} of {}, as they were",
                 self.id,
                 restored.manifest.started_at.format("%Y-%m-%d %H:%M:%S UTC"),
                 restored.database,
-                restored.manifest.rows(),
-                restored.manifest.inventory.tables.len()
+                counted(restored.manifest.rows(), "row"),
+                counted(restored.manifest.inventory.tables.len() as u64, "table")
             ));
             tell_files(&restored.files, false);
         }
@@ -143,12 +143,17 @@ impl Restore {
 
 /// What became of the uploaded files, but for those that may come another time.
 fn tell_files(files: &Brought, dry_run: bool) {
-    let (bring, not) = if dry_run { ("Would bring", "would not be") } else { ("Brought", "were not") };
+    let lost = files.lost.len() as u64;
+    let (bring, not) = match (dry_run, lost) {
+        (true, _) => ("Would bring", "would not be"),
+        (false, 1) => ("Brought", "was not"),
+        (false, _) => ("Brought", "were not"),
+    };
     if files.count > 0 {
-        output::line(format_args!("{bring} back {} files that were missing", files.count));
+        output::line(format_args!("{bring} back {} that had been missing", counted(files.count, "file")));
     }
     if !files.lost.is_empty() {
-        output::line(format_args!("{} files {not} brought back: the backup has no whole copy of them", files.lost.len()));
+        output::line(format_args!("{} {not} brought back: the backup has no whole copy", counted(lost, "file")));
     }
 }
 
@@ -156,8 +161,8 @@ fn tell_files(files: &Brought, dry_run: bool) {
 fn all_came(files: &Brought) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
         files.failed.is_empty(),
-        "{} files could not be brought back, since the backup or the file storage did not serve: the warnings name them",
-        files.failed.len()
+        "{} could not be brought back, since the backup or the file storage did not serve: the warnings say more",
+        counted(files.failed.len() as u64, "file")
     );
     Ok(ExitCode::SUCCESS)
 }
