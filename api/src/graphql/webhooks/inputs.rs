@@ -53,13 +53,13 @@ struct WebhookSettings {
 /// what a condition asks for is left out: with a tier, say, events of objectives.
 #[derive(InputObject)]
 pub struct WebhookFilterInput {
-    /// Keys of business domains: the event's is one of them.
+    /// Keys or names of business domains: the event's has one of them.
     domains: Option<Vec<String>>,
     /// Tags: the metric has one of them.
     tags: Option<Vec<String>>,
-    /// Tiers as payloads spell them, such as `tier_1`: the metric's is one of them.
+    /// Tiers, as `TIER_1` or `tier_1`: the metric's is one of them.
     tiers: Option<Vec<String>>,
-    /// Fields as payloads spell them: `definition.formula`, or `definition` for all of them. One of them has changed.
+    /// Fields of metrics as payloads spell them: `definition.formula`, or `definition` for all of them. One of them has changed.
     changed_fields: Option<Vec<String>>,
 }
 
