@@ -79,6 +79,23 @@ fn redis_cli_is_told_of_a_url_what_it_knows() {
 }
 
 #[test]
+fn keys_of_backups_that_are_set_stay() {
+    let folder = std::env::temp_dir().join(format!("mdl-test-keys-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("backup-keys.txt"), "# public key: age1own\n").unwrap();
+    let script = ". ops/dev.d/run.sh; export_backups; echo $MDL_BACKUP_RECIPIENTS $MDL_BACKUP_IDENTITY_FILE";
+    let told = |identity: &str| {
+        let mut shell = Command::new("bash");
+        shell.args(["-euo", "pipefail", "-c", script]).current_dir(root()).env_remove("MDL_BACKUP_RECIPIENTS");
+        shell.env("DEV", &folder).env("PG_BIN", "").env("MDL_BACKUP_IDENTITY_FILE", identity);
+        String::from_utf8(shell.output().unwrap().stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(told("/other"), "age1own /other");
+    assert_eq!(told(""), format!("age1own {}/backup-keys.txt", folder.display()));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn a_variable_that_cannot_be_read_is_refused_by_its_name() {
     let commands = [
         ("mdl-api", &["serve"][..]),
