@@ -113,6 +113,38 @@ fn a_variable_that_cannot_be_read_is_refused_by_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_empty_variable_is_not_set() {
+    let app = TestApp::start().await;
+    let empty = [
+        "MDL_WEBHOOK_ALLOW",
+        "MDL_WEBHOOK_KEYS",
+        "MDL_CORS_ORIGINS",
+        "MDL_BACKUP_RECIPIENTS",
+        "MDL_BACKUP_REMOTE_URL",
+        "MDL_SCHEDULES",
+        "DATABASE_POOL_SIZE",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ];
+    let commands = [
+        ("mdl-api", &["serve"][..]),
+        ("mdl-api", &[][..]),
+        ("mdl-api", &["reseal-webhooks"][..]),
+        ("mdl-worker", &["run"][..]),
+        ("mdl-worker", &["queues"][..]),
+    ];
+    for (program, arguments) in commands {
+        let mut command = Command::new(binary(program));
+        for port in ["MDL_HTTP_ADDR", "MDL_OPS_ADDR", "MDL_WORKER_OPS_ADDR"] {
+            command.env(port, "127.0.0.1:0");
+        }
+        command.envs(app.environment()).envs(empty.map(|name| (name, ""))).env("DATABASE_URL", "mysql://x");
+        command.args(arguments);
+        let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
+        assert!(said.contains("DATABASE_URL: is no address of PostgreSQL"), "{program} {arguments:?}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_setting_that_cannot_be_right_is_refused_by_its_name() {
     let app = TestApp::start().await;
     let refused = [
