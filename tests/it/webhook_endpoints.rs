@@ -43,11 +43,12 @@ async fn endpoints_are_made_changed_and_removed() {
     // A secret header keeps its value when none is given.
     let change = json!({
         "id": made.id, "expectedVersion": 1, "description": "More", "rateLimit": null,
-        "headers": [{ "name": "authorization", "secret": true }],
+        "headers": [{ "name": "Authorization" }],
     });
     let changed = admin.mutate("updateWebhookEndpoint", change.clone(), &format!("endpoint {{ {ALL} }}")).await;
     assert_eq!(changed.user_errors(), [""; 0]);
     let changed = changed.payload()["endpoint"].clone();
+    assert_eq!(changed["headers"], json!([{ "name": "authorization", "value": null, "secret": true }]));
     assert_eq!(
         (&changed["revision"], &changed["rateLimit"], &changed["eventKinds"]),
         (&json!(2), &Value::Null, &json!(["metric.created"]))
@@ -94,7 +95,7 @@ async fn what_is_wrong_with_an_endpoint_is_said() {
         "url": "https://receiver.example/", "rateLimit": 0, "eventKinds": [""],
         "headers": [
             { "name": "webhook-id", "value": "x" }, { "name": "no spaces", "value": "x" },
-            { "name": "x-a", "value": "two\nlines" }, { "name": "x-b" },
+            { "name": "x-a", "value": "two\nlines" }, { "name": "x-b" }, { "name": "x-c", "secret": false },
         ],
     });
     let answer = admin.mutate("createWebhookEndpoint", input, "secret").await;
@@ -104,6 +105,7 @@ async fn what_is_wrong_with_an_endpoint_is_said() {
         "headers.1.name: INVALID",
         "headers.2.value: INVALID",
         "headers.3.value: REQUIRED",
+        "headers.4.value: REQUIRED",
         "rateLimit: OUT_OF_RANGE",
     ];
     assert_eq!(answer.user_errors(), expected, "{}", answer.body);

@@ -81,13 +81,14 @@ pub struct WebhookHeaderInput {
     name: String,
     /// Its value. A secret that had one before keeps it if this is left out, unless scheme, host or port of the URL change.
     value: Option<String>,
-    /// Whether it is encrypted, and never shown again; `false` if not given.
+    /// Whether it is encrypted, and never shown again. If not given it is not, but where `value` is left out: only a secret can be kept.
     secret: Option<bool>,
 }
 
 impl From<WebhookHeaderInput> for HeaderDraft {
     fn from(input: WebhookHeaderInput) -> Self {
-        Self { name: input.name, value: input.value, secret: input.secret.unwrap_or(false) }
+        let secret = input.secret.unwrap_or(input.value.is_none());
+        Self { name: input.name, value: input.value, secret }
     }
 }
 
