@@ -61,9 +61,12 @@ impl App {
         })
     }
 
-    /// Whether Redis answers.
+    /// Whether Redis answers. A pool that cannot connect tries again until its time is over; a connection beside it says at once
+    /// what is wrong.
     pub async fn ping_redis(&self) -> Result<()> {
-        let mut conn = self.redis.get().await.map_err(|e| Error::unavailable("Redis", e))?;
+        let reached = async { self.redis.dedicated_connection().await.map(drop).map_err(Error::from) };
+        let pooled = async { self.redis.get().await.map_err(|e| Error::unavailable("Redis", e)) };
+        let ((), mut conn) = tokio::try_join!(reached, pooled)?;
         let _pong: String = redis::cmd("PING").query_async(&mut *conn).await?;
         Ok(())
     }

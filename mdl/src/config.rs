@@ -17,6 +17,8 @@ mod warming;
 mod webhooks;
 mod worker;
 
+use std::ffi::{OsStr, OsString};
+
 use clap::error::{ContextKind, ContextValue};
 
 pub use auth::AuthConfig;
@@ -79,20 +81,44 @@ impl Config {
     pub fn from_arguments<I, T>(arguments: I) -> Result<Self, clap::Error>
     where
         I: IntoIterator<Item = T>,
-        T: Into<std::ffi::OsString> + Clone,
+        T: Into<OsString> + Clone,
     {
         #[derive(clap::Parser)]
         struct Program {
             #[command(flatten)]
             config: Config,
         }
-        <Program as clap::Parser>::try_parse_from(arguments).map(|program| program.config).map_err(name_variable)
+        parse_from::<Program, I, T>(arguments).map(|program| program.config)
     }
+}
+
+/// What a program was started with: its arguments, and the environment. An empty variable counts as not set, as `MDL_CORS_ORIGINS=` in a
+/// .env file is meant; an empty flag does not.
+pub fn parse_from<P, I, T>(arguments: I) -> Result<P, clap::Error>
+where
+    P: clap::Parser,
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let mut command = without_blanks(P::command());
+    let mut matches = command.try_get_matches_from_mut(arguments).map_err(name_variable)?;
+    P::from_arg_matches_mut(&mut matches).map_err(|error| name_variable(error.format(&mut command)))
+}
+
+/// The same command, which does not look at the variables that are empty.
+#[expect(clippy::disallowed_methods, reason = "this is where settings are read")]
+fn without_blanks(command: clap::Command) -> clap::Command {
+    let is_blank = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|argument| match argument.get_env() {
+        Some(name) if is_blank(name) => argument.env(None::<&'static str>),
+        _ => argument,
+    });
+    command.mut_subcommands(without_blanks)
 }
 
 /// The same error, with the environment variable of the setting that it is about: clap names only the flag. What may be a secret is not
 /// repeated.
-pub fn name_variable(mut error: clap::Error) -> clap::Error {
+fn name_variable(mut error: clap::Error) -> clap::Error {
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg).cloned() else { return error };
     let command = <Config as clap::Args>::augment_args(clap::Command::new("settings"));
     let long = flag.split(' ').next().and_then(|flag| flag.strip_prefix("--"));

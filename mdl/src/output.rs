@@ -15,6 +15,11 @@ pub fn line(text: impl Display) {
     write(&mut std::io::stdout().lock(), format_args!("{text}\n"));
 }
 
+/// So many things, in words: `1 document`, `2 documents`.
+pub fn counted(count: i64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// Writes a text that brings its own ends of lines.
 pub fn text(text: impl Display) {
     write(&mut std::io::stdout().lock(), text);

@@ -77,13 +77,14 @@ impl Sealer {
         Ok([&[VERSION][..], mark, &nonce, &text].concat())
     }
 
-    /// Decrypts what [`Sealer::seal`] made for the same thing. Fails when its key is not among ours.
+    /// Decrypts what [`Sealer::seal`] made for the same thing. `Unavailable` when its key is not among ours.
     pub fn open(&self, sealed: &[u8], of: Uuid) -> Result<Zeroizing<Vec<u8>>> {
         if sealed.len() < NONCE.end || sealed[0] != VERSION {
             return Err(Error::internal("not a sealed secret"));
         }
         let Some((_, cipher)) = self.0.iter().find(|(mark, _)| mark[..] == sealed[MARK]) else {
-            return Err(Error::internal("a secret was encrypted with a key that is not in MDL_WEBHOOK_KEYS"));
+            let service = "Decryption of webhook secrets (MDL_WEBHOOK_KEYS lacks the key that encrypted one)";
+            return Err(Error::unavailable(service, "no such key"));
         };
         let nonce: [u8; 24] = sealed[NONCE].try_into().map_err(Error::internal)?;
         let payload = Payload { msg: &sealed[NONCE.end..], aad: of.as_bytes() };
@@ -115,7 +116,8 @@ mod tests {
         assert!(!both.is_current(&sealed) && both.is_current(&both.seal(b"secret", id).unwrap()));
 
         assert!(old.open(&sealed, Uuid::now_v7()).is_err(), "it belongs to somebody else");
-        assert!(Sealer::new(&[key(2)]).open(&sealed, id).is_err(), "the key is gone");
+        let error = Sealer::new(&[key(2)]).open(&sealed, id).unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }) && error.to_string().contains("MDL_WEBHOOK_KEYS lacks"), "{error}");
         for at in 0..sealed.len() {
             let mut broken = sealed.clone();
             broken[at] ^= 1;

@@ -169,12 +169,13 @@ run_beside() { # api|worker argument…
     REDIS_URL="$(private_redis_url)"
   fi
   export DATABASE_URL DATABASE_OWNER_URL REDIS_URL
-  # Those that run now: a worker without them would turn the warming of all off.
-  for name in MDL_WARM_SECRET MDL_WARM_API_URLS; do
+  # Those that run now: a worker without the warming's would turn that of all off, and other keys open no secret of webhooks.
+  for name in MDL_WARM_SECRET MDL_WARM_API_URLS MDL_WEBHOOK_KEYS; do
     [ -z "${!name:-}" ] || continue
     value="$(tr '\0' '\n' 2>/dev/null <"/proc/$pid/environ" | sed -n "s/^$name=//p")" || true
     [ -z "$value" ] || export "$name=$value"
   done
+  export MDL_WEBHOOK_KEYS="${MDL_WEBHOOK_KEYS:-$(webhook_key)}"
   export_files
   exec "$BIN_DIR/mdl-$program" "$@"
 }

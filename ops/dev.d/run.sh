@@ -98,7 +98,7 @@ export_backups() {
     mv "$keys.new" "$keys"
   fi
   MDL_BACKUP_RECIPIENTS="$(sed -n 's/^# public key: //p' "$keys")"
-  export MDL_BACKUP_RECIPIENTS MDL_BACKUP_IDENTITY_FILE="$keys"
+  export MDL_BACKUP_RECIPIENTS MDL_BACKUP_IDENTITY_FILE="${MDL_BACKUP_IDENTITY_FILE:-$keys}"
 }
 
 # Where uploads are, and the key that signs access tokens.

@@ -92,6 +92,23 @@ fn redis_cli_is_told_of_a_url_what_it_knows() {
 }
 
 #[test]
+fn keys_of_backups_that_are_set_stay() {
+    let folder = std::env::temp_dir().join(format!("mdl-test-keys-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("backup-keys.txt"), "# public key: age1own\n").unwrap();
+    let script = ". ops/dev.d/run.sh; export_backups; echo $MDL_BACKUP_RECIPIENTS $MDL_BACKUP_IDENTITY_FILE";
+    let told = |identity: &str| {
+        let mut shell = Command::new("bash");
+        shell.args(["-euo", "pipefail", "-c", script]).current_dir(root()).env_remove("MDL_BACKUP_RECIPIENTS");
+        shell.env("DEV", &folder).env("PG_BIN", "").env("MDL_BACKUP_IDENTITY_FILE", identity);
+        String::from_utf8(shell.output().unwrap().stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(told("/other"), "age1own /other");
+    assert_eq!(told(""), format!("age1own {}/backup-keys.txt", folder.display()));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn a_variable_that_cannot_be_read_is_refused_by_its_name() {
     let commands = [
         ("mdl-api", &["serve"][..]),
@@ -105,6 +122,38 @@ fn a_variable_that_cannot_be_read_is_refused_by_its_name() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{program} {arguments:?}");
         assert!(said.contains("invalid value 'many' for 'DATABASE_POOL_SIZE (--database-pool-size <"), "{arguments:?}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_variable_is_not_set() {
+    let app = TestApp::start().await;
+    let empty = [
+        "MDL_WEBHOOK_ALLOW",
+        "MDL_WEBHOOK_KEYS",
+        "MDL_CORS_ORIGINS",
+        "MDL_BACKUP_RECIPIENTS",
+        "MDL_BACKUP_REMOTE_URL",
+        "MDL_SCHEDULES",
+        "DATABASE_POOL_SIZE",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ];
+    let commands = [
+        ("mdl-api", &["serve"][..]),
+        ("mdl-api", &[][..]),
+        ("mdl-api", &["reseal-webhooks"][..]),
+        ("mdl-worker", &["run"][..]),
+        ("mdl-worker", &["queues"][..]),
+    ];
+    for (program, arguments) in commands {
+        let mut command = Command::new(binary(program));
+        for port in ["MDL_HTTP_ADDR", "MDL_OPS_ADDR", "MDL_WORKER_OPS_ADDR"] {
+            command.env(port, "127.0.0.1:0");
+        }
+        command.envs(app.environment()).envs(empty.map(|name| (name, ""))).env("DATABASE_URL", "mysql://x");
+        command.args(arguments);
+        let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
+        assert!(said.contains("DATABASE_URL: is no address of PostgreSQL"), "{program} {arguments:?}: {said}");
     }
 }
 

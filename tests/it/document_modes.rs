@@ -107,11 +107,14 @@ async fn operators_publish_and_check_at_the_command_line() {
     let run = |arguments: &[&str]| said(&app, arguments);
 
     let (code, out, _) = run(&["publish", &relay, "--tenant", "acme"]);
+    assert!(out.contains("relay.json: published 2 documents\n"), "{out}");
     assert!(code == Some(0) && out.contains("Role version 1: r1") && out.contains("Two version 1: r2"), "{out}");
     let (code, out, _) = run(&["publish", &one, "--all-tenants"]);
-    assert!(code == Some(0) && out.contains("Out version 1: "), "{out}");
+    assert!(code == Some(0) && out.contains("Out version 1: ") && out.contains("published 1 document\n"), "{out}");
     let (code, _, errors) = run(&["publish", &broken, "--tenant", "acme"]);
-    assert!(code == Some(1) && errors.contains("b, line 1, column 18: Unknown field \"rle\""), "{errors}");
+    assert!(code == Some(1) && errors.contains("Bad, line 1, column 18: Unknown field \"rle\""), "{errors}");
+    let (_, _, errors) = run(&["publish", &file("all.graphql", "query All {\n  nothing\n}"), "--tenant", "acme"]);
+    assert!(errors.contains("all.graphql: published nothing\n  All, line 2, column 3: "), "{errors}");
     assert_ne!(run(&["publish", &relay]).0, Some(0), "for whom must be said");
     assert_ne!(run(&["publish", &relay, "--tenant", "nobody"]).0, Some(0));
 
@@ -125,7 +128,7 @@ async fn operators_publish_and_check_at_the_command_line() {
     app.database.execute("UPDATE documents SET text = 'query Two { me { gone } }' WHERE document_id = 'r2'").await;
     let (code, out, errors) = run(&["check"]);
     assert!(code == Some(1) && out.contains("2 of 3"), "{out}");
-    assert!(errors.contains("Two version 1: r2") && errors.contains("Unknown field \"gone\""), "{errors}");
+    assert!(errors.contains("Two version 1: r2 (tenant acme)") && errors.contains("Unknown field \"gone\""), "{errors}");
     let outdated = publish(&app.client(Role::Admin).await, TEXT).await.payload()["outdated"].clone();
     assert!(outdated[0]["errors"][0].as_str().unwrap().starts_with("line 1, column 18: Unknown field \"gone\""), "{outdated}");
 

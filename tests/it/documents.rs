@@ -280,13 +280,19 @@ async fn a_manifest_is_published_whole_or_not_at_all() {
         "good": TEXT,
         "typo": "query Typo {\n  metrics { totl }\n}",
         "broken": "query Broken { me",
+        "h1": "query Twice { nobody }",
+        "h2": "query Twice { nothing }",
         "costly": "{ metrics(first: 100) { nodes { upstream(first: 100) { nodes { upstream(first: 100) { nodes { key } } } } } } }",
     });
     let answer = publish(&admin, &bad.to_string()).await;
     assert_eq!(answer.payload()["documents"], Value::Null);
     let messages = answer.payload()["userErrors"].to_string();
-    assert!(messages.contains("typo, line 2, column 13: Unknown field"), "{messages}");
-    assert!(messages.contains("broken, line 1") && !messages.contains("good"), "{messages}");
+    for wanted in
+        ["\"Typo, line 2, column 13: Unknown field", "\"Broken, line 1", "\"Twice (h1), line 1", "\"Twice (h2), ", "\"costly"]
+    {
+        assert!(messages.contains(wanted), "{wanted}: {messages}");
+    }
+    assert!(!messages.contains("good") && !messages.contains("Role"), "{messages}");
     for (manifest, code) in [("", "INVALID"), ("{}", "REQUIRED"), ("[1]", "INVALID"), ("{ \"a\": ", "INVALID")] {
         assert_eq!(publish(&admin, manifest).await.user_errors(), [format!("manifest: {code}")], "{manifest}");
     }

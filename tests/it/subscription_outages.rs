@@ -114,7 +114,7 @@ async fn without_redis_events_arrive_within_seconds() {
 #[test]
 fn the_documentation_shows_the_scripts() {
     let page = std::fs::read_to_string(root().join("docs/api/subscriptions.md")).unwrap();
-    for name in ["follow.js", "follow-ws.js", "follow-sse.js"] {
+    for name in ["follow.mjs", "follow-ws.mjs", "follow-sse.mjs"] {
         let script = std::fs::read_to_string(root().join("tests/clients").join(name)).unwrap();
         assert!(page.contains(&format!("```js\n{script}```\n")), "docs/api/subscriptions.md is to show {name} as it is");
     }
@@ -179,10 +179,10 @@ async fn follows_whatever_breaks(script: &str, scheme: &str, ends_with: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_script_with_graphql_ws_loses_and_repeats_nothing() {
-    follows_whatever_breaks("follow-ws.js", "ws", "4403").await;
+    follows_whatever_breaks("follow-ws.mjs", "ws", "4403").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_script_with_graphql_sse_loses_and_repeats_nothing() {
-    follows_whatever_breaks("follow-sse.js", "http", "401").await;
+    follows_whatever_breaks("follow-sse.mjs", "http", "401").await;
 }

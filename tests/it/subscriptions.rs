@@ -131,6 +131,7 @@ async fn any_operation_runs_over_the_socket() {
     assert_eq!(code(&answer(two, json!({})).await), "GRAPHQL_VALIDATION_FAILED");
     let unknown = answer(CHANGES, json!({ "filter": { "kinds": ["import"] } })).await;
     assert_eq!(code(&unknown), "BAD_USER_INPUT");
+    assert!(unknown.to_string().contains("Those are metric, domain, objective, keyResult, tenant"), "{unknown}");
     // Plain HTTP has no place for more than one answer.
     assert_eq!(editor.send("subscription { catalogChanged { key } }", json!({})).await.error_code(), Some("NOT_ACCEPTABLE"));
 }

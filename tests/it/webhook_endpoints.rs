@@ -43,11 +43,12 @@ async fn endpoints_are_made_changed_and_removed() {
     // A secret header keeps its value when none is given.
     let change = json!({
         "id": made.id, "expectedVersion": 1, "description": "More", "rateLimit": null,
-        "headers": [{ "name": "authorization", "secret": true }],
+        "headers": [{ "name": "Authorization" }],
     });
     let changed = admin.mutate("updateWebhookEndpoint", change.clone(), &format!("endpoint {{ {ALL} }}")).await;
     assert_eq!(changed.user_errors(), [""; 0]);
     let changed = changed.payload()["endpoint"].clone();
+    assert_eq!(changed["headers"], json!([{ "name": "authorization", "value": null, "secret": true }]));
     assert_eq!(
         (&changed["revision"], &changed["rateLimit"], &changed["eventKinds"]),
         (&json!(2), &Value::Null, &json!(["metric.created"]))
@@ -94,7 +95,7 @@ async fn what_is_wrong_with_an_endpoint_is_said() {
         "url": "https://receiver.example/", "rateLimit": 0, "eventKinds": [""],
         "headers": [
             { "name": "webhook-id", "value": "x" }, { "name": "no spaces", "value": "x" },
-            { "name": "x-a", "value": "two\nlines" }, { "name": "x-b" },
+            { "name": "x-a", "value": "two\nlines" }, { "name": "x-b" }, { "name": "x-c", "secret": false },
         ],
     });
     let answer = admin.mutate("createWebhookEndpoint", input, "secret").await;
@@ -104,9 +105,17 @@ async fn what_is_wrong_with_an_endpoint_is_said() {
         "headers.1.name: INVALID",
         "headers.2.value: INVALID",
         "headers.3.value: REQUIRED",
+        "headers.4.value: REQUIRED",
         "rateLimit: OUT_OF_RANGE",
     ];
     assert_eq!(answer.user_errors(), expected, "{}", answer.body);
+
+    let filter = json!({ "tiers": ["TIER_1", "tier_9"], "changedFields": ["definition", "nonsense.x"] });
+    let input = json!({ "url": "https://receiver.example/", "filter": filter });
+    let answer = admin.mutate("createWebhookEndpoint", input, "secret").await;
+    let expected = ["filter.tiers.1: NOT_FOUND", "filter.changedFields.1: NOT_FOUND"];
+    assert_eq!(answer.user_errors(), expected, "{}", answer.body);
+    assert!(answer.body.to_string().contains("There are: tier_1, tier_2, tier_3"), "{}", answer.body);
 
     let without_key = App { sealer: Sealer::new(&[]), ..app.app.clone() };
     let draft = Draft { url: "https://receiver.example/".to_owned(), ..Draft::default() };
@@ -138,6 +147,24 @@ async fn endpoints_are_told_what_they_want() {
         sequences
     };
     assert_eq!((sequences(&all), sequences(&some), sequences(&off)), (vec![1, 2, 3, 4], vec![1], vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_takes_what_people_call_things() {
+    let app = TestApp::start().await;
+    app.start_worker();
+    let admin = app.client(Role::Admin).await;
+    let receiver = Receiver::start().await;
+    let filter = json!({ "domains": ["Customer Care"], "tiers": ["TIER_1"] });
+    let made = endpoint_with(&admin, json!({ "url": receiver.url, "filter": filter })).await;
+    let query = "query($id: ID!) { webhookEndpoint(id: $id) { filter { tiers } } }";
+    let stored = admin.ask(query, json!({ "id": made.id })).await["webhookEndpoint"]["filter"].clone();
+    assert_eq!(stored, json!({ "tiers": ["tier_1"] }));
+    let payload = |tier: &str| json!({ "domain": { "key": "DOMAIN-CARE", "name": "Customer Care" }, "tier": tier });
+    tell(&app, 1, "metric.updated", payload("tier_2")).await;
+    tell(&app, 2, "metric.updated", payload("tier_1")).await;
+    until_state(&admin, 1, "DELIVERED").await;
+    assert_eq!(receiver.received()[0].json()["sequence"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

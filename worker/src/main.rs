@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use mdl::config::{self, Config};
 use mdl::{App, instruments, output, telemetry};
 use mdl_worker::cli::{Cli, Command};
@@ -17,8 +16,8 @@ use tracing::info;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let parsed = Cli::try_parse();
-    let Cli { command, run: settings } = parsed.unwrap_or_else(|error| config::name_variable(error).exit());
+    let parsed = config::parse_from::<Cli, _, _>(std::env::args_os());
+    let Cli { command, run: settings } = parsed.unwrap_or_else(|error| error.exit());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

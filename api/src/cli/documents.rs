@@ -1,5 +1,6 @@
 //! `mdl-api documents`: publish what clients may run by id, and hold what is published against this build's schema.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use mdl::documents::{ALL_TENANTS, Caching, Document, store};
 use mdl::ids::{DocumentId, TenantId};
-use mdl::{Actor, App, Error, output};
+use mdl::{Actor, App, Error, output, tenants};
 
 use super::{accounts, explain};
 use crate::documents::{Validator, publish};
@@ -90,7 +91,11 @@ async fn publish(app: &App, args: Publish) -> anyhow::Result<ExitCode> {
         let text = std::fs::read_to_string(file).with_context(|| format!("Could not read {}", file.display()))?;
         match publish::publish(app, &actor, &validator, &text, caching).await {
             Ok(documents) => {
-                output::line(format_args!("{}: published {} documents", file.display(), documents.len()));
+                output::line(format_args!(
+                    "{}: published {}",
+                    file.display(),
+                    output::counted(documents.len() as i64, "document")
+                ));
                 documents.iter().for_each(|document| output::line(format_args!("  {}", line(document))));
             }
             Err(Error::Invalid(problems)) => {
@@ -103,17 +108,18 @@ async fn publish(app: &App, args: Publish) -> anyhow::Result<ExitCode> {
     }
     // Those of earlier publications may have been for another schema.
     let outdated = publish::outdated_of(app, &actor, &validator).await.map_err(explain)?;
-    report(&outdated);
+    report(&outdated, &HashMap::from_iter(args.audience.tenant.map(|slug| (actor.tenant, slug))));
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn check(app: &App) -> anyhow::Result<ExitCode> {
     let tx = app.db.dispatch().await.map_err(explain)?;
     let documents = store::all_runnable(&tx).await.map_err(explain)?;
+    let slugs = tenants::all(&tx).await.map_err(explain)?.into_iter().map(|tenant| (tenant.id, tenant.slug)).collect();
     tx.commit().await.map_err(explain)?;
     let count = documents.len();
     let outdated = publish::outdated(&Validator::new(&app.config.graphql), documents).await;
-    report(&outdated);
+    report(&outdated, &slugs);
     output::line(format_args!("{} of {count} published documents fit the schema", count - outdated.len()));
     Ok(if outdated.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -121,7 +127,7 @@ async fn check(app: &App) -> anyhow::Result<ExitCode> {
 async fn list(app: &App, audience: &Audience) -> anyhow::Result<ExitCode> {
     for document in runnable(app, audience.actor(app).await?.tenant).await? {
         let used = match document.last_used_at {
-            Some(at) => format!("used {} times, last {}", document.use_count, at.format("%Y-%m-%d %H:%M UTC")),
+            Some(at) => format!("used {}, last {}", output::counted(document.use_count, "time"), at.format("%Y-%m-%d %H:%M UTC")),
             None => "never used".to_owned(),
         };
         output::line(format_args!(
@@ -157,10 +163,14 @@ async fn runnable(app: &App, tenant: TenantId) -> anyhow::Result<Vec<Document>> 
     Ok(documents)
 }
 
-fn report(outdated: &[publish::Outdated]) {
+/// `slugs` are those of the tenants that may have such documents.
+fn report(outdated: &[publish::Outdated], slugs: &HashMap<TenantId, String>) {
     for publish::Outdated { document, errors } in outdated {
-        let owner =
-            if document.is_for_all_tenants() { "all tenants".to_owned() } else { format!("tenant {}", document.tenant_id) };
+        let owner = match slugs.get(&document.tenant_id) {
+            _ if document.is_for_all_tenants() => "all tenants".to_owned(),
+            Some(slug) => format!("tenant {slug}"),
+            None => format!("tenant {}", document.tenant_id),
+        };
         eprintln!("Does not fit the schema: {} ({owner})", line(document));
         errors.iter().for_each(|error| eprintln!("  {}{}", document.name, publish::sentence(error)));
     }

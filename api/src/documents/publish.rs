@@ -1,5 +1,7 @@
 //! Publishing a manifest: read it, hold each of its documents against the schema, store all or none.
 
+use std::collections::HashMap;
+
 use async_graphql::ServerError;
 use mdl::actor::Permission;
 use mdl::documents::{self, Caching, Document, MAX_NAME, NewDocument, manifest, store};
@@ -10,11 +12,21 @@ use super::{ParsedDocument, Validator};
 
 /// Problems that are told of one manifest: nobody reads more.
 const MAX_PROBLEMS: usize = 100;
+/// The name of a document whose operation has none.
+const ANONYMOUS: &str = "anonymous";
 
 /// A published document that the schema refuses now, and in which words.
 pub struct Outdated {
     pub document: Document,
     pub errors: Vec<ServerError>,
+}
+
+/// A document of a manifest that the schema refuses.
+struct Refused {
+    id: String,
+    /// Where it has one.
+    name: Option<String>,
+    errors: Vec<ServerError>,
 }
 
 /// Publishes the documents of a manifest. A document that the schema refuses is a problem of the field `manifest`, with its
@@ -31,25 +43,42 @@ pub async fn publish(
     if let Some(problem) = documents::too_many(entries.len()) {
         return Err(Error::Invalid(vec![problem]));
     }
-    let (mut new, mut problems) = (Vec::with_capacity(entries.len()), Vec::new());
+    let (mut new, mut refused) = (Vec::with_capacity(entries.len()), Vec::new());
     for manifest::Entry { id, name, text } in entries {
         match validator.check(&text).await {
             Ok(document) => {
                 let name = name.unwrap_or_else(|| name_of(&document));
                 new.push(NewDocument { document_id: id, name, text });
             }
-            Err(errors) => {
-                let name = name.unwrap_or(id);
-                problems.extend(
-                    errors.iter().map(|error| Problem::new("manifest", Code::Invalid, format!("{name}{}", sentence(error)))),
-                );
-            }
+            Err(errors) => refused.push(Refused { id, name: name.or_else(|| joined(names_in(&text))), errors }),
         }
         // Validating a long manifest must not keep other requests waiting.
         tokio::task::yield_now().await;
     }
+    if refused.is_empty() { documents::publish(app, actor, &new, caching).await } else { Err(refusal(&new, &refused)) }
+}
+
+/// What the schema says of the refused documents of a manifest, which has the `good` ones as well.
+fn refusal(good: &[NewDocument], refused: &[Refused]) -> Error {
+    let mut uses: HashMap<&str, usize> = HashMap::new();
+    let named = refused.iter().filter_map(|document| document.name.as_deref());
+    for name in good.iter().map(|document| document.name.as_str()).chain(named) {
+        *uses.entry(name).or_default() += 1;
+    }
+    let alone = good.len() + refused.len() == 1;
+    let mut problems = Vec::new();
+    for Refused { id, name, errors } in refused {
+        let label = match name {
+            Some(name) if uses[name.as_str()] > 1 => format!("{name} ({id})"),
+            Some(name) => name.clone(),
+            None if alone => ANONYMOUS.to_owned(),
+            None => id.clone(),
+        };
+        problems
+            .extend(errors.iter().map(|error| Problem::new("manifest", Code::Invalid, format!("{label}{}", sentence(error)))));
+    }
     problems.truncate(MAX_PROBLEMS);
-    if problems.is_empty() { documents::publish(app, actor, &new, caching).await } else { Err(Error::Invalid(problems)) }
+    Error::Invalid(problems)
 }
 
 /// Which of these documents the schema refuses.
@@ -81,10 +110,76 @@ pub fn sentence(error: &ServerError) -> String {
 
 /// After its operations.
 fn name_of(document: &ParsedDocument) -> String {
-    let mut names: Vec<&str> = document.operations().iter().filter_map(|operation| operation.name.as_deref()).collect();
+    let names = document.operations().iter().filter_map(|operation| operation.name.as_deref()).collect();
+    joined(names).unwrap_or_else(|| ANONYMOUS.to_owned())
+}
+
+fn joined(mut names: Vec<&str>) -> Option<String> {
     names.sort_unstable();
-    match names.as_slice() {
-        [] => "anonymous".to_owned(),
-        names => names.join(", ").chars().take(MAX_NAME).collect(),
+    (!names.is_empty()).then(|| names.join(", ").chars().take(MAX_NAME).collect())
+}
+
+/// The names of a text's operations, as far as they can be told of one that need not be GraphQL.
+fn names_in(text: &str) -> Vec<&str> {
+    let (mut names, mut depth) = (Vec::new(), 0_usize);
+    let mut is_operation = false;
+    for line in text.lines() {
+        let code = line.split('#').next().unwrap_or_default();
+        for part in code.split_inclusive(['{', '}', '(', ')']) {
+            let (inner, end) = match part.strip_suffix(['{', '}', '(', ')']) {
+                Some(inner) => (inner, &part[inner.len()..]),
+                None => (part, ""),
+            };
+            for word in inner.split_whitespace().filter(|_| depth == 0) {
+                if is_operation && word.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') {
+                    names.push(word.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or_default());
+                }
+                is_operation = matches!(word, "query" | "mutation" | "subscription");
+            }
+            match end {
+                "{" | "(" => (depth, is_operation) = (depth + 1, false),
+                "}" | ")" => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_named_in_texts_that_nobody_can_parse() {
+        for (text, names) in [
+            ("query Metrics {\n  metrics { totl }\n}", &["Metrics"][..]),
+            ("# query of all\nmutation\n  Add($q: String = \"x\") @live { add(query: \"a\") { query id } }", &["Add"]),
+            ("query A { a } fragment F on Query { b } subscription B{ c }", &["A", "B"]),
+            ("query Broken { me", &["Broken"]),
+            ("query @skip(if: true) { me }", &[]),
+            ("query { query Inner }", &[]),
+            ("{ me }", &[]),
+            ("nonsense", &[]),
+        ] {
+            assert_eq!(names_in(text), names, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refused_document_is_called_by_its_name() {
+        let refused = |id: &str, name: Option<&str>| Refused {
+            id: id.to_owned(),
+            name: name.map(str::to_owned),
+            errors: vec![ServerError::new("No", None)],
+        };
+        let good = |name: &str| NewDocument { document_id: "h0".to_owned(), name: name.to_owned(), text: String::new() };
+        let told = |good: &[NewDocument], refused: &[Refused]| match refusal(good, refused) {
+            Error::Invalid(problems) => problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>(),
+            other => panic!("{other}"),
+        };
+        assert_eq!(told(&[good("B")], &[refused("h1", Some("A"))]), ["A: No"]);
+        assert_eq!(told(&[good("A")], &[refused("h1", Some("A")), refused("h2", None)]), ["A (h1): No", "h2: No"]);
+        assert_eq!(told(&[], &[refused("h1", None)]), ["anonymous: No"]);
     }
 }

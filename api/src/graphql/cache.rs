@@ -16,7 +16,7 @@ use super::users::DonePayload;
 pub enum CachedType {
     /// Business domains.
     BusinessDomain,
-    /// Imports.
+    /// Imports. They are not kept: only answers of `node` and `nodes` are forgotten, which may be of anything.
     Import,
     /// Metrics with their versions and lineage.
     Metric,
@@ -44,7 +44,8 @@ pub struct PurgeCacheInput {
     /// Those that something of this type is part of.
     #[graphql(name = "type")]
     kind: Option<CachedType>,
-    /// Those to this document: the SHA-256 of its text, in hexadecimal. Not together with `type`.
+    /// Those to this document: the SHA-256 of its text, in hexadecimal, with or without `sha256:` before it. Not together with
+    /// `type`.
     document_hash: Option<String>,
 }
 
@@ -70,7 +71,8 @@ fn which(input: PurgeCacheInput) -> mdl::Result<Purge> {
         (None, None) => Ok(Purge::Everything),
         (Some(kind), None) => Ok(Purge::Type(kind.kind())),
         (None, Some(hash)) => {
-            let hash = documents::from_hex(&hash);
+            // With the prefix it is the documentId of a request.
+            let hash = documents::from_hex(hash.strip_prefix("sha256:").unwrap_or(&hash));
             let wrong = || Error::invalid("document_hash", Code::Invalid, "Must be a SHA-256 in hexadecimal: 64 digits");
             hash.map(Purge::Document).ok_or_else(wrong)
         }

@@ -108,7 +108,8 @@ impl EventQueries {
 /// Which changes of the catalog are wanted. Every condition that is given must hold; of a list, one entry must fit.
 #[derive(Debug, Default, InputObject)]
 pub struct CatalogChangeFilter {
-    /// Kinds of events, or their beginnings: `metric` stands for all that begin with `metric.`.
+    /// Kinds of events, or their beginnings: `metric` stands for all that begin with `metric.`. Those of `metric`, `domain`,
+    /// `objective`, `keyResult` and `tenant` are changes of the catalog; others are refused.
     kinds: Option<Vec<String>>,
     /// Keys or names of business domains: changes of what is in them, and of themselves.
     domains: Option<Vec<String>>,
@@ -130,7 +131,10 @@ impl CatalogChangeFilter {
             };
             let known = kinds::ALL.iter().any(begins) && CATALOG.contains(&kind.split('.').next().unwrap_or_default());
             if !known {
-                let message = format!("{kind:?} is no kind of change of the catalog; see eventTypes");
+                let message = format!(
+                    "{kind:?} is no kind of change of the catalog. Those are {}, and the eventTypes that begin with one of them and a dot",
+                    CATALOG.join(", ")
+                );
                 return Err(Error::invalid("filter.kinds", Code::Invalid, message));
             }
         }

@@ -66,6 +66,55 @@ pub fn between(before: &Definition, after: &Definition) -> Vec<FieldChange> {
     changes
 }
 
+/// The fields of the details, as changes name them. Those of `extra` are whatever was imported.
+const DETAILS: &[&str] = &[
+    "alignment.strategic_pillar",
+    "alignment.objective_keys",
+    "alignment.key_result_refs",
+    "alignment.why_it_matters",
+    "definition.formula_detail",
+    "definition.numerator",
+    "definition.denominator",
+    "definition.example",
+    "data.primary_sources",
+    "data.secondary_sources",
+    "data.freshness",
+    "data.update_frequency",
+    "data.time_grains",
+    "data.retention",
+    "governance.regulatory_constraints",
+    "dimensions",
+    "targets.target_value",
+    "targets.warning_threshold",
+    "targets.critical_threshold",
+    "targets.comparison_baseline",
+    "targets.alert_rules",
+    "visualization.default_chart_type",
+    "visualization.default_time_range",
+    "visualization.dashboards",
+    "visualization.drilldowns",
+    "relationships.upstream_keys",
+    "relationships.downstream_keys",
+    "relationships.tradeoffs",
+    "usage.decision_use_cases",
+    "usage.review_cadence",
+    "usage.playbooks",
+    "notes",
+    "example_queries",
+    "extra",
+];
+
+/// Every field that a change can be of: columns, which are all there in an empty definition, and those of the details.
+pub fn fields() -> Vec<String> {
+    let columns = leaves(&Definition::default()).into_iter().map(|(name, _)| name);
+    columns.chain(DETAILS.iter().map(|name| (*name).to_owned())).collect()
+}
+
+/// Whether a field is this one, or below it: `definition.formula` is within `definition`.
+pub fn is_within(field: &str, group: &str) -> bool {
+    field.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 /// Every field that is set, as (name, value): columns, and the fields one level down in the details.
 pub fn leaves(definition: &Definition) -> Vec<(String, Value)> {
     let Ok(Value::Object(mut columns)) = serde_json::to_value(definition) else { return Vec::new() };
@@ -103,7 +152,71 @@ fn column_name(column: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Map;
+
     use super::*;
+    use crate::extra::Extra;
+    use crate::metrics::definition::{
+        AlertRule, Alignment, Calculation, Dashboard, DataSources, Details, Dimension, EventCount, ExampleQuery, Playbook,
+        Relationships, Source, Targets, Usage, Visualization,
+    };
+
+    /// With something in each field. No struct has defaults here, so that a new field is not forgotten.
+    fn full_details() -> Details {
+        let (text, list) = (Some("a".to_owned()), vec!["a".to_owned()]);
+        let values: Map<_, _> = [("a".to_owned(), Value::from(1))].into_iter().collect();
+        Details {
+            alignment: Alignment {
+                strategic_pillar: text.clone(),
+                objective_keys: list.clone(),
+                key_result_refs: list.clone(),
+                why_it_matters: text.clone(),
+            },
+            calculation: Calculation {
+                formula_detail: text.clone(),
+                numerator: Some(EventCount::default()),
+                denominator: Some(EventCount::default()),
+                example: values.clone(),
+            },
+            data: DataSources {
+                primary_sources: vec![Source::default()],
+                secondary_sources: vec![Source::default()],
+                freshness: text.clone(),
+                update_frequency: text.clone(),
+                time_grains: list.clone(),
+                retention: text.clone(),
+            },
+            regulatory_constraints: list.clone(),
+            dimensions: vec![Dimension::default()],
+            targets: Targets {
+                target_value: Some(1.0),
+                warning_threshold: Some(1.0),
+                critical_threshold: Some(1.0),
+                comparison_baseline: text.clone(),
+                alert_rules: vec![AlertRule::default()],
+            },
+            visualization: Visualization {
+                default_chart_type: text.clone(),
+                default_time_range: text.clone(),
+                dashboards: vec![Dashboard::default()],
+                drilldowns: list.clone(),
+            },
+            relationships: Relationships { upstream_keys: list.clone(), downstream_keys: list.clone(), tradeoffs: list.clone() },
+            usage: Usage { decision_use_cases: list, review_cadence: text.clone(), playbooks: vec![Playbook::default()] },
+            notes: text,
+            example_queries: vec![ExampleQuery::default()],
+            extra: Extra(values),
+        }
+    }
+
+    #[test]
+    fn every_field_that_can_change_is_listed() {
+        let changed = leaves(&Definition { details: full_details(), ..Definition::default() });
+        let changed: BTreeSet<String> = changed.into_iter().map(|(name, _)| name.replace("extra.a", "extra")).collect();
+        assert_eq!(changed, fields().into_iter().collect());
+    }
 
     fn definition() -> Definition {
         let mut definition = Definition::default();

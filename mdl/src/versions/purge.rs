@@ -4,7 +4,7 @@ use serde_json::json;
 use tracing::info;
 use uuid::Uuid;
 
-use super::{Entities, Touched};
+use super::{Entities, Entity, Touched};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::audit;
@@ -31,7 +31,7 @@ pub async fn purge(app: &App, actor: &Actor, what: Purge) -> Result<()> {
             json!({})
         }
         Purge::Type(kind) => {
-            tx.touch(Entities::of_kind(kind));
+            tx.touch(entities_of(kind));
             json!({ "type": kind })
         }
         Purge::Document(hash) => {
@@ -43,4 +43,12 @@ pub async fn purge(app: &App, actor: &Actor, what: Purge) -> Result<()> {
     tx.commit().await?;
     info!(what = %details, "Purged kept answers");
     Ok(())
+}
+
+/// As [`Entities::of_kind`], but for imports: nobody says that what one of them wrote was changed, too.
+fn entities_of(kind: &str) -> Entities {
+    match kind {
+        "import" => Entities::of(&[Entity::Imports]),
+        _ => Entities::of_kind(kind),
+    }
 }

@@ -57,7 +57,11 @@ impl Draft {
         problems.text("description", &self.description, 2_000);
         problems.count("event_kinds", self.event_kinds.len(), 100);
         check_kinds(&mut problems, "event_kinds", &self.event_kinds);
-        self.filter.check(&mut problems);
+        let filter = match before {
+            // What was taken once must not be in the way of another change.
+            Some(before) if before.filter == self.filter => self.filter,
+            _ => self.filter.parse(&mut problems),
+        };
         let none = Headers::default();
         let kept = before.map_or(&none, |before| &before.headers);
         // Whoever may change the address may not know these values, and would have them sent to wherever that leads.
@@ -72,7 +76,7 @@ impl Draft {
         }
         problems.check()?;
         let url = url.map_err(|message| Error::invalid("url", Code::Invalid, message))?;
-        let Draft { description, event_kinds, filter, rate_limit, .. } = self;
+        let Draft { description, event_kinds, rate_limit, .. } = self;
         Ok(Settings { url, description, event_kinds, filter, headers, rate_limit })
     }
 }

@@ -264,3 +264,17 @@ pub fn is_label(field: &str) -> bool {
     // Archiving is told with the labels.
     field == "archivedAt" || UNCHANGING.contains(&field) || LABELS.iter().any(named)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_what_is_never_kept() {
+        let page = include_str!("../../../../docs/api/caching.md");
+        let list = page.split("Not kept is an operation with any of").nth(1).unwrap().split('.').next().unwrap();
+        for (_, field, _) in FIELDS.iter().filter(|(on, _, rule)| *on == "Query" && rule.never) {
+            assert!(list.contains(&format!("`{field}`")), "{field}: {list}");
+        }
+    }
+}

@@ -53,13 +53,13 @@ struct WebhookSettings {
 /// what a condition asks for is left out: with a tier, say, events of objectives.
 #[derive(InputObject)]
 pub struct WebhookFilterInput {
-    /// Keys of business domains: the event's is one of them.
+    /// Keys or names of business domains: the event's has one of them.
     domains: Option<Vec<String>>,
     /// Tags: the metric has one of them.
     tags: Option<Vec<String>>,
-    /// Tiers as payloads spell them, such as `tier_1`: the metric's is one of them.
+    /// Tiers, as `TIER_1` or `tier_1`: the metric's is one of them.
     tiers: Option<Vec<String>>,
-    /// Fields as payloads spell them: `definition.formula`, or `definition` for all of them. One of them has changed.
+    /// Fields of metrics as payloads spell them: `definition.formula`, or `definition` for all of them. One of them has changed.
     changed_fields: Option<Vec<String>>,
 }
 
@@ -81,13 +81,14 @@ pub struct WebhookHeaderInput {
     name: String,
     /// Its value. A secret that had one before keeps it if this is left out, unless scheme, host or port of the URL change.
     value: Option<String>,
-    /// Whether it is encrypted, and never shown again; `false` if not given.
+    /// Whether it is encrypted, and never shown again. If not given it is not, but where `value` is left out: only a secret can be kept.
     secret: Option<bool>,
 }
 
 impl From<WebhookHeaderInput> for HeaderDraft {
     fn from(input: WebhookHeaderInput) -> Self {
-        Self { name: input.name, value: input.value, secret: input.secret.unwrap_or(false) }
+        let secret = input.secret.unwrap_or(input.value.is_none());
+        Self { name: input.name, value: input.value, secret }
     }
 }
 

@@ -137,11 +137,11 @@ impl WebhookEndpoint {
 /// Conditions on events, which must all hold. An empty list is no condition.
 #[derive(SimpleObject)]
 pub struct WebhookFilter {
-    /// Keys of business domains: the event's is one of them.
+    /// Keys or names of business domains: the event's has one of them.
     domains: Vec<String>,
     /// Tags: the metric has one of them.
     tags: Vec<String>,
-    /// Tiers: the metric's is one of them.
+    /// Tiers as payloads spell them, such as `tier_1`: the metric's is one of them.
     tiers: Vec<String>,
     /// Fields, or groups of them: one of them has changed.
     changed_fields: Vec<String>,

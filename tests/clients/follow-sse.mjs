@@ -1,7 +1,7 @@
-// MDL_URL=https://mdl.example.com/graphql MDL_API_KEY=mdl_… node follow-sse.js
+// MDL_URL=https://mdl.example.com/graphql MDL_API_KEY=mdl_… node follow-sse.mjs
 
 import { createClient } from 'graphql-sse';
-import { follow } from './follow.js';
+import { follow } from './follow.mjs';
 
 function connect(connected) {
   return createClient({

@@ -1,8 +1,8 @@
-// MDL_URL=wss://mdl.example.com/graphql MDL_API_KEY=mdl_… node follow-ws.js
+// MDL_URL=wss://mdl.example.com/graphql MDL_API_KEY=mdl_… node follow-ws.mjs
 
 import { createClient } from 'graphql-ws';
 import WebSocket from 'ws';
-import { follow } from './follow.js';
+import { follow } from './follow.mjs';
 
 function connect(connected) {
   let silence;
