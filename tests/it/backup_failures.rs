@@ -58,6 +58,9 @@ async fn a_mistake_of_an_operator_leaves_a_good_backup_good() {
         assert_eq!(app.database.number(told).await, 0, "{setting}={value}");
         backups.set(&[(setting, good.as_deref().unwrap_or_default())]);
     }
+    let nowhere = backups.run(&["verify", &id, "--from", "nowhere"]).await;
+    assert!(!nowhere.succeeded && nowhere.stderr.contains("nowhere is not the address of a place"), "{nowhere:?}");
+    assert_eq!(app.database.number(told).await, 0);
     let running = "SELECT count(*) FROM restore_drills WHERE state = 'running'";
     assert_eq!(app.database.number(running).await, 0);
 
@@ -171,8 +174,11 @@ async fn jobs_of_backups_wait_for_each_other() {
     // Nobody makes the one any more that was asked for.
     drop((worker, somebody));
     app.database.execute("UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE kind = 'back_up'").await;
-    eventually("the lock is free", async || backups.run(&["now", "--no-verify"]).await.succeeded.then_some(())).await;
     let ended = "SELECT count(*) FROM backups WHERE state = 'failed' AND error = 'Its job ended before it was begun'";
+    let (watching, _) = app.another_api(&backups.settings()).await;
+    mdl::backups::watch::overdue(&watching).await.unwrap();
+    assert_eq!(app.database.number(ended).await, 1, "known before the next backup");
+    eventually("the lock is free", async || backups.run(&["now", "--no-verify"]).await.succeeded.then_some(())).await;
     assert_eq!(app.database.number(ended).await, 1);
 }
 

@@ -17,8 +17,8 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 use tokio_util::io::StreamReader;
 
-use super::refused;
 use super::vault::Vault;
+use super::{refused, unequipped};
 use crate::error::{Code, Error, Result};
 
 /// Bytes read at once.
@@ -132,7 +132,8 @@ impl Identities {
     /// Those of a file as `age-keygen` and `mdl-worker backup keygen` make it; none without a file.
     pub fn load(file: Option<&Path>) -> Result<Self> {
         let Some(file) = file else { return Ok(Self::default()) };
-        let cannot = |why: &dyn std::fmt::Display| refused(format!("Cannot read the private keys in {}: {why}", file.display()));
+        let cannot =
+            |why: &dyn std::fmt::Display| unequipped(format!("Cannot read the private keys in {}: {why}", file.display()));
         let content = std::fs::read(file).map_err(|error| cannot(&error))?;
         let parsed = age::IdentityFile::from_buffer(content.as_slice()).map_err(|error| cannot(&error))?;
         parsed.into_identities().map(Self).map_err(|error| cannot(&error))

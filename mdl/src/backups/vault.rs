@@ -15,8 +15,8 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload, RetryConfig, WriteMultipart};
 use url::Url;
 
-use super::refused;
 use super::seal::{Digest, Tally};
+use super::{refused, unequipped};
 use crate::config::BackupConfig;
 use crate::error::{BoxError, Error, Result, causes};
 use crate::ids::BackupId;
@@ -111,7 +111,7 @@ impl Vault {
         }
         match address.parse::<Url>() {
             Ok(url) => Self::find(&url, "--from", config),
-            Err(error) => Err(refused(format!("{address} is not the address of a place with backups: {error}"))),
+            Err(error) => Err(unequipped(format!("{address} is not the address of a place with backups: {error}"))),
         }
     }
 
@@ -133,10 +133,10 @@ impl Vault {
                 LocalFileSystem::new_with_prefix(&directory).map_err(|error| cannot_keep(&directory, &error))?.with_fsync(true);
             return Ok(Self { store: Arc::new(store), root: Path::default(), name, directory: Some(directory) });
         }
-        let cannot = |error: object_store::Error| refused(format!("Cannot keep backups in {name}: {error}"));
+        let cannot = |error: object_store::Error| unequipped(format!("Cannot keep backups in {name}: {error}"));
         let (scheme, root) = ObjectStoreScheme::parse(url).map_err(|error| cannot(error.into()))?;
         if scheme != ObjectStoreScheme::AmazonS3 {
-            return Err(refused(format!("Cannot keep backups in {name}: give file:///directory or s3://bucket/prefix")));
+            return Err(unequipped(format!("Cannot keep backups in {name}: give file:///directory or s3://bucket/prefix")));
         }
         let retry = RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
         let mut builder = AmazonS3Builder::new().with_url(url.as_str()).with_retry(retry);

@@ -94,18 +94,7 @@ pub async fn verify(
             copies.map(|()| Verified { manifest, place: vault.name().to_owned(), proof })
         }
         Err(error) => {
-            if !is_hindrance(&error) {
-                metrics::counter!(instruments::BACKUPS, "outcome" => "verify_failed").increment(1);
-            }
-            let differences = differences(&error);
-            // Damaged or different: whatever was said before, it is not good.
-            let is_bad = is_damage(&error) || !differences.is_empty();
-            if is_bad {
-                doubt(&vault, id).await;
-            }
-            if recorded.is_ok()
-                && let Err(unrecorded) = record_failure(app, drill, id, &error, &differences, is_bad).await
-            {
+            if let Err(unrecorded) = failed(app, &vault, id, recorded.is_ok().then_some(drill), &error).await {
                 warn!(error = causes(&unrecorded), "Could not record that a trial restore failed");
             }
             Err(error)
@@ -113,18 +102,23 @@ pub async fn verify(
     }
 }
 
-async fn record_failure(
-    app: &App,
-    drill: DrillId,
-    id: BackupId,
-    error: &Error,
-    differences: &[String],
-    is_bad: bool,
-) -> Result<()> {
+/// Records that a trial restore failed: with the backup, and in its row if it has one.
+async fn failed(app: &App, vault: &Vault, id: BackupId, drill: Option<DrillId>, error: &Error) -> Result<()> {
     if is_hindrance(error) {
+        let Some(drill) = drill else { return Ok(()) };
         return store::give_up(app, store::Of::Drill(drill), &watch::sentence(error)).await;
     }
-    watch::verify_failed(app, drill, id, error, differences, is_bad).await
+    metrics::counter!(instruments::BACKUPS, "outcome" => "verify_failed").increment(1);
+    let differences = differences(error);
+    // Damaged or different: whatever was said before, it is not good.
+    let is_bad = is_damage(error) || !differences.is_empty();
+    if is_bad {
+        doubt(vault, id).await;
+    }
+    match drill {
+        Some(drill) => watch::verify_failed(app, drill, id, error, &differences, is_bad).await,
+        None => Ok(()),
+    }
 }
 
 /// What a trial restore takes besides the backup.

@@ -31,12 +31,12 @@ pub async fn published(app: &App, manifest: &Manifest, places: &[String]) -> Res
     store::published(&tx, manifest, places, None).await?;
     let sizes = store::sizes_before(&tx, manifest.id, COMPARED).await?;
     let size = manifest.database.stored.bytes;
-    if let Some(deviation) = deviation(size, &sizes) {
-        if deviation.abs() * 100.0 > f64::from(app.config.backup.size_deviation_percent) {
-            warn!(backup.id = %manifest.id, "The size of a backup differs by {:+.0} % from that of the last ones", deviation * 100.0);
-            let payload = BackupPayload { deviation: Some(deviation), ..about(manifest) };
-            push(&tx, kinds::BACKUP_SIZE_DEVIATED, &payload).await?;
-        }
+    if let Some(deviation) = deviation(size, &sizes)
+        && deviation.abs() * 100.0 > f64::from(app.config.backup.size_deviation_percent)
+    {
+        warn!(backup.id = %manifest.id, "The size of a backup differs by {:+.0} % from that of the last ones", deviation * 100.0);
+        let payload = BackupPayload { deviation: Some(deviation), ..about(manifest) };
+        push(&tx, kinds::BACKUP_SIZE_DEVIATED, &payload).await?;
     }
     tx.commit().await?;
     info!(backup.id = %manifest.id, "Published a backup of {} rows in {size} bytes", manifest.rows());
@@ -122,10 +122,11 @@ pub async fn not_verified(app: &App, id: Option<BackupId>, place: Option<&str>, 
     }
 }
 
-/// Looks how old the newest verified backup is. Says so by instruments, and once by an event when it is too old.
+/// Looks how old the newest verified backup is, and which were asked for and will not be made. Says so by instruments, and once by an event when it is too old.
 pub async fn overdue(app: &App) -> Result<()> {
     let tx = app.db.begin(SYSTEM).await?;
     let newest = store::newest_verified(&tx, SYSTEM).await?.map(|backup| backup.started_at);
+    store::abandon_queued(&tx, BackupId(Uuid::nil())).await?;
     let is_overdue = show_age(app, newest);
     // Where backups are not set up, it is for the instrument to say so.
     if is_overdue && app.config.backup.database_url.is_some() {
