@@ -121,7 +121,11 @@ async fn what_is_written_is_prepared_once() {
         "INSERT INTO \"jobs\"",
         "SELECT pg_notify",
     ] {
-        assert!(kept.iter().any(|kept| kept.statement.starts_with(start)), "{start}");
+        assert!(
+            kept.iter().any(|kept| kept.statement.starts_with(start)),
+            "{start} is not among {:?}",
+            kept.iter().map(|kept| &kept.statement).collect::<Vec<_>>()
+        );
     }
 }
 

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::Metric;
 use super::changes::ChangeTier;
 use super::definition::{Definition, Status};
+use crate::db::Prepare;
 use crate::error::{Code, Error, Problem, Result};
 use crate::ids::{MetricId, TenantId};
 use crate::page::{Page, PageArgs};
@@ -146,7 +147,7 @@ pub(super) async fn insert(
         document: serde_json::to_value(definition)?,
         created_by: metric.updated_by,
     };
-    diesel::insert_into(metric_versions::table).values(row).execute(&mut conn).await?;
+    diesel::insert_into(metric_versions::table).values(row).prepared().execute(&mut conn).await?;
     Ok(())
 }
 
