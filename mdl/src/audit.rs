@@ -11,7 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::actor::{Actor, Subject};
-use crate::db::{Prepare, Transaction};
+use crate::db::Transaction;
 use crate::error::Result;
 use crate::ids::{AuditId, TenantId};
 use crate::schema::audit_log;
@@ -73,7 +73,7 @@ pub async fn record_touching(
         request_id: actor.request_id.as_deref(),
     };
     tx.touch(touched);
-    diesel::insert_into(audit_log::table).values(entry).prepared().execute(&mut &**tx).await?;
+    diesel::insert_into(audit_log::table).values(entry).execute(&mut &**tx).await?;
     match &actor.once {
         Some(once) => once.mark(tx, actor).await,
         None => Ok(()),

@@ -105,6 +105,9 @@ async fn what_is_written_is_prepared_once() {
     let _held = app.app.db.begin(app.tenant.id).await.unwrap();
     let id = editor.write("createMetric", json!({ "key": "M", "name": "M" })).await["id"].clone();
     editor.write("updateMetric", json!({ "id": id, "name": "N" })).await;
+    editor.write("createBusinessDomain", json!({ "key": "D", "name": "D" })).await;
+    let objective = editor.write("createObjective", json!({ "key": "O", "name": "O" })).await["id"].clone();
+    editor.write("createKeyResult", json!({ "objectiveId": objective, "key": "K", "name": "K" })).await;
     let import = json!({ "text": "{\"metrics\": []}", "fileName": "none.json" });
     assert_eq!(editor.mutate("importCatalog", import, "").await.user_errors(), [""; 0]);
 
@@ -115,6 +118,9 @@ async fn what_is_written_is_prepared_once() {
         "INSERT INTO \"metrics\"",
         "UPDATE \"metrics\"",
         "INSERT INTO \"metric_versions\"",
+        "INSERT INTO \"business_domains\"",
+        "INSERT INTO \"objectives\"",
+        "INSERT INTO \"key_results\"",
         "INSERT INTO \"audit_log\"",
         "INSERT INTO \"outbox\"",
         "INSERT INTO \"imports\"",

@@ -2,7 +2,8 @@
 //!
 //! Diesel finds a prepared statement again when it can tell from the statement's type that the text is the same. Of SQL that is given as
 //! text, of every UPDATE, and of an INSERT that may leave a column to its default it cannot, and prepares them anew each time:
-//! one more round trip, and PostgreSQL reads the text again.
+//! one more round trip, and PostgreSQL reads the text again. An INSERT need not be marked where all structs that it takes say
+//! `treat_none_as_default_value = false`, also one without an `Option`.
 
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};

@@ -191,7 +191,6 @@ async fn insert(mut conn: &AsyncPgConnection, actor: &Actor, new: &NewMetric, ve
     diesel::insert_into(metrics::table)
         .values((row, &new.definition.summary, version))
         .returning(Metric::as_returning())
-        .prepared()
         .get_result(&mut conn)
         .await
         .map_err(Error::from)

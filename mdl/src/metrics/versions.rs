@@ -13,7 +13,6 @@ use uuid::Uuid;
 use super::Metric;
 use super::changes::ChangeTier;
 use super::definition::{Definition, Status};
-use crate::db::Prepare;
 use crate::error::{Code, Error, Problem, Result};
 use crate::ids::{MetricId, TenantId};
 use crate::page::{Page, PageArgs};
@@ -36,7 +35,7 @@ use crate::schema::{metric_versions, metrics};
     Insertable,
     AsChangeset,
 )]
-#[diesel(table_name = metrics, check_for_backend(diesel::pg::Pg))]
+#[diesel(table_name = metrics, check_for_backend(diesel::pg::Pg), treat_none_as_default_value = false)]
 pub struct Semver {
     #[diesel(column_name = version_major)]
     pub major: i32,
@@ -147,7 +146,7 @@ pub(super) async fn insert(
         document: serde_json::to_value(definition)?,
         created_by: metric.updated_by,
     };
-    diesel::insert_into(metric_versions::table).values(row).prepared().execute(&mut conn).await?;
+    diesel::insert_into(metric_versions::table).values(row).execute(&mut conn).await?;
     Ok(())
 }
 
