@@ -37,6 +37,15 @@ const LISTS: &[&str] = &[
     "{ objectives { nodes { key description progress keyResults { currentValue } } } }",
 ];
 
+/// Metrics that have something in common.
+const TAGGED: &str = "query Tagged($tag: String!) { metrics(filter: { tags: { containsAny: [$tag] } }) { totalCount
+    nodes { key description tags domain { name } upstream { nodes { key name } } versions(first: 1) { nodes { version } } } } }";
+const FOUND: &str =
+    "query Found($filter: MetricFilter) { metrics(search: \"churn\", filter: $filter) { edges { node { key notes } } } }";
+const DOMAIN: &str =
+    "query Domain($key: String) { businessDomain(key: $key) { name metricCount metrics { nodes { key notes } } } }";
+const DOMAIN_BY_ID: &str = "query($id: ID!) { businessDomain(id: $id) { metrics { totalCount } } }";
+
 /// A catalog with ends that hang together.
 struct Catalog {
     app: TestApp,
@@ -57,7 +66,7 @@ impl Catalog {
         };
         write("createBusinessDomain", "D", json!({ "name": "Growth", "keyMetricKeys": ["A", "LATER"] })).await;
         let upstream = json!({ "upstreamKeys": ["B", "LATER"] });
-        write("createMetric", "A", json!({ "name": "Churn", "domain": "D", "relationships": upstream })).await;
+        write("createMetric", "A", json!({ "name": "Churn", "domain": "D", "tags": ["loss"], "relationships": upstream })).await;
         write("createMetric", "B", json!({ "name": "Accounts", "tier": "TIER_1" })).await;
         let objective = write("createObjective", "O", json!({ "name": "Stay", "metricKeys": ["A", "LATER"] })).await;
         write("createObjective", "P", json!({ "name": "Grow" })).await;
@@ -82,7 +91,20 @@ impl Catalog {
         questions.extend(["A", "B"].map(|key| (ONE_BY_ID, json!({ "id": self.id(key) }))));
         questions.extend(["O", "P"].map(|key| (OBJECTIVE_BY_ID, json!({ "id": self.id(key) }))));
         questions.extend(MENTIONS.iter().chain(LISTS).map(|query| (*query, json!({}))));
+        questions.extend(self.groups("loss", "D"));
+        questions.extend(self.groups("growth", "NOBODY"));
         questions
+    }
+
+    /// Questions about metrics with a tag, and about those of a domain.
+    fn groups(&self, tag: &str, domain: &str) -> Vec<(&'static str, Value)> {
+        let tags = json!({ "filter": { "tags": { "containsAll": [tag, tag] } } });
+        let domains = json!({ "filter": { "domain": { "in": [domain] } } });
+        let mut groups =
+            vec![(TAGGED, json!({ "tag": tag })), (FOUND, tags), (FOUND, domains), (DOMAIN, json!({ "key": domain }))];
+        let known = self.ids.iter().find(|(key, _)| *key == domain);
+        groups.extend(known.map(|(_, id)| (DOMAIN_BY_ID, json!({ "id": id }))));
+        groups
     }
 
     /// The answers, with where they come from.
@@ -204,19 +226,25 @@ async fn what_a_write_does_not_touch_stays_kept() {
 
     let mut expected =
         vec![(ONE, json!({ "key": "A" })), (LINEAGE, json!({ "key": "A" })), (ONE_BY_ID, json!({ "id": id("A") }))];
-    expected.extend(of_metrics());
+    expected.extend(of_metrics().chain(catalog.groups("loss", "D")));
     let described = json!({ "id": id("A"), "description": "Who has left." });
     assert_remade(remade(&catalog, "updateMetric", described).await, &expected);
 
-    let created = remade(&catalog, "createMetric", json!({ "key": "C", "name": "C" })).await;
+    let lists = || {
+        let objectives = ["O", "P", "Q"].map(|key| (OBJECTIVE, json!({ "key": key })));
+        objectives.into_iter().chain(MENTIONS.iter().map(|query| (*query, json!({})))).chain(of_metrics())
+    };
+    let nobody_knows_it = json!({ "key": "C", "name": "C" });
+    assert_remade(remade(&catalog, "createMetric", nobody_knows_it).await, &lists().collect::<Vec<_>>());
+
     let lineages = ["A", "B", "LATER", "NOBODY"].iter().flat_map(|key| {
         let with_upstream = [ONE, LINEAGE];
         with_upstream.map(|query| (query, json!({ "key": key })))
     });
-    let mut expected: Vec<_> = lineages.collect();
-    expected.extend(["O", "P", "Q"].map(|key| (OBJECTIVE, json!({ "key": key }))));
-    expected.extend(MENTIONS.iter().map(|query| (*query, json!({}))).chain(of_metrics()));
-    assert_remade(created, &expected);
+    // With the neighbours of what it has.
+    let expected: Vec<_> =
+        lineages.chain(lists()).chain([(TAGGED, json!({ "tag": "loss" })), (TAGGED, json!({ "tag": "growth" }))]).collect();
+    assert_remade(remade(&catalog, "createMetric", json!({ "key": "LATER", "name": "L" })).await, &expected);
 
     let progress = remade(&catalog, "updateKeyResult", json!({ "id": id("K"), "currentValue": 7 })).await;
     let Some(progress) = progress else { return };
@@ -225,6 +253,29 @@ async fn what_a_write_does_not_touch_stays_kept() {
     for still in [(OBJECTIVE, json!({ "key": "P" })), (OBJECTIVE_BY_ID, json!({ "id": id("P") })), (LISTS[0], json!({}))] {
         assert!(!progress.contains(&still), "{still:?}");
     }
+}
+
+/// Somebody names a metric while it comes, and neither of the two transactions sees the other's.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_named_while_it_comes_is_found() {
+    let catalog = Catalog::plant().await;
+    let superuser = catalog.app.database.superuser().await;
+    catalog.keep(&catalog.editor).await;
+    superuser.batch_execute("BEGIN; LOCK TABLE audit_log IN SHARE MODE").await.unwrap();
+    let editor = catalog.editor.clone();
+    let coming = tokio::spawn(async move { editor.write("createMetric", json!({ "key": "NEW", "name": "New" })).await });
+    eventually("it is being written", async || {
+        let waits = "SELECT FROM pg_locks WHERE relation = 'audit_log'::regclass AND NOT granted";
+        (!superuser.query(waits, &[]).await.unwrap().is_empty()).then_some(())
+    })
+    .await;
+    let edge = "INSERT INTO metric_edges (tenant_id, declared_by, upstream_key, downstream_key)
+        SELECT tenant_id, id, 'NEW', key FROM metrics WHERE key = 'B'";
+    assert_eq!(catalog.app.database.superuser().await.execute(edge, &[]).await.unwrap(), 1);
+    superuser.batch_execute("COMMIT").await.unwrap();
+    coming.await.unwrap();
+    let lineage = catalog.editor.ask(LINEAGE, json!({ "key": "B" })).await;
+    assert_eq!(lineage["metric"]["upstream"]["totalCount"], 1);
 }
 
 /// The workers look for what dead writers have not told, and leave alone what was told.

@@ -4,8 +4,9 @@
 //! `Query` has a line there. Whatever has no line makes an operation one that is not kept, so forgetting a line costs time and
 //! never truth; a test asks for the lines all the same.
 //!
-//! Two things are finer than their kind. What is asked of [`One`] metric or objective is made of just that one. And where
-//! metrics are no more than mentioned, changes of anything else about them leave the answer as it was.
+//! Two things are finer than their kind. What is asked of [`One`] metric or objective, of a domain's metrics, or of those with a
+//! tag, is made of just these. And where metrics are no more than mentioned, changes of anything else about them leave the answer
+//! as it was.
 
 mod one;
 mod rules;
@@ -23,15 +24,15 @@ use mdl::actor::{Permission, Permissions};
 use mdl::versions::Entities;
 use sha2::{Digest, Sha256};
 
-pub use one::{One, OneKind};
-use rules::{CATALOG, CHOOSING, FIELDS, LABEL, METRIC, OBJECTIVE, PAGING, Rule, THING, TYPES, is_label};
+pub use one::One;
+use rules::{CATALOG, CHOOSING, FIELDS, LABEL, METRIC, OBJECTIVE, PAGING, Rule, SOME, THING, TYPES, is_label};
 
 /// How the answer to an operation is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// What it is made of.
     pub reads: Entities,
-    /// Single things that it is made of.
+    /// Single things that it is made of, and metrics that have something in common.
     pub ones: Arc<[One]>,
     /// How long it is kept at most.
     pub ttl: Duration,
@@ -95,15 +96,33 @@ impl Schema {
         if operation.ty != OperationType::Query {
             return None;
         }
-        let mut walk = Walk { schema: self, document, seen: HashSet::new(), ones: Vec::new(), sum: Rule::NOTHING };
+        let mut walk = Walk {
+            schema: self,
+            document,
+            seen: HashSet::new(),
+            ones: Vec::new(),
+            domains: Vec::new(),
+            of_domains: false,
+            sum: Rule::NOTHING,
+        };
         walk.set("Query", None, &operation.selection_set.node)?;
         let Rule { reads, seconds, personal, daily, guarded, apart, .. } = walk.sum;
         let one_row = reads == THING.reads && !apart && matches!(walk.ones.as_slice(), [one] if one.is_a_metric_now());
-        let (ones, ttl) = (walk.ones.into(), Duration::from_secs(seconds));
+        let domains = if walk.of_domains { walk.domains } else { Vec::new() };
+        let ones = walk.ones.into_iter().chain(domains).collect();
+        let ttl = Duration::from_secs(seconds);
         let policy = Policy { reads, ones, ttl, personal, daily, guarded, one_row };
         // What is made of nothing costs nothing to make.
         (!reads.is_empty()).then_some(policy)
     }
+}
+
+/// What a selection belongs to, if that is one thing, or metrics that have something in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Within {
+    Metrics,
+    Objective,
+    Domain,
 }
 
 /// One way through an operation. `None` anywhere: it is not kept.
@@ -111,14 +130,16 @@ struct Walk<'a> {
     schema: &'a Schema,
     document: &'a ExecutableDocument,
     /// Fragments need one look each, and another where they belong to one thing: what they say does not depend on more.
-    seen: HashSet<(&'a str, Option<OneKind>)>,
+    seen: HashSet<(&'a str, Option<Within>)>,
     ones: Vec<One>,
+    /// Domains that were asked for, and whether that was for their metrics: a fragment is looked at once for all of them.
+    domains: Vec<One>,
+    of_domains: bool,
     sum: Rule,
 }
 
 impl<'a> Walk<'a> {
-    /// `within`: the kind of the one thing that this belongs to.
-    fn set(&mut self, parent: &str, within: Option<OneKind>, set: &'a SelectionSet) -> Option<()> {
+    fn set(&mut self, parent: &str, within: Option<Within>, set: &'a SelectionSet) -> Option<()> {
         for selection in &set.items {
             match &selection.node {
                 Selection::Field(field) => self.field(parent, within, &field.node)?,
@@ -142,7 +163,7 @@ impl<'a> Walk<'a> {
         Some(())
     }
 
-    fn field(&mut self, parent: &str, within: Option<OneKind>, field: &'a Field) -> Option<()> {
+    fn field(&mut self, parent: &str, within: Option<Within>, field: &'a Field) -> Option<()> {
         let name = field.name.node.as_str();
         if name == "__typename" {
             return Some(());
@@ -151,7 +172,11 @@ impl<'a> Walk<'a> {
         if parent == "Query" && !CATALOG.contains(&name) {
             self.add(&Rule { guarded: true, ..Rule::NOTHING })?;
         }
+        let one = (parent == "Query").then(|| One::asked_by(field)).flatten();
+        let of_domain = within == Some(Within::Domain) && METRICS_OF_DOMAIN.contains(&name);
+        let some = of_domain || matches!(one, Some(One::Filtered(_)));
         match line(FIELDS, parent, name) {
+            Some(_) if some => self.add(&SOME)?,
             Some(rule) => self.add(rule)?,
             None if parent == "Query" => return None,
             None => {}
@@ -160,12 +185,22 @@ impl<'a> Walk<'a> {
             self.add(if is_label(name) { &LABEL } else { &METRIC })?;
         }
         let chooses = || field.arguments.iter().any(|(name, _)| !PAGING.contains(&name.node.as_str()));
-        if let Some(rule) = line(CHOOSING, parent, name).filter(|_| chooses()) {
+        if let Some(rule) = line(CHOOSING, parent, name).filter(|_| !some && chooses()) {
             self.add(rule)?;
         }
-        let one = (parent == "Query").then(|| One::asked_by(field)).flatten();
-        let within = one.as_ref().map(|one| one.kind).or(within).filter(|within| belonging_to(of) == Some(*within));
-        self.ones.extend(one);
+        let within = match (&one, within) {
+            (Some(One::Metric { .. } | One::Filtered(_)), _) => Some(Within::Metrics),
+            (Some(One::Objective(_)), _) => Some(Within::Objective),
+            (Some(One::OfDomain(_)), _) => Some(Within::Domain),
+            (None, _) if of_domain => Some(Within::Metrics),
+            (None, Some(Within::Metrics)) if LISTS_OF_METRICS.contains(&parent) => Some(Within::Metrics),
+            (None, within) => within.filter(|within| belonging_to(of) == Some(*within)),
+        };
+        match one {
+            Some(domain @ One::OfDomain(_)) => self.domains.push(domain),
+            one => self.ones.extend(one),
+        }
+        self.of_domains |= of_domain;
         if self.schema.fields.contains_key(of) {
             self.kind(of, within)?;
             self.set(of, within, &field.selection_set.node)?;
@@ -173,7 +208,7 @@ impl<'a> Walk<'a> {
         Some(())
     }
 
-    fn kind(&mut self, name: &str, within: Option<OneKind>) -> Option<()> {
+    fn kind(&mut self, name: &str, within: Option<Within>) -> Option<()> {
         let rule = rule_of(name)?;
         match within {
             Some(within) if belonging_to(name) == Some(within) => self.add(&THING),
@@ -197,11 +232,16 @@ fn line(table: &'static [(&str, &str, Rule)], kind: &str, field: &str) -> Option
     table.iter().find(|(of, name, _)| *of == kind && *name == field).map(|(.., rule)| rule)
 }
 
+/// Fields of a domain that are about its metrics.
+const METRICS_OF_DOMAIN: &[&str] = &["metrics", "metricCount"];
+/// Types that give the metrics of the list which they are part of.
+const LISTS_OF_METRICS: &[&str] = &["MetricConnection", "MetricEdge"];
+
 /// What a type is part of, itself included, if nothing that is part of another one can have it.
-fn belonging_to(kind: &str) -> Option<OneKind> {
+fn belonging_to(kind: &str) -> Option<Within> {
     match *rule_of(kind)? {
-        METRIC => Some(OneKind::Metric),
-        OBJECTIVE => Some(OneKind::Objective),
+        METRIC => Some(Within::Metrics),
+        OBJECTIVE => Some(Within::Objective),
         _ => None,
     }
 }
@@ -234,7 +274,7 @@ mod tests {
     #[test]
     fn operations_are_made_of_what_their_fields_are_made_of() {
         assert_eq!(reads("{ metrics { nodes { description } } }"), ["metrics", "metric_set", "metric_labels"]);
-        assert_eq!(reads("{ businessDomain { metricCount } }"), ["metric_set", "metric_labels", "domains"]);
+        assert_eq!(reads("{ businessDomains { nodes { metricCount } } }"), ["metric_set", "metric_labels", "domains"]);
         assert_eq!(
             reads(
                 "query Q($d: Boolean!) { objective { name ...F @include(if: $d) } } fragment F on Objective { createdBy { name } }"
@@ -323,6 +363,37 @@ mod tests {
         }
         let fields = &SCHEMA.fields["Metric"];
         assert_eq!(fields.keys().filter(|field| is_label(field)).count(), 5 + mdl::metrics::LABELS.len());
+    }
+
+    #[test]
+    fn metrics_that_have_something_in_common_are_made_of_no_others() {
+        let parts = |document: &str| {
+            let policy = policy(document).unwrap();
+            let reads: Vec<_> = policy.reads.iter().map(Entity::as_str).collect();
+            (reads, policy.ones.len(), policy.one_row)
+        };
+        for chosen in
+            ["filter: $filter", "search: \"a\", filter: { tags: { containsAny: [\"t\"] } }", "filter: { domain: { in: \"D\" } }"]
+        {
+            let list =
+                format!("{{ metrics({chosen}) {{ totalCount edges {{ cursor }} nodes {{ description domain {{ name }} }} }} }}");
+            assert_eq!(parts(&list), (vec!["domains", "things"], 1, false), "{chosen}");
+            let named =
+                format!("{{ metrics({chosen}) {{ ...F }} }} fragment F on MetricConnection {{ edges {{ node {{ notes }} }} }}");
+            assert_eq!(parts(&named), (vec!["domains", "things"], 1, false), "{chosen}");
+        }
+        let neighbours = "{ metrics(filter: $f) { nodes { upstream { nodes { name } } } } }";
+        assert_eq!(parts(neighbours).0, ["metric_labels", "lineage", "domains", "things"]);
+        let one = "{ businessDomain(key: \"D\") { name metricCount metrics { nodes { description } } } }";
+        assert_eq!(parts(one), (vec!["domains", "things"], 1, false));
+        assert_eq!(parts("{ businessDomain(key: \"D\") { name } }"), (vec!["domains"], 0, false));
+        let key_metrics = "{ businessDomain(key: \"D\") { keyMetrics { description } objectives { nodes { name } } } }";
+        assert_eq!(parts(key_metrics), (vec!["metrics", "metric_set", "domains", "objectives"], 0, false));
+        let two = "{ a: businessDomain(key: \"D\") { ...F } b: businessDomain(key: \"E\") { ...F } }
+            fragment F on BusinessDomain { metricCount }";
+        assert_eq!(parts(two).1, 2, "a fragment is of both");
+        let inner = "{ metric(key: \"M\") { domain { metrics { nodes { name } } } } }";
+        assert_eq!(parts(inner).0, ["metric_set", "metric_labels", "domains", "things"]);
     }
 
     #[test]

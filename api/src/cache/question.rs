@@ -57,7 +57,7 @@ impl Question {
         let mut made_of = Touched { entities: policy.reads, ..Touched::document(document) };
         for one in policy.ones.iter() {
             match one.things(variables) {
-                none if none.is_empty() => made_of.entities = made_of.entities.and(one.kind.entities()),
+                none if none.is_empty() => made_of.entities = made_of.entities.and(one.entities()),
                 things => made_of.parts.extend(things.into_iter().map(Part::Thing)),
             }
         }

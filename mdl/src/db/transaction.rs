@@ -5,6 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager};
+use futures::future::BoxFuture;
+use futures::join;
 use tracing::Instrument;
 
 use super::PooledConnection;
@@ -28,8 +30,17 @@ pub struct Transaction {
 #[derive(Default)]
 struct News {
     touched: Touched,
+    perhaps: Option<Perhaps>,
     events: Vec<EventId>,
 }
+
+/// What is out of date after the commit if a look says so.
+struct Perhaps {
+    touched: Touched,
+    look: Look,
+}
+
+type Look = Box<dyn for<'c> FnOnce(&'c AsyncPgConnection) -> BoxFuture<'c, Result<bool>> + Send>;
 
 impl Transaction {
     /// One that has begun on this connection.
@@ -40,6 +51,17 @@ impl Transaction {
     /// Notes that answers made of these are out of date once this commits. [`audit::record`](crate::audit::record) calls it.
     pub fn touch(&self, touched: impl Into<Touched>) {
         self.news().touched.merge(touched.into());
+    }
+
+    /// Notes that these are out of date as well if `look` finds so, right after the commit: what others have
+    /// committed meanwhile counts, and what they commit later they tell themselves. One look for each transaction.
+    pub fn touch_if(
+        &self,
+        touched: impl Into<Touched>,
+        look: impl for<'c> FnOnce(&'c AsyncPgConnection) -> BoxFuture<'c, Result<bool>> + Send + 'static,
+    ) {
+        let before = self.news().perhaps.replace(Perhaps { touched: touched.into(), look: Box::new(look) });
+        debug_assert!(before.is_none(), "a look would be lost");
     }
 
     /// Notes an event that tells of this. [`events::push`](crate::events::push) calls it.
@@ -54,13 +76,20 @@ impl Transaction {
     /// Commits, and makes known what has changed. When this returns, this process serves nothing older, and the others know,
     /// unless Redis is slow.
     pub async fn commit(mut self) -> Result<()> {
-        let News { touched, events } = std::mem::take(&mut *self.news());
-        let change = Change::of(touched);
+        let News { touched, perhaps, events } = std::mem::take(&mut *self.news());
+        let mut change = Change::of(touched);
         match self.tenant {
             // As a task of its own: the caller may go away between the commit and the news of it.
-            Some(tenant) if !change.is_empty() => {
+            Some(tenant) if !change.is_empty() || perhaps.is_some() => {
                 let committing = tokio::spawn(async move {
-                    let committed = self.end().await;
+                    let committed = match perhaps {
+                        None => self.end().await,
+                        Some(Perhaps { touched, look }) => {
+                            let (committed, found) = self.end_with_look(tenant, look).await;
+                            change.merge(Change::of(if found { touched } else { Touched::default() }));
+                            committed
+                        }
+                    };
                     let versions = self.versions.clone();
                     // Gives the connection back, before Redis is waited for.
                     drop(self);
@@ -81,8 +110,25 @@ impl Transaction {
         let conn = self.conn.as_mut().expect("present until commit or drop");
         conn.batch_execute(COMMIT).await?;
         self.conn = None;
-        metrics::histogram!(instruments::DB_TRANSACTION_SECONDS, "kind" => "write").record(self.began.elapsed().as_secs_f64());
+        self.count();
         Ok(())
+    }
+
+    /// Commits and looks, in one round trip. What cannot be looked up counts as found.
+    async fn end_with_look(&mut self, tenant: TenantId, look: Look) -> (Result<()>, bool) {
+        let opening = format!("BEGIN READ ONLY; SET LOCAL app.tenant_id = '{tenant}'");
+        let (mut committing, mut opener, looker): (&AsyncPgConnection, &AsyncPgConnection, &AsyncPgConnection) =
+            (self, self, self);
+        // join! polls in order, so the server gets them in this one. The second transaction ends with the drop.
+        let (committed, opened, found) = join!(committing.batch_execute(COMMIT), opener.batch_execute(&opening), look(looker));
+        if committed.is_ok() {
+            self.count();
+        }
+        (committed.map_err(Error::from), opened.is_err() || found.unwrap_or(true))
+    }
+
+    fn count(&self) {
+        metrics::histogram!(instruments::DB_TRANSACTION_SECONDS, "kind" => "write").record(self.began.elapsed().as_secs_f64());
     }
 }
 

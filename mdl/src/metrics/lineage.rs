@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -40,7 +41,7 @@ pub fn edges<'a>(key: &'a str, relationships: &'a Relationships) -> BTreeSet<(&'
     upstream.chain(downstream).filter(|(from, to)| from != to).collect()
 }
 
-/// Makes the edges that this metric declares those of its relationships.
+/// Notes the edges that a new metric declares.
 pub(super) async fn declare(
     mut conn: &AsyncPgConnection,
     tenant: TenantId,
@@ -48,8 +49,6 @@ pub(super) async fn declare(
     key: &str,
     relationships: &Relationships,
 ) -> Result<()> {
-    let declared = metric_edges::table.filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::declared_by.eq(id)));
-    diesel::delete(declared).execute(&mut conn).await?;
     let rows: Vec<_> = edges(key, relationships)
         .into_iter()
         .map(|(upstream_key, downstream_key)| Edge { tenant_id: tenant, declared_by: id, upstream_key, downstream_key })
@@ -58,6 +57,26 @@ pub(super) async fn declare(
         diesel::insert_into(metric_edges::table).values(rows).execute(&mut conn).await?;
     }
     Ok(())
+}
+
+/// Makes the edges that this metric declares those of its relationships.
+pub(super) async fn declare_anew(
+    mut conn: &AsyncPgConnection,
+    tenant: TenantId,
+    id: MetricId,
+    key: &str,
+    relationships: &Relationships,
+) -> Result<()> {
+    let declared = metric_edges::table.filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::declared_by.eq(id)));
+    diesel::delete(declared).execute(&mut conn).await?;
+    declare(conn, tenant, id, key, relationships).await
+}
+
+/// Whether any metric declares this key its neighbour.
+pub(super) async fn is_declared(mut conn: &AsyncPgConnection, tenant: TenantId, key: &str) -> Result<bool> {
+    let names_it = metric_edges::upstream_key.eq(key).or(metric_edges::downstream_key.eq(key));
+    let edges = metric_edges::table.filter(metric_edges::tenant_id.eq(tenant).and(names_it));
+    Ok(diesel::select(exists(edges)).get_result(&mut conn).await?)
 }
 
 /// For each metric (by key), a page of its existing neighbours, archived ones too. A metric without any is left out.

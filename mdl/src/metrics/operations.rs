@@ -1,14 +1,16 @@
 //! What people do to metrics. Each operation is one transaction: the change, its version, audit and event.
 
+use std::collections::BTreeSet;
+
 use chrono::Utc;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use futures::try_join;
+use futures::{FutureExt, try_join};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::changes::{self, ChangeTier, FieldChange};
-use super::definition::{Definition, Details, Status, check_key};
+use super::definition::{Definition, Details, Status, Summary, check_key};
 use super::versions::{self, Semver};
 use super::{LABELS, Metric, lineage, news, store};
 use crate::actor::{Actor, Permission};
@@ -17,12 +19,14 @@ use crate::db::{Prepare, Transaction};
 use crate::error::{Code, Error, Problem, Result};
 use crate::events::Kind;
 use crate::events::kinds::{METRIC_ARCHIVED, METRIC_CREATED};
-use crate::events::payloads::MetricPayload;
+use crate::events::payloads::{MetricPayload, Reference};
 use crate::ids::{MetricId, TenantId};
 use crate::schema::metrics;
 use crate::text::Problems;
 use crate::versions::{Entities, Entity, Thing, Touched};
 use crate::{audit, domains, events};
+
+const LINEAGE: Entities = Entities::of(&[Entity::Lineage]);
 
 /// A metric to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,13 +93,19 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewMetric) -> Result<(Met
     let metric = insert(&tx, actor, &new, version).await?;
     let fields: Vec<String> =
         changes::between(&Definition::default(), &new.definition).into_iter().map(|change| change.field).collect();
-    // Others may name it already, or commit meanwhile that they do.
-    let touched = Entities::of(&[Entity::Metrics, Entity::MetricSet, Entity::Lineage]);
+    let (relationships, tenant) = (&new.definition.details.relationships, actor.tenant);
+    let declares = !lineage::edges(&metric.key, relationships).is_empty();
+    if !declares {
+        // Others may name it already, or commit meanwhile that they do.
+        let key = metric.key.clone();
+        tx.touch_if(LINEAGE, move |conn| async move { lineage::is_declared(conn, tenant, &key).await }.boxed());
+    }
+    let touched = Entities::of(&[Entity::Metrics, Entity::MetricSet]).and_if(declares, Entity::Lineage);
     let tier = ChangeTier::Initial;
-    let created = Change { action: "metric.created", event: METRIC_CREATED, tier, fields: &fields, touched };
+    let created = Change { action: "metric.created", event: METRIC_CREATED, tier, fields: &fields, touched, before: None };
     try_join!(
         versions::insert(&tx, &metric, &new.definition, tier, &fields, new.message.as_deref()),
-        lineage::declare(&tx, actor.tenant, metric.id, &metric.key, &new.definition.details.relationships),
+        lineage::declare(&tx, tenant, metric.id, &metric.key, relationships),
         record(&tx, actor, &metric, created),
     )?;
     tx.commit().await?;
@@ -135,7 +145,9 @@ pub async fn update(
         return Ok((metric, before.details));
     }
     let metric = write(&tx, actor, Written::Updated, metric, &after, &changed, update.message.as_deref()).await?;
-    lineage::declare(&tx, actor.tenant, metric.id, &metric.key, &after.details.relationships).await?;
+    if before.details.relationships != after.details.relationships {
+        lineage::declare_anew(&tx, actor.tenant, metric.id, &metric.key, &after.details.relationships).await?;
+    }
     tx.commit().await?;
     Ok((metric, after.details))
 }
@@ -222,7 +234,8 @@ async fn write(
 ) -> Result<Metric> {
     let tier = ChangeTier::of(changed.iter().map(|change| change.field.as_str()));
     let fields: Vec<String> = changed.iter().map(|change| change.field.clone()).collect();
-    let update = || news::kind_of_update(&metric.summary, &after.summary, &fields);
+    let before = metric.summary;
+    let update = || news::kind_of_update(&before, &after.summary, &fields);
     let (action, kind) = match written {
         Written::Updated => ("metric.updated", update()),
         Written::Archived => ("metric.archived", METRIC_ARCHIVED),
@@ -249,7 +262,7 @@ async fn write(
         .and_if(is_listed_otherwise, Entity::MetricSet)
         .and_if(is_listed_otherwise || fields.iter().any(|field| LABELS.contains(&field.as_str())), Entity::MetricLabels)
         .and_if(fields.iter().any(|field| field.starts_with("relationships.")), Entity::Lineage);
-    let change = Change { action, event: kind, tier, fields: &fields, touched };
+    let change = Change { action, event: kind, tier, fields: &fields, touched, before: Some(&before) };
     try_join!(versions::insert(tx, &metric, after, tier, &fields, message), record(tx, actor, &metric, change))?;
     Ok(metric)
 }
@@ -277,17 +290,32 @@ struct Change<'a> {
     tier: ChangeTier,
     fields: &'a [String],
     touched: Entities,
+    /// What the metric was; `None` if there was none.
+    before: Option<&'a Summary>,
 }
 
 async fn record(tx: &Transaction, actor: &Actor, metric: &Metric, change: Change<'_>) -> Result<()> {
-    let Change { action, event, tier, fields, touched } = change;
+    let Change { action, event, tier, fields, touched, before } = change;
     let details = json!({ "key": metric.key, "version": metric.version.to_string(), "changedFields": fields });
-    let touched = Touched::things(touched, [Thing::metric(&metric.key), Thing::metric_by_id(metric.id.0)]);
+    let tags: BTreeSet<_> = before.iter().flat_map(|before| &before.tags).chain(&metric.summary.tags).collect();
+    let itself = [Thing::metric(&metric.key), Thing::metric_by_id(metric.id.0)];
+    let touched = Touched::things(touched, itself.into_iter().chain(tags.into_iter().map(|tag| Thing::metrics_tagged(tag))));
     let told = async {
         let domain = domains::reference(tx, actor.tenant, metric.summary.domain_id).await?;
+        touch_domain(tx, domain.as_ref());
+        let left = before.and_then(|before| before.domain_id).filter(|left| metric.summary.domain_id != Some(*left));
+        touch_domain(tx, domains::reference(tx, actor.tenant, left).await?.as_ref());
         let payload = news::payload((metric.id, &metric.key), &metric.summary, metric.version, domain, tier, fields);
         events::push(tx, actor, event, metric.id.0, &payload).await
     };
     try_join!(audit::record_touching(tx, actor, action, ("metric", metric.id.0), &details, touched), told)?;
     Ok(())
+}
+
+/// Notes that the metrics of a domain have changed.
+fn touch_domain(tx: &Transaction, domain: Option<&Reference>) {
+    if let Some(domain) = domain {
+        let things = [Thing::metrics_of_domain(&domain.key), Thing::metrics_of_domain_by_id(domain.id)];
+        tx.touch(Touched::things(Entities::NONE, things));
+    }
 }

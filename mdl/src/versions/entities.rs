@@ -123,9 +123,9 @@ impl Entities {
     }
 }
 
-/// One thing with a version of its own, so that answers about another one outlive its changes: a metric, or an objective with its
-/// key results. It has two, as it is asked for by its key, which need not be anybody's yet, or by its id. A hash, since keys are
-/// as long as callers like.
+/// One thing with a version of its own, so that answers about another one outlive its changes: a metric, an objective with its
+/// key results, or the metrics that have something in common. It has two where it is asked for by its key, which need not be
+/// anybody's yet, or by its id. A hash, since keys are as long as callers like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Thing([u8; 16]);
 
@@ -144,6 +144,20 @@ impl Thing {
 
     pub fn objective_by_id(id: Uuid) -> Self {
         Self::named("objective id", id.as_bytes())
+    }
+
+    /// The metrics that have this tag, had it before a change, or have it after.
+    pub fn metrics_tagged(tag: &str) -> Self {
+        Self::named("metrics tagged", tag.as_bytes())
+    }
+
+    /// The metrics of a business domain, in the same sense.
+    pub fn metrics_of_domain(key: &str) -> Self {
+        Self::named("metrics of domain", key.as_bytes())
+    }
+
+    pub fn metrics_of_domain_by_id(id: Uuid) -> Self {
+        Self::named("metrics of domain id", id.as_bytes())
     }
 
     fn named(kind: &str, name: &[u8]) -> Self {
@@ -189,9 +203,9 @@ pub struct Touched {
 }
 
 impl Touched {
-    /// These two names of one thing, and what else changes with it.
-    pub fn things(entities: Entities, things: [Thing; 2]) -> Self {
-        Self { entities, parts: things.map(Part::Thing).into() }
+    /// These things, and what else changes with them.
+    pub fn things(entities: Entities, things: impl IntoIterator<Item = Thing>) -> Self {
+        Self { entities, parts: things.into_iter().map(Part::Thing).collect() }
     }
 
     pub fn document(hash: DocumentHash) -> Self {
@@ -228,6 +242,9 @@ mod tests {
             Part::Thing(Thing::objective("M")),
             Part::Thing(Thing::metric_by_id(Uuid::nil())),
             Part::Thing(Thing::objective_by_id(Uuid::nil())),
+            Part::Thing(Thing::metrics_tagged("M")),
+            Part::Thing(Thing::metrics_of_domain("M")),
+            Part::Thing(Thing::metrics_of_domain_by_id(Uuid::nil())),
             Part::Document([7; 32]),
         ];
         for (at, part) in parts.into_iter().enumerate() {

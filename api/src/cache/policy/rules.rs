@@ -77,6 +77,8 @@ const DOMAIN: Rule = reads(DOMAINS);
 pub const OBJECTIVE: Rule = reads(OBJECTIVES);
 /// One metric or one objective, with all that belongs to it.
 pub const THING: Rule = reads(Entities::of(&[Entity::Things]));
+/// Metrics that have something in common, among them a domain that was named.
+pub const SOME: Rule = reads(Entities::of(&[Entity::Things, Entity::Domains]));
 const PERSON: Rule = Rule { reads: PEOPLE, seconds: PEOPLE_SECONDS, ..Rule::NOTHING };
 const NEVER: Rule = Rule { never: true, ..Rule::NOTHING };
 /// Of oneself, or of everybody for those who manage people; null for others.
