@@ -4,6 +4,7 @@
 //! `store` and [`lineage`] read rows; this file holds the row and the operations that write.
 
 pub mod changes;
+mod columns;
 pub mod definition;
 pub mod filter;
 pub mod lineage;
@@ -14,6 +15,7 @@ pub mod search;
 pub mod store;
 pub mod versions;
 
+pub use columns::Columns;
 pub use definition::{Definition, Details, Summary};
 pub use operations::{NewMetric, Update, archive, create, restore, update};
 pub use versions::{MetricVersion, Semver};

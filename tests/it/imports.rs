@@ -85,7 +85,7 @@ async fn metric(test: &TestApp, key: &str) -> Arc<metrics::Metric> {
         .app
         .db
         .snapshot(test.tenant.id)
-        .read(async |conn| metrics::store::by_keys(conn, test.tenant.id, &[key.to_owned()], false).await)
+        .read(async |conn| metrics::store::by_keys(conn, test.tenant.id, &[key.to_owned()], Columns::ROW).await)
         .await;
     rows.unwrap().pop().unwrap_or_else(|| panic!("no metric {key}")).0
 }

@@ -13,13 +13,13 @@ use async_graphql::{Context, ID, Object, Result};
 use mdl::actor::Permission;
 use mdl::error::{Code, Error};
 use mdl::ids::MetricId;
-use mdl::metrics::{self, store, versions};
+use mdl::metrics::{self, Columns, store, versions};
 use mdl::page::PageArgs;
 
 use self::filter::{MetricFilter, MetricOrder, listing};
 use self::inputs::{ArchiveMetricInput, CreateMetricInput, RestoreMetricInput, UpdateMetricInput, parse_version};
-use self::list::{MetricConnection, MetricTotals, load_domains, metric_connection, page_wants_details};
-pub use self::object::{Metric, wants_details};
+use self::list::{MetricConnection, MetricTotals, load_domains, metric_connection, page_columns};
+pub use self::object::{Metric, columns_of};
 use super::context::ContextExt;
 use super::eager::Eager;
 use super::error::top_level;
@@ -72,7 +72,7 @@ impl MetricQueries {
         #[graphql(desc = "A cursor of this list, in the same order: what comes before it.")] before: Option<String>,
     ) -> Result<MetricConnection> {
         let args = PageArgs::parse(first, after, last, before).map_err(top_level)?;
-        let listing = listing(filter, search, order_by, page_wants_details(ctx)).map_err(top_level)?;
+        let listing = listing(filter, search, order_by, page_columns(ctx)).map_err(top_level)?;
         let view = ctx.reading()?;
         let tenant = view.snapshot.tenant();
         let page = view.snapshot.read(async |conn| store::page(conn, tenant, &listing, &args).await).await.map_err(top_level)?;
@@ -177,14 +177,15 @@ payloads! {
 async fn find(ctx: &Context<'_>, key: Option<String>, id: Option<ID>, version: Option<String>) -> Result<Option<Metric>> {
     check_texts("key", &key).map_err(top_level)?;
     let version = version.as_deref().map(parse_version).transpose().map_err(top_level)?;
-    // A version has details of its own.
-    let with_details = version.is_none() && wants_details(&ctx.look_ahead());
+    // A version has details of its own. The rest of the row is read whole, so that all may share a read.
+    let with_details = version.is_none() && columns_of(&ctx.look_ahead()).has(Columns::DETAILS);
+    let columns = Columns::ROW.and_if(with_details, Columns::DETAILS);
     let (operation, single) = (ctx.operation(), ctx.data_unchecked::<SingleMetrics>());
     let found = match (key, id) {
-        (Some(key), None) => operation.one(&single.by_key, |loaders| &loaders.metrics.by_key, (key, with_details)).await?,
+        (Some(key), None) => operation.one(&single.by_key, |loaders| &loaders.metrics.by_key, (key, columns)).await?,
         (None, Some(id)) => {
             let id = MetricId(expect("id", Kind::Metric, &id).map_err(top_level)?);
-            operation.one(&single.by_id, |loaders| &loaders.metrics.by_id, (id, with_details)).await?
+            operation.one(&single.by_id, |loaders| &loaders.metrics.by_id, (id, columns)).await?
         }
         _ => return Err(top_level(Error::invalid("key", Code::Invalid, "Give either the key or the id"))),
     };

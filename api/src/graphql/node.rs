@@ -4,6 +4,7 @@ use async_graphql::{Context, ID, Interface, Object, Result};
 use mdl::actor::Permission;
 use mdl::error::{Code, Error};
 use mdl::ids::{DomainId, KeyResultId, MetricId, ObjectiveId, UserId};
+use mdl::metrics::Columns;
 use mdl::page::MAX_PAGE;
 
 use super::context::ContextExt;
@@ -71,7 +72,7 @@ async fn by_id(ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
     let loaders = &view.loaders;
     Ok(match kind {
         Kind::Domain => loaders.domains.by_id.get(DomainId(uuid)).await?.map(|domain| BusinessDomain(domain).into()),
-        Kind::Metric => loaders.metrics.by_id.get((MetricId(uuid), false)).await?.map(Node::from),
+        Kind::Metric => loaders.metrics.by_id.get((MetricId(uuid), Columns::ROW)).await?.map(Node::from),
         Kind::Objective => loaders.objectives.by_id.get(ObjectiveId(uuid)).await?.map(|objective| Objective(objective).into()),
         Kind::KeyResult => {
             loaders.objectives.key_result_by_id.get(KeyResultId(uuid)).await?.map(|row| KeyResult::from(row).into())

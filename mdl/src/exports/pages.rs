@@ -7,6 +7,7 @@ use super::node::{Node, Object};
 use crate::db::Snapshot;
 use crate::error::{Error, Result};
 use crate::ids::{DomainId, KeyResultId, ObjectiveId};
+use crate::metrics::Columns;
 use crate::objectives::KeyResult;
 use crate::page::PageArgs;
 use crate::{domains, metrics, objectives};
@@ -85,7 +86,7 @@ async fn of_metrics(snapshot: &Snapshot, after: Option<metrics::store::Position>
     use metrics::store::{Listing, page};
 
     let (tenant, args) = (snapshot.tenant(), PageArgs { after, ..PageArgs::first(PAGE) });
-    let listing = Listing { with_details: true, ..Listing::default() };
+    let listing = Listing { columns: Columns::ALL, ..Listing::default() };
     let found = snapshot.read(async |conn| page(conn, tenant, &listing, &args).await).await?;
     let next = match found.items.last() {
         Some((_, last)) if found.has_next => Cursor::Metrics(Some(last.clone())),

@@ -9,6 +9,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
+use super::Columns;
 use super::definition::Relationships;
 use super::related::{self, MetricPage, Relation};
 use crate::error::Result;
@@ -86,13 +87,13 @@ pub async fn neighbours_of_each(
     side: Side,
     keys: &[String],
     args: &PageArgs<ByText>,
-    with_details: bool,
+    columns: Columns,
 ) -> Result<Vec<(String, MetricPage)>> {
     let relation = match side {
         Side::Upstream => Relation::UpstreamOf(keys),
         Side::Downstream => Relation::DownstreamOf(keys),
     };
-    let pages = related::pages(conn, tenant, relation, args, with_details).await?;
+    let pages = related::pages(conn, tenant, relation, args, columns).await?;
     Ok(pages.into_iter().map(|(index, page)| (keys[index].clone(), page)).collect())
 }
 

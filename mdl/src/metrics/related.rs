@@ -1,16 +1,14 @@
 //! Metrics that stand in a relation to several things at once: for each thing one page, in one statement.
 
-use std::sync::Arc;
-
-use diesel::dsl::{AsSelect, SqlTypeOf};
+use diesel::dsl::SqlTypeOf;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Array, BigInt, Jsonb, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use super::Metric;
-use super::definition::Details;
+use super::Columns;
+use super::columns::Selected;
 use super::store::Row;
 use crate::error::Result;
 use crate::ids::{DomainId, KeyResultId, TenantId};
@@ -37,9 +35,9 @@ pub async fn page_of_each_domain(
     tenant: TenantId,
     ids: &[DomainId],
     args: &PageArgs<ByText>,
-    with_details: bool,
+    columns: Columns,
 ) -> Result<Vec<(DomainId, MetricPage)>> {
-    let pages = pages(conn, tenant, Relation::In(ids), args, with_details).await?;
+    let pages = pages(conn, tenant, Relation::In(ids), args, columns).await?;
     Ok(pages.into_iter().map(|(index, page)| (ids[index], page)).collect())
 }
 
@@ -63,7 +61,7 @@ pub async fn of_key_results(
     mut conn: &AsyncPgConnection,
     tenant: TenantId,
     ids: &[KeyResultId],
-    with_details: bool,
+    columns: Columns,
 ) -> Result<Vec<(KeyResultId, Row)>> {
     let link = key_result_metrics::table
         .on(key_result_metrics::tenant_id.eq(metrics::tenant_id).and(key_result_metrics::metric_key.eq(metrics::key)));
@@ -72,18 +70,8 @@ pub async fn of_key_results(
         .filter(metrics::tenant_id.eq(tenant))
         .filter(key_result_metrics::tenant_id.eq(tenant).and(key_result_metrics::key_result_id.eq_any(ids)))
         .order((key_result_metrics::key_result_id, key_result_metrics::position));
-    let rows: Vec<(KeyResultId, Metric, Option<Details>)> = if with_details {
-        query
-            .select((key_result_metrics::key_result_id, Metric::as_select(), metrics::details.nullable()))
-            .load(&mut conn)
-            .await?
-    } else {
-        query
-            .select((key_result_metrics::key_result_id, Metric::as_select(), None::<Details>.into_sql::<Nullable<Jsonb>>()))
-            .load(&mut conn)
-            .await?
-    };
-    Ok(rows.into_iter().map(|(id, metric, details)| (id, (Arc::new(metric), details.map(Arc::new)))).collect())
+    let rows: Vec<(KeyResultId, Selected)> = query.select((key_result_metrics::key_result_id, columns)).load(&mut conn).await?;
+    Ok(rows.into_iter().map(|(id, selected)| (id, selected.into())).collect())
 }
 
 /// The pages, each with the index of what it is the page of.
@@ -92,17 +80,17 @@ pub(super) async fn pages(
     tenant: TenantId,
     relation: Relation<'_>,
     args: &PageArgs<ByText>,
-    with_details: bool,
+    columns: Columns,
 ) -> Result<Vec<(usize, MetricPage)>> {
-    let query = Pages { tenant, relation, args, with_details, columns: Metric::as_select() };
-    let rows: Vec<(i64, Metric, Option<Details>)> = query.load(&mut conn).await?;
+    let query = Pages { tenant, relation, args, columns };
+    let rows: Vec<(i64, Selected)> = query.load(&mut conn).await?;
     let mut rows = rows.into_iter().peekable();
     let mut pages = Vec::new();
     while let Some(&(ordinal, ..)) = rows.peek() {
         let mut page = Vec::new();
-        while let Some((_, metric, details)) = rows.next_if(|row| row.0 == ordinal) {
-            let position = ByText(metric.key.clone());
-            page.push(((Arc::new(metric), details.map(Arc::new)), position));
+        while let Some((_, selected)) = rows.next_if(|row| row.0 == ordinal) {
+            let position = ByText(selected.metric.key.clone());
+            page.push((selected.into(), position));
         }
         // PostgreSQL counts from 1.
         pages.push((ordinal as usize - 1, Page::from_rows(page, args)));
@@ -115,8 +103,7 @@ struct Pages<'a> {
     tenant: TenantId,
     relation: Relation<'a>,
     args: &'a PageArgs<ByText>,
-    with_details: bool,
-    columns: AsSelect<Metric, Pg>,
+    columns: Columns,
 }
 
 impl QueryId for Pages<'_> {
@@ -126,14 +113,14 @@ impl QueryId for Pages<'_> {
 }
 
 impl Query for Pages<'_> {
-    type SqlType = (BigInt, SqlTypeOf<AsSelect<Metric, Pg>>, Nullable<Jsonb>);
+    type SqlType = (BigInt, SqlTypeOf<Columns>);
 }
 
 impl QueryFragment<Pg> for Pages<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("SELECT wanted.ordinal, ");
         self.columns.walk_ast(out.reborrow())?;
-        out.push_sql(if self.with_details { ", metrics.details FROM unnest(" } else { ", NULL::jsonb FROM unnest(" });
+        out.push_sql(" FROM unnest(");
         match self.relation {
             Relation::UpstreamOf(keys) => {
                 out.push_bind_param::<Array<Text>, _>(keys)?;

@@ -6,15 +6,15 @@ use chrono::{DateTime, Utc};
 use diesel::dsl::count_star;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{Jsonb, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::Metric;
+use super::columns::Selected;
 use super::definition::Details;
 use super::filter::{Condition, Filter};
 use super::search::{self, MAX_QUERY, rank};
+use super::{Columns, Metric};
 use crate::error::{Code, Error, Result};
 use crate::ids::{DomainId, MetricId, TenantId};
 use crate::page::{Page, PageArgs};
@@ -52,36 +52,23 @@ pub struct Listing {
     pub search: Option<String>,
     pub order: Order,
     pub descending: bool,
-    pub with_details: bool,
+    pub columns: Columns,
 }
 
 impl Default for Listing {
     fn default() -> Self {
-        Self { filter: Filter::default(), search: None, order: Order::Key, descending: false, with_details: false }
+        Self { filter: Filter::default(), search: None, order: Order::Key, descending: false, columns: Columns::ROW }
     }
 }
 
-/// The rows of a query for metrics, with their details or with NULL. Two types, so that PostgreSQL's prepared statement is found
-/// without writing the SQL first.
-macro_rules! rows {
-    ($query:expr, $with_details:expr, $conn:expr) => {
-        if $with_details {
-            collect($query.select((Metric::as_select(), metrics::details.nullable())).load_stream(&mut $conn).await?).await
-        } else {
-            let none = None::<Details>.into_sql::<Nullable<Jsonb>>();
-            collect($query.select((Metric::as_select(), none)).load_stream(&mut $conn).await?).await
-        }
-    };
-}
-
-pub async fn by_ids(mut conn: &AsyncPgConnection, tenant: TenantId, ids: &[MetricId], with_details: bool) -> Result<Vec<Row>> {
+pub async fn by_ids(mut conn: &AsyncPgConnection, tenant: TenantId, ids: &[MetricId], columns: Columns) -> Result<Vec<Row>> {
     let found = metrics::table.filter(metrics::tenant_id.eq(tenant)).filter(metrics::id.eq_any(ids));
-    rows!(found, with_details, conn)
+    collect(found.select(columns).load_stream(&mut conn).await?).await
 }
 
-pub async fn by_keys(mut conn: &AsyncPgConnection, tenant: TenantId, keys: &[String], with_details: bool) -> Result<Vec<Row>> {
+pub async fn by_keys(mut conn: &AsyncPgConnection, tenant: TenantId, keys: &[String], columns: Columns) -> Result<Vec<Row>> {
     let found = metrics::table.filter(metrics::tenant_id.eq(tenant)).filter(metrics::key.eq_any(keys));
-    rows!(found, with_details, conn)
+    collect(found.select(columns).load_stream(&mut conn).await?).await
 }
 
 /// The metric and its details, locked until the transaction ends.
@@ -154,14 +141,14 @@ pub async fn page(
     let mut items = Vec::with_capacity(args.limit + 1);
     if listing.order == Order::Relevance {
         // Only here does the position need a value that is in no column.
-        let columns = (Metric::as_select(), details(listing.with_details), rank(listing.words()));
-        let mut found = query.select(columns).load_stream::<(Metric, Option<Details>, f32)>(&mut conn).await?;
-        while let Some((metric, details, rank)) = found.try_next().await? {
-            let position = listing.position(&metric, Some(rank));
-            items.push(((Arc::new(metric), details.map(Arc::new)), position));
+        let columns = (listing.columns, rank(listing.words()));
+        let mut found = query.select(columns).load_stream::<(Selected, f32)>(&mut conn).await?;
+        while let Some((selected, rank)) = found.try_next().await? {
+            let position = listing.position(&selected.metric, Some(rank));
+            items.push((selected.into(), position));
         }
     } else {
-        for row in rows!(query, listing.with_details, conn)? {
+        for row in collect(query.select(listing.columns).load_stream(&mut conn).await?).await? {
             let position = listing.position(&row.0, None);
             items.push((row, position));
         }
@@ -205,20 +192,13 @@ fn current(tenant: TenantId) -> _ {
     metrics::table.filter(metrics::tenant_id.eq(tenant)).filter(metrics::archived_at.is_null())
 }
 
-type DetailsColumn = Box<dyn BoxableExpression<metrics::table, Pg, SqlType = Nullable<Jsonb>>>;
-
-/// The details, or NULL where nobody asked: a page of rows need not drag their documents along.
-fn details(wanted: bool) -> DetailsColumn {
-    if wanted { Box::new(metrics::details.nullable()) } else { Box::new(None::<Details>.into_sql::<Nullable<Jsonb>>()) }
-}
-
 fn of(tenant: TenantId) -> metrics::BoxedQuery<'static, Pg> {
     metrics::table.filter(metrics::tenant_id.eq(tenant)).into_boxed()
 }
 
 /// The rows that a query for metrics and their details gives.
-async fn collect(found: impl Stream<Item = QueryResult<(Metric, Option<Details>)>>) -> Result<Vec<Row>> {
-    Ok(found.map_ok(|(metric, details)| (Arc::new(metric), details.map(Arc::new))).try_collect().await?)
+async fn collect(found: impl Stream<Item = QueryResult<Selected>>) -> Result<Vec<Row>> {
+    Ok(found.map_ok(Row::from).try_collect().await?)
 }
 
 impl Listing {

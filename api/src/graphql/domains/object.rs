@@ -14,8 +14,8 @@ use crate::graphql::eager::{EagerList, plain_fields};
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::limits::page_cost;
-use crate::graphql::metrics::Metric;
-use crate::graphql::metrics::list::{MetricConnection, MetricTotals, metric_connection, page_wants_details};
+use crate::graphql::metrics::list::{MetricConnection, MetricTotals, metric_connection, page_columns};
+use crate::graphql::metrics::{Metric, columns_of};
 use crate::graphql::objectives::{Objective, ObjectiveConnection, ObjectiveTotals};
 use crate::graphql::users::{self, User};
 
@@ -90,7 +90,7 @@ impl BusinessDomain {
         #[graphql(desc = "A cursor of this list: what comes before it.")] before: Option<String>,
     ) -> Result<MetricConnection> {
         let args = PageArgs::parse(first, after, last, before).map_err(top_level)?;
-        let page = ctx.reading()?.loaders.domains.metrics.get((self.0.id, (args, page_wants_details(ctx)))).await?;
+        let page = ctx.reading()?.loaders.domains.metrics.get((self.0.id, (args, page_columns(ctx)))).await?;
         Ok(metric_connection(ctx, page, MetricTotals::In(self.0.id)))
     }
 
@@ -125,8 +125,8 @@ impl BusinessDomain {
     /// The metrics that it is steered by, in its own order: those of `keyMetricKeys` that exist.
     #[graphql(complexity = "1 + 5 * child_complexity")]
     async fn key_metrics(&self, ctx: &Context<'_>) -> Result<EagerList<Metric>> {
-        let details = crate::graphql::metrics::wants_details(&ctx.look_ahead());
-        let keys = self.0.content.key_metric_keys.iter().map(|key| (key.clone(), details)).collect();
+        let columns = columns_of(&ctx.look_ahead());
+        let keys = self.0.content.key_metric_keys.iter().map(|key| (key.clone(), columns)).collect();
         ctx.reading()?.loaders.metrics.by_key.get_many(keys).await.map(EagerList)
     }
 

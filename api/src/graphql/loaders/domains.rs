@@ -4,6 +4,7 @@ use futures::FutureExt;
 use mdl::db::Snapshot;
 use mdl::domains::{self, Domain};
 use mdl::ids::DomainId;
+use mdl::metrics::Columns;
 use mdl::objectives::{self, Objective};
 use mdl::page::{ByText, Page, PageArgs};
 
@@ -18,8 +19,8 @@ pub type ObjectivePage = Page<(Arc<Objective>, ByText)>;
 /// Domains, and what is in them.
 pub struct DomainLoaders {
     pub by_id: Batched<DomainId, Arc<Domain>>,
-    /// Pages of their metrics; the flag says whether with details.
-    pub metrics: Batched<(DomainId, (PageArgs<ByText>, bool)), MetricPage>,
+    /// Pages of their metrics.
+    pub metrics: Batched<(DomainId, (PageArgs<ByText>, Columns)), MetricPage>,
     pub metric_count: Batched<DomainId, i64>,
     pub objectives: Batched<(DomainId, PageArgs<ByText>), ObjectivePage>,
     pub objective_count: Batched<DomainId, i64>,
@@ -38,14 +39,14 @@ impl DomainLoaders {
             metrics: Batched::new(snapshot, |snapshot, keys| {
                 async move {
                     let mut found = Vec::new();
-                    for ((args, details), ids) in by_arguments(keys) {
+                    for ((args, columns), ids) in by_arguments(keys) {
                         let pages = snapshot
                             .read(async |conn| {
                                 let tenant = snapshot.tenant();
-                                mdl::metrics::related::page_of_each_domain(conn, tenant, &ids, &args, details).await
+                                mdl::metrics::related::page_of_each_domain(conn, tenant, &ids, &args, columns).await
                             })
                             .await?;
-                        found.extend(pages.into_iter().map(|(id, page)| ((id, (args.clone(), details)), with_wrapped(page))));
+                        found.extend(pages.into_iter().map(|(id, page)| ((id, (args.clone(), columns)), with_wrapped(page))));
                     }
                     Ok(found)
                 }

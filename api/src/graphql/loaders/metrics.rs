@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use mdl::db::Snapshot;
 use mdl::ids::MetricId;
 use mdl::metrics::lineage::{self, Side};
-use mdl::metrics::{Definition, Details, MetricVersion, store, versions};
+use mdl::metrics::{Columns, Definition, Details, MetricVersion, store, versions};
 use mdl::page::{ByText, Page, PageArgs};
 
 use super::{Batched, by_arguments, grouped};
@@ -13,16 +13,16 @@ use crate::graphql::coalesced::Coalesced;
 use crate::graphql::metrics::Metric;
 use crate::graphql::metrics::list::with_wrapped;
 
-/// Which neighbours of a metric are wanted, and whether with their details.
-pub type NeighbourArgs = (Side, PageArgs<ByText>, bool);
+/// Which neighbours of a metric are wanted, and what of them.
+pub type NeighbourArgs = (Side, PageArgs<ByText>, Columns);
 
 /// Metrics by what they are asked for by.
 type Fetched<K> = BoxFuture<'static, mdl::Result<Vec<(K, Metric)>>>;
 
-/// Metrics, their history and their lineage. Flags say whether the metrics come with details.
+/// Metrics, their history and their lineage.
 pub struct MetricLoaders {
-    pub by_id: Batched<(MetricId, bool), Metric>,
-    pub by_key: Batched<(String, bool), Metric>,
+    pub by_id: Batched<(MetricId, Columns), Metric>,
+    pub by_key: Batched<(String, Columns), Metric>,
     /// For metrics that were loaded without.
     pub details: Batched<MetricId, Arc<Details>>,
     pub versions: Batched<(MetricId, PageArgs<i32>), Page<MetricVersion>>,
@@ -74,13 +74,13 @@ impl MetricLoaders {
             neighbours: Batched::new(snapshot, |snapshot, keys| {
                 async move {
                     let mut found = Vec::new();
-                    for ((side, args, details), keys) in by_arguments(keys) {
+                    for ((side, args, columns), keys) in by_arguments(keys) {
                         let tenant = snapshot.tenant();
                         let pages = snapshot
-                            .read(async |conn| lineage::neighbours_of_each(conn, tenant, side, &keys, &args, details).await)
+                            .read(async |conn| lineage::neighbours_of_each(conn, tenant, side, &keys, &args, columns).await)
                             .await?;
                         found.extend(
-                            pages.into_iter().map(|(key, page)| ((key, (side, args.clone(), details)), with_wrapped(page))),
+                            pages.into_iter().map(|(key, page)| ((key, (side, args.clone(), columns)), with_wrapped(page))),
                         );
                     }
                     Ok(found)
@@ -113,8 +113,8 @@ impl MetricLoaders {
 
 /// Single metrics, for operations that read nothing else.
 pub struct SingleMetrics {
-    pub by_id: Coalesced<(MetricId, bool), Metric>,
-    pub by_key: Coalesced<(String, bool), Metric>,
+    pub by_id: Coalesced<(MetricId, Columns), Metric>,
+    pub by_key: Coalesced<(String, Columns), Metric>,
 }
 
 impl Default for SingleMetrics {
@@ -123,26 +123,26 @@ impl Default for SingleMetrics {
     }
 }
 
-fn by_id(snapshot: Arc<Snapshot>, keys: Vec<(MetricId, bool)>) -> Fetched<(MetricId, bool)> {
+fn by_id(snapshot: Arc<Snapshot>, keys: Vec<(MetricId, Columns)>) -> Fetched<(MetricId, Columns)> {
     async move {
         let mut found = Vec::new();
-        for (details, ids) in by_arguments(keys) {
+        for (columns, ids) in by_arguments(keys) {
             let tenant = snapshot.tenant();
-            let rows = snapshot.read(async |conn| store::by_ids(conn, tenant, &ids, details).await).await?;
-            found.extend(rows.into_iter().map(|row| ((row.0.id, details), Metric::from(row))));
+            let rows = snapshot.read(async |conn| store::by_ids(conn, tenant, &ids, columns).await).await?;
+            found.extend(rows.into_iter().map(|row| ((row.0.id, columns), Metric::from(row))));
         }
         Ok(found)
     }
     .boxed()
 }
 
-fn by_key(snapshot: Arc<Snapshot>, keys: Vec<(String, bool)>) -> Fetched<(String, bool)> {
+fn by_key(snapshot: Arc<Snapshot>, keys: Vec<(String, Columns)>) -> Fetched<(String, Columns)> {
     async move {
         let mut found = Vec::new();
-        for (details, keys) in by_arguments(keys) {
+        for (columns, keys) in by_arguments(keys) {
             let tenant = snapshot.tenant();
-            let rows = snapshot.read(async |conn| store::by_keys(conn, tenant, &keys, details).await).await?;
-            found.extend(rows.into_iter().map(|row| ((row.0.key.clone(), details), Metric::from(row))));
+            let rows = snapshot.read(async |conn| store::by_keys(conn, tenant, &keys, columns).await).await?;
+            found.extend(rows.into_iter().map(|row| ((row.0.key.clone(), columns), Metric::from(row))));
         }
         Ok(found)
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use mdl::db::Snapshot;
 use mdl::ids::{KeyResultId, ObjectiveId};
-use mdl::metrics::related;
+use mdl::metrics::{Columns, related};
 use mdl::objectives::{KeyResult, Objective, store};
 
 use super::{Batched, by_arguments, grouped};
@@ -19,7 +19,7 @@ pub struct ObjectiveLoaders {
     /// The current key results that are read from the metric with this key.
     pub key_results_of_metric: Batched<String, Vec<Arc<KeyResult>>>,
     /// The existing metrics of a key result; the flag says whether with details.
-    pub key_result_metrics: Batched<(KeyResultId, bool), Vec<Metric>>,
+    pub key_result_metrics: Batched<(KeyResultId, Columns), Vec<Metric>>,
     /// The keys of a key result's metrics, whether these exist or not.
     pub key_result_metric_keys: Batched<KeyResultId, Vec<String>>,
 }
@@ -67,10 +67,10 @@ impl ObjectiveLoaders {
             key_result_metrics: Batched::new(snapshot, |snapshot, keys| {
                 async move {
                     let mut found = Vec::new();
-                    for (details, ids) in by_arguments(keys) {
+                    for (columns, ids) in by_arguments(keys) {
                         let tenant = snapshot.tenant();
-                        let rows = snapshot.read(async |conn| related::of_key_results(conn, tenant, &ids, details).await).await?;
-                        found.extend(rows.into_iter().map(|(id, row)| ((id, details), Metric::from(row))));
+                        let rows = snapshot.read(async |conn| related::of_key_results(conn, tenant, &ids, columns).await).await?;
+                        found.extend(rows.into_iter().map(|(id, row)| ((id, columns), Metric::from(row))));
                     }
                     Ok(grouped(found))
                 }

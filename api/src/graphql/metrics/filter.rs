@@ -2,6 +2,7 @@
 
 use async_graphql::{Enum, InputObject};
 use mdl::error::{Code, Error};
+use mdl::metrics::Columns;
 use mdl::metrics::filter::{DateRange as Range, Filter};
 use mdl::metrics::store::{Listing, Order};
 
@@ -90,7 +91,7 @@ pub fn listing(
     filter: Option<MetricFilter>,
     search: Option<String>,
     order: Option<MetricOrder>,
-    with_details: bool,
+    columns: Columns,
 ) -> mdl::Result<Listing> {
     let filter = filter.unwrap_or_default();
     filter.check()?;
@@ -98,7 +99,7 @@ pub fn listing(
     let default = if search.is_some() { Order::Relevance } else { Order::Key };
     let (field, direction) = order.map_or((default, None), |order| (Order::from(order.field), order.direction));
     let descending = direction.map_or(field == Order::Relevance, |direction| direction == OrderDirection::Desc);
-    Ok(Listing { filter: filter.into(), search, order: field, descending, with_details })
+    Ok(Listing { filter: filter.into(), search, order: field, descending, columns })
 }
 
 impl MetricFilter {

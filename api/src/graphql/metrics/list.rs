@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use async_graphql::{Context, Object, Result};
 use mdl::ids::DomainId;
+use mdl::metrics::Columns;
 use mdl::metrics::lineage::Side;
 use mdl::metrics::related::MetricPage;
 use mdl::metrics::store::{self, Listing};
@@ -11,7 +12,7 @@ use mdl::page::{ByText, Page};
 use serde::Serialize;
 
 use super::Metric;
-use super::object::wants_details;
+use super::object::columns_of;
 use crate::graphql::connection::{Connection, connection};
 use crate::graphql::context::ContextExt;
 use crate::graphql::error::top_level;
@@ -71,8 +72,8 @@ pub fn with_wrapped(page: MetricPage) -> Page<(Metric, ByText)> {
     page.map(|(row, position)| (Metric::from(row), position))
 }
 
-/// Whether the selection on this connection asks for anything that is only in the metrics' details.
-pub fn page_wants_details(ctx: &Context<'_>) -> bool {
+/// The columns of metrics that the selection on this connection asks for.
+pub fn page_columns(ctx: &Context<'_>) -> Columns {
     let page = ctx.look_ahead();
-    wants_details(&page.field("nodes")) || wants_details(&page.field("edges").field("node"))
+    columns_of(&page.field("nodes")).and(columns_of(&page.field("edges").field("node")))
 }

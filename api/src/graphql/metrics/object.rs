@@ -6,7 +6,7 @@ use async_graphql::{Context, ID, Json, Lookahead, Object, Result};
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use mdl::metrics::lineage::Side;
-use mdl::metrics::{Details, MetricVersion as VersionRow, store};
+use mdl::metrics::{Columns, Details, MetricVersion as VersionRow, store};
 use mdl::page::PageArgs;
 use mdl::{Error, metrics};
 use serde_json::{Map, Value};
@@ -17,7 +17,7 @@ use super::details::{
 };
 use super::enums::{IndicatorKind, MetricStatus, MetricType, Tier};
 use super::history::{self, MetricVersionConnection};
-use super::list::{MetricConnection, MetricTotals, metric_connection, page_wants_details};
+use super::list::{MetricConnection, MetricTotals, metric_connection, page_columns};
 use crate::graphql::context::ContextExt;
 use crate::graphql::domains::{self, BusinessDomain};
 use crate::graphql::eager::{Eager, EagerList, Inner, plain_fields};
@@ -343,14 +343,15 @@ impl Metric {
 
     async fn neighbours(&self, ctx: &Context<'_>, side: Side, (first, after, last, before): Paging) -> Result<MetricConnection> {
         let args = PageArgs::parse(first, after, last, before).map_err(top_level)?;
-        let key = (self.row.key.clone(), (side, args, page_wants_details(ctx)));
+        let key = (self.row.key.clone(), (side, args, page_columns(ctx)));
         let page = ctx.reading()?.loaders.metrics.neighbours.get(key).await?;
         Ok(metric_connection(ctx, page, MetricTotals::Neighbours(side, self.row.key.clone())))
     }
 }
 
-/// Whether a selection on a metric asks for anything that is only in its details.
-pub fn wants_details(metric: &Lookahead<'_>) -> bool {
+/// The columns that a selection on a metric asks for.
+pub fn columns_of(metric: &Lookahead<'_>) -> Columns {
+    const LABELS: [&str; 4] = ["shortName", "category", "indicatorKind", "tags"];
     const SECTIONS: [&str; 10] = [
         "alignment",
         "data",
@@ -364,8 +365,15 @@ pub fn wants_details(metric: &Lookahead<'_>) -> bool {
         "extra",
     ];
     const OF_DEFINITION: [&str; 4] = ["formulaDetail", "numerator", "denominator", "exampleCalculation"];
-    let definition = metric.field("definition");
-    SECTIONS.iter().any(|name| metric.field(name).exists())
+    let has = |name: &str| metric.field(name).exists();
+    let (definition, governance) = (metric.field("definition"), metric.field("governance"));
+    let details = SECTIONS.into_iter().any(has)
         || OF_DEFINITION.iter().any(|name| definition.field(name).exists())
-        || metric.field("governance").field("regulatoryConstraints").exists()
+        || governance.field("regulatoryConstraints").exists();
+    Columns::NONE
+        .and_if(LABELS.into_iter().any(has), Columns::LABELS)
+        .and_if(has("description"), Columns::DESCRIPTION)
+        .and_if(definition.exists() || has("synonyms"), Columns::DEFINITION)
+        .and_if(governance.exists(), Columns::GOVERNANCE)
+        .and_if(details, Columns::DETAILS)
 }

@@ -16,7 +16,7 @@ use crate::graphql::eager::{EagerList, plain_fields};
 use crate::graphql::error::top_level;
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::loaders;
-use crate::graphql::metrics::{Metric, wants_details};
+use crate::graphql::metrics::{Metric, columns_of};
 use crate::graphql::users::{self, User};
 
 /// A key result, and its objective where that is at hand.
@@ -105,7 +105,7 @@ impl KeyResult {
     /// The metrics that it is read from, in its own order: those of `metricKeys` that exist.
     #[graphql(complexity = "1 + 5 * child_complexity")]
     async fn metrics(&self, ctx: &Context<'_>) -> Result<EagerList<Metric>> {
-        let key = (self.row.id, wants_details(&ctx.look_ahead()));
+        let key = (self.row.id, columns_of(&ctx.look_ahead()));
         Ok(EagerList(ctx.reading()?.loaders.objectives.key_result_metrics.get(key).await?.unwrap_or_default()))
     }
 
@@ -175,8 +175,8 @@ plain_fields!(KeyResult {
         if field != "metrics" {
             return None;
         }
-        let details = wants_details(&ctx.look_ahead());
-        let keys = key_results.iter().map(|key_result| (key_result.row.id, details)).collect();
+        let columns = columns_of(&ctx.look_ahead());
+        let keys = key_results.iter().map(|key_result| (key_result.row.id, columns)).collect();
         Some(loaders::ahead(ctx.reading().ok()?, |loaders| &loaders.objectives.key_result_metrics, keys))
     }
 );

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_graphql::{Context, ID, Json, Object, Result, SimpleObject};
 use chrono::{DateTime, NaiveDate, Utc};
 use futures::future::BoxFuture;
+use mdl::metrics::Columns;
 use mdl::objectives::{self, progress};
 use serde_json::{Map, Value};
 
@@ -16,7 +17,7 @@ use crate::graphql::domains::{self, BusinessDomain};
 use crate::graphql::eager::{Eager, EagerList, Inner, plain_fields};
 use crate::graphql::global_id::{Kind, encode};
 use crate::graphql::loaders;
-use crate::graphql::metrics::{Metric, wants_details};
+use crate::graphql::metrics::{Metric, columns_of};
 use crate::graphql::users::{self, User};
 
 #[derive(Clone)]
@@ -93,7 +94,7 @@ impl Objective {
     /// The metrics that it is about, in its own order: those of `metricKeys` that exist.
     #[graphql(complexity = "1 + 5 * child_complexity")]
     async fn metrics(&self, ctx: &Context<'_>) -> Result<EagerList<Metric>> {
-        self.metrics_found(ctx, wants_details(&ctx.look_ahead())).await.map(EagerList)
+        self.metrics_found(ctx, columns_of(&ctx.look_ahead())).await.map(EagerList)
     }
 
     /// Keys of the metrics that it is about, whether these exist or not.
@@ -103,7 +104,7 @@ impl Objective {
 
     /// Those of `metricKeys` that no metric has (yet).
     async fn unresolved_metric_keys(&self, ctx: &Context<'_>) -> Result<Vec<&str>> {
-        let found = self.metrics_found(ctx, false).await?;
+        let found = self.metrics_found(ctx, Columns::NONE).await?;
         let found: HashSet<&str> = found.iter().map(|metric| metric.row.key.as_str()).collect();
         Ok(self.0.content.metric_keys.iter().map(String::as_str).filter(|key| !found.contains(key)).collect())
     }
@@ -198,8 +199,8 @@ impl Objective {
         Ok(ctx.reading()?.loaders.objectives.key_results.get(self.0.id).await?.unwrap_or_default())
     }
 
-    async fn metrics_found(&self, ctx: &Context<'_>, with_details: bool) -> Result<Vec<Metric>> {
-        let keys = self.0.content.metric_keys.iter().map(|key| (key.clone(), with_details)).collect();
+    async fn metrics_found(&self, ctx: &Context<'_>, columns: Columns) -> Result<Vec<Metric>> {
+        let keys = self.0.content.metric_keys.iter().map(|key| (key.clone(), columns)).collect();
         ctx.reading()?.loaders.metrics.by_key.get_many(keys).await
     }
 }
