@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use diesel::ConnectionError;
-use diesel_async::pooled_connection::bb8::Pool;
+use diesel_async::pooled_connection::bb8::{Pool, RunError};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures::FutureExt;
@@ -39,7 +39,7 @@ use connecting::LastFailure;
 use replica::Replica;
 use slow::SlowReads;
 
-pub use prepared::Prepare;
+pub use prepared::{MAX_PREPARED, Prepare};
 pub use slow::SlowRead;
 pub use snapshot::Snapshot;
 use timing::Timing;
@@ -221,12 +221,7 @@ impl Db {
     async fn get(&self) -> Result<PooledConnection> {
         let start = Instant::now();
         let unavailable = |error| Error::unavailable("PostgreSQL", self.failure.explain(error));
-        let mut conn = self.pool.get_owned().await.map_err(unavailable)?;
-        // After a restart of PostgreSQL the pool is full of dead connections. It drops what is returned broken.
-        while conn.is_broken() {
-            drop(conn);
-            conn = self.pool.get_owned().await.map_err(unavailable)?;
-        }
+        let conn = take(&self.pool).await.map_err(unavailable)?;
         metrics::histogram!(instruments::DB_POOL_WAIT_SECONDS).record(start.elapsed().as_secs_f64());
         Ok(conn)
     }
@@ -289,6 +284,18 @@ fn pool(
     let manager = AsyncDieselConnectionManager::new_with_config(url, manager);
     let pool = Pool::builder().max_size(size).connection_timeout(wait).test_on_check_out(false).build_unchecked(manager);
     (pool, failure)
+}
+
+/// A connection of the pool that is alive, and keeps no more statements prepared than it may.
+async fn take(pool: &Pool<AsyncPgConnection>) -> Result<PooledConnection, RunError> {
+    loop {
+        let mut conn = pool.get_owned().await?;
+        // After a restart of PostgreSQL the pool is full of dead connections. It drops what is returned broken.
+        if !conn.is_broken() {
+            prepared::forget_too_many(&mut conn);
+            return Ok(conn);
+        }
+    }
 }
 
 async fn establish(url: &str, statement_timeout: Duration, timing: &Timing) -> Result<AsyncPgConnection, ConnectionError> {

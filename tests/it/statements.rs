@@ -7,6 +7,7 @@ use std::time::Duration;
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use mdl::actor::Role;
+use mdl::db::MAX_PREPARED;
 use mdl::domains;
 use mdl_tests::TestApp;
 use serde_json::{Value, json};
@@ -133,6 +134,54 @@ async fn what_is_written_is_prepared_once() {
             kept.iter().map(|kept| &kept.statement).collect::<Vec<_>>()
         );
     }
+}
+
+/// Each combination of conditions is a text of its own, and callers decide how many there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn ever_more_filters_are_not_kept_prepared() {
+    #[derive(QueryableByName)]
+    struct Kept {
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        statements: i64,
+    }
+    let conditions = [
+        r#"key: { in: ["M"] }"#,
+        r#"category: { in: ["c"] }"#,
+        "tier: { in: [TIER_1] }",
+        "indicatorKind: { in: [LEADING] }",
+        "metricType: { in: [RATIO] }",
+        "status: { in: [ACTIVE] }",
+        r#"ownerTeam: { in: ["t"] }"#,
+        "piiInvolved: true",
+        r#"tags: { containsAny: ["t"] }"#,
+        "archived: true",
+    ];
+    // The bits of a number say which conditions there are.
+    let list = |n: usize| {
+        let conditions = conditions.iter().enumerate().filter(|(bit, _)| (n >> bit) & 1 == 1).map(|(_, condition)| *condition);
+        format!("f{n}: metrics(filter: {{ {} }}) {{ totalCount }}", conditions.collect::<Vec<_>>().join(", "))
+    };
+    let app = TestApp::start_with(&[("DATABASE_POOL_SIZE", "2")]).await;
+    let viewer = app.client(Role::Viewer).await;
+    // So that all of it is on the other connection.
+    let _held = app.app.db.begin(app.tenant.id).await.unwrap();
+    let mut kept = Vec::new();
+    let filters: Vec<usize> = (0..MAX_PREPARED * 2).collect();
+    for some in filters.chunks(25) {
+        let lists: Vec<_> = some.iter().map(|n| list(*n)).collect();
+        let data = viewer.ask(&format!("{{ {} }}", lists.join(" ")), json!({})).await;
+        assert_eq!(data.as_object().unwrap().len(), some.len());
+        let tx = app.app.db.begin(app.tenant.id).await.unwrap();
+        let question = sql_query("SELECT count(*) AS statements FROM pg_prepared_statements");
+        let Kept { statements } = diesel_async::RunQueryDsl::get_result(question, &mut &*tx).await.unwrap();
+        tx.commit().await.unwrap();
+        kept.push(usize::try_from(statements).unwrap());
+    }
+    let most = *kept.iter().max().unwrap();
+    // With the question, and what the driver itself asks.
+    assert!(most < MAX_PREPARED + 10, "{kept:?}");
+    // Each list is a statement, and is kept.
+    assert!(most > MAX_PREPARED - 50, "{kept:?}");
 }
 
 /// What is logged meanwhile, as JSON, a line each: by this thread, on which a test's own future runs.

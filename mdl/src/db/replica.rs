@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use diesel::sql_types::{Bool, Nullable, Text};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::AsyncPgConnection;
-use diesel_async::pooled_connection::PoolableConnection;
 use diesel_async::pooled_connection::bb8::Pool;
 use metrics::counter;
 use moka::sync::Cache;
@@ -20,7 +19,7 @@ use tracing::{info, warn};
 
 use super::connecting::LastFailure;
 use super::prepared::Prepare;
-use super::{Db, PoolUse, PooledConnection, Rollback};
+use super::{Db, PoolUse, PooledConnection, Rollback, take};
 use crate::error::{Error, Result, causes};
 use crate::ids::TenantId;
 use crate::instruments;
@@ -131,21 +130,15 @@ impl Replica {
             #[diesel(sql_type = Nullable<Bool>)]
             there: Option<bool>,
         }
-        loop {
-            let unavailable = |error| Error::unavailable("the read replica", self.failure.explain(error));
-            let mut conn = self.pool.get_owned().await.map_err(unavailable)?;
-            if conn.is_broken() {
-                continue;
-            }
-            let conn = Rollback::of(conn);
-            let mut asking = conn.conn();
-            // One that is no replica any more has a history of its own.
-            let question = sql_query("SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= $1::text::pg_lsn AS there");
-            let row: There =
-                diesel_async::RunQueryDsl::get_result(question.bind::<Text, _>(position).prepared(), &mut asking).await?;
-            let conn = conn.keep();
-            return Ok((row.there == Some(true)).then_some(conn));
-        }
+        let unavailable = |error| Error::unavailable("the read replica", self.failure.explain(error));
+        let conn = Rollback::of(take(&self.pool).await.map_err(unavailable)?);
+        let mut asking = conn.conn();
+        // One that is no replica any more has a history of its own.
+        let question = sql_query("SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= $1::text::pg_lsn AS there");
+        let row: There =
+            diesel_async::RunQueryDsl::get_result(question.bind::<Text, _>(position).prepared(), &mut asking).await?;
+        let conn = conn.keep();
+        Ok((row.there == Some(true)).then_some(conn))
     }
 
     /// Leaves the replica alone for a while.

@@ -1,4 +1,4 @@
-//! Times the statements of a connection, and tells of slow ones.
+//! Times the statements of a connection, tells of slow ones, and counts those that were prepared to be kept.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use diesel::connection::{Instrumentation, InstrumentationEvent};
+use diesel::connection::{DebugQuery, Instrumentation, InstrumentationEvent};
 use tracing::warn;
 
 use crate::instruments;
@@ -57,32 +57,51 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// For one connection. Statements end in the order in which they were begun; what was given up never does, and the transaction's
-    /// end follows.
-    pub fn of_connection(&self) -> impl Instrumentation {
-        let Timing { statements, slow } = self.clone();
-        let mut begun = VecDeque::new();
-        move |event: InstrumentationEvent<'_>| match event {
-            InstrumentationEvent::StartQuery { .. } => begun.push_back(Instant::now()),
-            InstrumentationEvent::FinishQuery { query, error, .. } => {
-                statements.fetch_add(1, Ordering::Relaxed);
-                let outcome = if error.is_some() { "error" } else { "ok" };
-                metrics::counter!(instruments::DB_STATEMENTS, "outcome" => outcome).increment(1);
-                let took = begun.pop_front().map_or(Duration::ZERO, |begun: Instant| begun.elapsed());
-                if took < slow && begun.is_empty() {
-                    return;
-                }
-                let mut text = query.to_string();
-                if !begun.is_empty() && ENDS.contains(&text.as_str()) {
-                    begun.clear();
-                } else if took >= slow {
-                    text.truncate(text.floor_char_boundary(MAX_TEXT));
-                    // The span of the request or job says for which operation, and for whom.
-                    warn!(duration_ms = took.as_millis() as u64, statement = text.as_str(), "A statement was slow");
-                    note(SlowStatement { text, took });
-                }
-            }
+    pub fn of_connection(&self) -> OfConnection {
+        OfConnection { common: self.clone(), begun: VecDeque::new(), prepared: 0 }
+    }
+}
+
+/// What one connection does.
+#[derive(Debug)]
+pub struct OfConnection {
+    common: Timing,
+    /// When its statements were begun that have not ended. They end in this order; what was given up never does, and the
+    /// transaction's end follows.
+    begun: VecDeque<Instant>,
+    /// How many statements it has prepared to keep them, also those that could not be.
+    pub prepared: usize,
+}
+
+impl Instrumentation for OfConnection {
+    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+        match event {
+            InstrumentationEvent::StartQuery { .. } => self.begun.push_back(Instant::now()),
+            InstrumentationEvent::CacheQuery { .. } => self.prepared += 1,
+            InstrumentationEvent::FinishQuery { query, error, .. } => self.finish(query, error.is_some()),
             _ => {}
+        }
+    }
+}
+
+impl OfConnection {
+    fn finish(&mut self, query: &dyn DebugQuery, failed: bool) {
+        let Self { common: Timing { statements, slow }, begun, .. } = self;
+        statements.fetch_add(1, Ordering::Relaxed);
+        let outcome = if failed { "error" } else { "ok" };
+        metrics::counter!(instruments::DB_STATEMENTS, "outcome" => outcome).increment(1);
+        let took = begun.pop_front().map_or(Duration::ZERO, |begun| begun.elapsed());
+        if took < *slow && begun.is_empty() {
+            return;
+        }
+        let mut text = query.to_string();
+        if !begun.is_empty() && ENDS.contains(&text.as_str()) {
+            begun.clear();
+        } else if took >= *slow {
+            text.truncate(text.floor_char_boundary(MAX_TEXT));
+            // The span of the request or job says for which operation, and for whom.
+            warn!(duration_ms = took.as_millis() as u64, statement = text.as_str(), "A statement was slow");
+            note(SlowStatement { text, took });
         }
     }
 }
