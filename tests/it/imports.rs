@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mdl::Error;
 use mdl::ids::{ImportId, MetricId};
 use mdl::imports::{self, End, Format, Import, ImportChange, ImportIssue, ImportState, Mode, Upload};
-use mdl::metrics::{self, Semver};
+use mdl::metrics::{self, Columns, Semver};
 use mdl::page::PageArgs;
 use mdl_tests::{TestApp, eventually};
 use serde_json::json;

@@ -113,15 +113,17 @@ async fn a_field_alone_says_what_it_says_among_all() {
     ] {
         fields.extend(leaf_names(&editor, of).await.into_iter().map(|field| format!("{section} {{ {field} }}")));
     }
-    fields.push("versions { nodes { metric { description tags definition { unit } governance { ownerTeam } } } }".to_owned());
+    fields.push(
+        "versions(first: 1) { nodes { metric { description tags definition { unit } governance { ownerTeam } } } }".to_owned(),
+    );
     let mut told = 0;
     for field in &fields {
         let of = format!("key {field}");
         let one = editor.ask(&format!("{{ metric(key: \"FULL\") {{ {of} }} }}"), json!({})).await["metric"].clone();
         let lists = format!(
-            "{{ metrics {{ nodes {{ {of} upstream {{ nodes {{ {of} }} }} }} }} found: metrics(search: \"full\") {{ edges {{ node {{ {of} }} }} }}
-               businessDomains {{ nodes {{ metrics {{ nodes {{ ...F }} }} keyMetrics {{ {of} }} }} }}
-               objectives {{ nodes {{ metrics {{ {of} }} keyResults {{ metrics {{ ... on Metric {{ {of} }} }} }} }} }} }}
+            "{{ metrics(first: 3) {{ nodes {{ {of} upstream(first: 3) {{ nodes {{ {of} }} }} }} }} found: metrics(search: \"full\", first: 3) {{ edges {{ node {{ {of} }} }} }}
+               businessDomains(first: 3) {{ nodes {{ metrics(first: 3) {{ nodes {{ ...F }} }} keyMetrics {{ {of} }} }} }}
+               objectives(first: 3) {{ nodes {{ metrics {{ {of} }} keyResults {{ metrics {{ ... on Metric {{ {of} }} }} }} }} }} }}
              fragment F on Metric {{ {of} }}"
         );
         let mut answer = editor.ask(&lists, json!({})).await;
