@@ -207,3 +207,55 @@ async fn an_import_makes_kept_answers_old() {
         .await;
     }
 }
+
+/// A domain that was only a name gets its key while somebody writes a metric of it: who asks by the new key sees that as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_gets_its_key_while_a_metric_of_it_is_written() {
+    let app: TestApp = started(&[]).await;
+    app.start_worker();
+    let editor = app.client(Role::Editor).await;
+    let import = async |text: Value| {
+        let input = json!({ "text": text.to_string(), "fileName": "m.ndjson" });
+        editor.mutate("importCatalog", input, "import { id }").await.payload()["import"]["id"].clone()
+    };
+    let ended = async |id: Value| {
+        eventually("the import ends", async || {
+            let data = editor.ask("query($id: ID!) { import(id: $id) { state } }", json!({ "id": id })).await;
+            (data["import"]["state"] == "SUCCEEDED").then_some(())
+        })
+        .await;
+    };
+    ended(import(json!({ "metric_id": "M", "name": "M", "business_domain": "Growth" })).await).await;
+    let id = editor.ask("{ metric(key: \"M\") { id } }", json!({})).await["metric"]["id"].clone();
+
+    let superuser = app.database.superuser().await;
+    let commit_waits = "CREATE FUNCTION wait_for_test() RETURNS trigger LANGUAGE plpgsql
+            AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
+        CREATE CONSTRAINT TRIGGER wait_for_test AFTER UPDATE ON metrics DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION wait_for_test();
+        SELECT pg_advisory_lock(1)";
+    superuser.batch_execute(commit_waits).await.unwrap();
+    let waits = async |kind: &str| {
+        let waiting = "SELECT FROM pg_locks LEFT JOIN pg_database ON pg_database.oid = database
+            WHERE locktype = $1 AND NOT granted AND (datname = current_database() OR pid IN
+                (SELECT pid FROM pg_stat_activity WHERE datname = current_database()))";
+        !superuser.query(waiting, &[&kind]).await.unwrap().is_empty()
+    };
+    let writer = editor.clone();
+    let written =
+        tokio::spawn(async move { writer.write("updateMetric", json!({ "id": id, "description": "As written" })).await });
+    eventually("the metric is being committed", async || waits("advisory").await.then_some(())).await;
+    let importing = import(json!({ "id": "D-7", "name": "Growth" })).await;
+    let query = "{ metrics(filter: { domain: { in: [\"D-7\"] } }) { nodes { description } } }";
+    let nodes = async || editor.ask(query, json!({})).await["metrics"]["nodes"].clone();
+    eventually("the import waits, or has ended", async || {
+        (waits("transactionid").await || nodes().await != json!([])).then_some(())
+    })
+    .await;
+    nodes().await;
+    superuser.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
+    written.await.unwrap();
+    ended(importing).await;
+    eventually("what the worker wrote is known", async || (nodes().await != json!([])).then_some(())).await;
+    assert_eq!(nodes().await, json!([{ "description": "As written" }]));
+}

@@ -16,6 +16,7 @@ use ::dataloader::cached::Loader;
 use futures::future::BoxFuture;
 use mdl::db::Snapshot;
 use mdl::error::Error;
+use mdl::metrics::Columns;
 use tokio::sync::Notify;
 
 pub use domains::DomainLoaders;
@@ -247,13 +248,45 @@ impl<K: Eq + Hash + Clone, V: Clone> BatchFn<K, Loaded<V>> for Batch<K, V> {
     }
 }
 
-/// Keys that differ in their arguments (page, whether details are wanted) cannot share a statement: one list for each.
+/// Keys that differ in their arguments (a page, a revision) cannot share a statement: one list for each.
 fn by_arguments<K, A: Eq + Hash>(keys: Vec<(K, A)>) -> HashMap<A, Vec<K>> {
     let mut lists: HashMap<A, Vec<K>> = HashMap::new();
     for (key, arguments) in keys {
         lists.entry(arguments).or_default().push(key);
     }
     lists
+}
+
+/// Things that one statement reads, with all columns that are wanted of any of them.
+struct Share<K> {
+    columns: Columns,
+    wanted: HashMap<K, Vec<Columns>>,
+}
+
+/// Wanted metrics, in as few statements as may be: details are large, so whoever wants none does without those of others.
+fn shares<K: Eq + Hash>(keys: Vec<(K, Columns)>) -> Vec<Share<K>> {
+    let (with, without): (Vec<_>, Vec<_>) = keys.into_iter().partition(|(_, columns)| columns.has(Columns::DETAILS));
+    let share = |keys: Vec<(K, Columns)>| {
+        let columns = keys.iter().fold(Columns::NONE, |all, (_, columns)| all.and(*columns));
+        let mut wanted: HashMap<K, Vec<Columns>> = HashMap::new();
+        for (key, columns) in keys {
+            wanted.entry(key).or_default().push(columns);
+        }
+        Share { columns, wanted }
+    };
+    [with, without].into_iter().filter(|keys| !keys.is_empty()).map(share).collect()
+}
+
+impl<K: Eq + Hash + Clone> Share<K> {
+    fn keys(&self) -> Vec<K> {
+        self.wanted.keys().cloned().collect()
+    }
+
+    /// What was found of a key, for each who wants it.
+    fn answers<V: Clone>(&self, key: K, found: V) -> Vec<((K, Columns), V)> {
+        let wanted = self.wanted.get(&key).map_or(&[][..], Vec::as_slice);
+        wanted.iter().map(|columns| ((key.clone(), *columns), found.clone())).collect()
+    }
 }
 
 /// What belongs to each key, together, in the order it came.

@@ -12,6 +12,8 @@ use tracing::warn;
 use crate::instruments;
 
 pub const COMMIT: &str = "COMMIT";
+/// The same, where something else is sent before it has ended.
+pub const COMMIT_AND_GO_ON: &str = "COMMIT AND NO CHAIN";
 pub const ROLLBACK: &str = "ROLLBACK";
 /// Nothing is begun after one of these until it has ended.
 const ENDS: [&str; 2] = [COMMIT, ROLLBACK];

@@ -10,7 +10,7 @@ use futures::join;
 use tracing::Instrument;
 
 use super::PooledConnection;
-use super::timing::{COMMIT, ROLLBACK};
+use super::timing::{COMMIT, COMMIT_AND_GO_ON, ROLLBACK};
 use crate::error::{Error, Result};
 use crate::ids::{EventId, TenantId};
 use crate::instruments;
@@ -120,7 +120,8 @@ impl Transaction {
         let (mut committing, mut opener, looker): (&AsyncPgConnection, &AsyncPgConnection, &AsyncPgConnection) =
             (self, self, self);
         // join! polls in order, so the server gets them in this one. The second transaction ends with the drop.
-        let (committed, opened, found) = join!(committing.batch_execute(COMMIT), opener.batch_execute(&opening), look(looker));
+        let (committed, opened, found) =
+            join!(committing.batch_execute(COMMIT_AND_GO_ON), opener.batch_execute(&opening), look(looker));
         if committed.is_ok() {
             self.count();
         }

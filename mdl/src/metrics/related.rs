@@ -82,7 +82,7 @@ pub(super) async fn pages(
     args: &PageArgs<ByText>,
     columns: Columns,
 ) -> Result<Vec<(usize, MetricPage)>> {
-    let query = Pages { tenant, relation, args, columns };
+    let query = Pages { tenant, relation, args, limit: args.fetch(), columns };
     let rows: Vec<(i64, Selected)> = query.load(&mut conn).await?;
     let mut rows = rows.into_iter().peekable();
     let mut pages = Vec::new();
@@ -103,12 +103,13 @@ struct Pages<'a> {
     tenant: TenantId,
     relation: Relation<'a>,
     args: &'a PageArgs<ByText>,
+    limit: i64,
     columns: Columns,
 }
 
 impl QueryId for Pages<'_> {
     type QueryId = ();
-    // Prepared by its text, of which there are a few: by relation, direction, and which cursors are given.
+    // Prepared by its text, of which there are a few: by relation, direction, which cursors are given, and what is wanted.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
@@ -170,8 +171,8 @@ impl Pages<'_> {
                 out.push_bind_param::<Text, _>(key)?;
             }
         }
-        out.push_sql(&format!(" ORDER BY {table}.key {} LIMIT {}", self.order(), self.args.fetch()));
-        Ok(())
+        out.push_sql(&format!(" ORDER BY {table}.key {} LIMIT ", self.order()));
+        out.push_bind_param::<BigInt, _>(&self.limit)
     }
 
     fn order(&self) -> &'static str {

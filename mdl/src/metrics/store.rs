@@ -20,7 +20,8 @@ use crate::ids::{DomainId, MetricId, TenantId};
 use crate::page::{Page, PageArgs};
 use crate::schema::metrics;
 
-/// A metric and, where they were asked for, its details. Shared from the start: both are large, and pass through many hands.
+/// A metric and, where they were asked for, its details. Of a metric that came from a list, only the [`Columns`] that were asked for hold
+/// what they should. Shared from the start: both are large, and pass through many hands.
 pub type Row = (Arc<Metric>, Option<Arc<Details>>);
 
 /// What a list of metrics is ordered by; the id decides between equals.

@@ -8,7 +8,7 @@ use mdl::metrics::lineage::{self, Side};
 use mdl::metrics::{Columns, Definition, Details, MetricVersion, store, versions};
 use mdl::page::{ByText, Page, PageArgs};
 
-use super::{Batched, by_arguments, grouped};
+use super::{Batched, by_arguments, grouped, shares};
 use crate::graphql::coalesced::Coalesced;
 use crate::graphql::metrics::Metric;
 use crate::graphql::metrics::list::with_wrapped;
@@ -126,10 +126,10 @@ impl Default for SingleMetrics {
 fn by_id(snapshot: Arc<Snapshot>, keys: Vec<(MetricId, Columns)>) -> Fetched<(MetricId, Columns)> {
     async move {
         let mut found = Vec::new();
-        for (columns, ids) in by_arguments(keys) {
-            let tenant = snapshot.tenant();
-            let rows = snapshot.read(async |conn| store::by_ids(conn, tenant, &ids, columns).await).await?;
-            found.extend(rows.into_iter().map(|row| ((row.0.id, columns), Metric::from(row))));
+        for share in shares(keys) {
+            let (tenant, ids) = (snapshot.tenant(), share.keys());
+            let rows = snapshot.read(async |conn| store::by_ids(conn, tenant, &ids, share.columns).await).await?;
+            found.extend(rows.into_iter().flat_map(|row| share.answers(row.0.id, Metric::from(row))));
         }
         Ok(found)
     }
@@ -139,10 +139,10 @@ fn by_id(snapshot: Arc<Snapshot>, keys: Vec<(MetricId, Columns)>) -> Fetched<(Me
 fn by_key(snapshot: Arc<Snapshot>, keys: Vec<(String, Columns)>) -> Fetched<(String, Columns)> {
     async move {
         let mut found = Vec::new();
-        for (columns, keys) in by_arguments(keys) {
-            let tenant = snapshot.tenant();
-            let rows = snapshot.read(async |conn| store::by_keys(conn, tenant, &keys, columns).await).await?;
-            found.extend(rows.into_iter().map(|row| ((row.0.key.clone(), columns), Metric::from(row))));
+        for share in shares(keys) {
+            let (tenant, keys) = (snapshot.tenant(), share.keys());
+            let rows = snapshot.read(async |conn| store::by_keys(conn, tenant, &keys, share.columns).await).await?;
+            found.extend(rows.into_iter().flat_map(|row| share.answers(row.0.key.clone(), Metric::from(row))));
         }
         Ok(found)
     }

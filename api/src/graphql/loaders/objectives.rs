@@ -6,7 +6,7 @@ use mdl::ids::{KeyResultId, ObjectiveId};
 use mdl::metrics::{Columns, related};
 use mdl::objectives::{KeyResult, Objective, store};
 
-use super::{Batched, by_arguments, grouped};
+use super::{Batched, grouped, shares};
 use crate::graphql::metrics::Metric;
 
 /// Objectives, key results, and the metrics that they are read from.
@@ -18,7 +18,7 @@ pub struct ObjectiveLoaders {
     pub key_result_by_id: Batched<KeyResultId, Arc<KeyResult>>,
     /// The current key results that are read from the metric with this key.
     pub key_results_of_metric: Batched<String, Vec<Arc<KeyResult>>>,
-    /// The existing metrics of a key result; the flag says whether with details.
+    /// The existing metrics of a key result.
     pub key_result_metrics: Batched<(KeyResultId, Columns), Vec<Metric>>,
     /// The keys of a key result's metrics, whether these exist or not.
     pub key_result_metric_keys: Batched<KeyResultId, Vec<String>>,
@@ -67,10 +67,11 @@ impl ObjectiveLoaders {
             key_result_metrics: Batched::new(snapshot, |snapshot, keys| {
                 async move {
                     let mut found = Vec::new();
-                    for (columns, ids) in by_arguments(keys) {
-                        let tenant = snapshot.tenant();
-                        let rows = snapshot.read(async |conn| related::of_key_results(conn, tenant, &ids, columns).await).await?;
-                        found.extend(rows.into_iter().map(|(id, row)| ((id, columns), Metric::from(row))));
+                    for share in shares(keys) {
+                        let (tenant, ids) = (snapshot.tenant(), share.keys());
+                        let rows =
+                            snapshot.read(async |conn| related::of_key_results(conn, tenant, &ids, share.columns).await).await?;
+                        found.extend(rows.into_iter().flat_map(|(id, row)| share.answers(id, Metric::from(row))));
                     }
                     Ok(grouped(found))
                 }

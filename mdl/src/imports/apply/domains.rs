@@ -269,11 +269,22 @@ impl Session {
             if let (Some(_), Some(implied)) = (by_key, by_name) {
                 self.absorb(DomainId(implied.get(0)), id).await?;
             }
+            if by_key.is_none() {
+                self.await_writers_in(id).await?;
+            }
             self.update_domain(id, key, content).await?;
             self.event(DOMAIN_UPDATED, id.0, &payload(id, key, content)).await?;
         }
         self.domains.learn(id, key, &content.name);
         Ok(Outcome::Updated)
+    }
+
+    /// Waits for those who write a metric of a domain that gets another key. They tell of it by the key that they have read, which
+    /// makes nothing old that is kept under the new one.
+    async fn await_writers_in(&self, domain: DomainId) -> Result<()> {
+        let lock = "SELECT FROM metrics WHERE tenant_id = $1 AND domain_id = $2 FOR UPDATE";
+        self.client.execute(lock, &[&self.tenant.0, &domain.0]).await?;
+        Ok(())
     }
 
     /// What is in an implied domain moves to the defined one of that name, and the implied one goes.
