@@ -48,8 +48,8 @@ struct Arguments {
     /// Share of writes in all requests, at most 0.1. Only one user of ten writes.
     #[arg(long, default_value_t = 0.02)]
     writes: f64,
-    /// Begin with nothing in the API's cache. Without it, everything that can be asked is asked once before the clock starts, as in an
-    /// API that runs for long: what is missed then is what writes have made old.
+    /// Begin with nothing in the API's cache. Without it, everything that can be asked is asked until it is kept before the clock starts,
+    /// as in an API that runs for long: what is missed then is what writes have made old.
     #[arg(long)]
     cold: bool,
     /// Write goose's report into this file: .html, .md or .json.
@@ -86,8 +86,9 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     let lasts = timetable.seconds();
     let run = Run::new(&target.url, timetable, profile.ends_when_overloaded(), accounts, Mix::new(catalogs, writes));
     if !cold {
-        println!("Asking everything once…");
-        println!("Asked {} questions.", run.warm_up().await.context("cannot warm up")?);
+        println!("Asking everything until it is kept…");
+        let (questions, not_kept) = run.warm_up().await.context("cannot warm up")?;
+        println!("Asked {questions} questions, of which the API does not keep {not_kept}.");
     }
     println!("{users} users for {lasts:.0} s…");
     let tallies = run.execute(report).await.context("the run broke off")?;

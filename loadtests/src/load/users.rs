@@ -31,6 +31,8 @@ const LEFT_OUT_AFTER: Duration = Duration::from_secs(5);
 const TIMER: Duration = Duration::from_millis(2);
 /// From when all users are there to the first request.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often everything is asked at most until it is kept.
+const WARM_UP_ROUNDS: usize = 5;
 
 /// Everything that the users of a run share.
 pub struct Run {
@@ -63,19 +65,33 @@ impl Run {
         }
     }
 
-    /// Sends every query of the mix once, so that the run begins as one that has lasted, and gives their number.
-    pub async fn warm_up(&self) -> Result<usize> {
+    /// Sends every query of the mix until all answers come from the cache, so that the run begins as one that has lasted. An API that
+    /// has just started keeps nothing for long. Gives how many queries there are, and how many are not kept even so.
+    pub async fn warm_up(&self) -> Result<(usize, usize)> {
+        let mut warmed = self.ask_everything().await?;
+        for _ in 1..WARM_UP_ROUNDS {
+            if warmed.1 == 0 {
+                break;
+            }
+            warmed = self.ask_everything().await?;
+        }
+        Ok(warmed)
+    }
+
+    /// How many queries there are, and how many of the answers were made for this.
+    async fn ask_everything(&self) -> Result<(usize, usize)> {
         let http = reqwest::Client::builder().no_proxy().no_gzip().timeout(TIMEOUT).build().context("no HTTP client")?;
         let ask = |(tenant, operation): (usize, Operation)| {
             let account = self.accounts.iter().find(|account| account.tenant == tenant);
             let request = account.map(|account| self.request(&http, account, &operation));
             async move {
                 let request = request.with_context(|| format!("there is no user of tenant {}", tenant + 1))?;
-                receive(request, true).await.map(drop).map_err(|error| anyhow!("{}: {error}", operation.document))
+                receive(request, true).await.map_err(|error| anyhow!("{}: {error}", operation.document))
             }
         };
-        let asked = stream::iter(self.mix.queries()).map(ask).buffer_unordered(AT_ONCE);
-        asked.try_fold(0, async |asked, ()| Ok(asked + 1)).await
+        let answers = stream::iter(self.mix.queries()).map(ask).buffer_unordered(AT_ONCE);
+        let count = async |(asked, made), cache| Ok((asked + 1, made + usize::from(cache == Some(Cache::Miss))));
+        answers.try_fold((0, 0), count).await
     }
 
     /// Lets goose run the users until the timetable ends, and gives what came of it. With `report`, goose prints its own tables
