@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cache::{source, started};
 use crate::hearing::{Hearing, live, settled};
+use crate::held_commits::HeldCommits;
 
 const ONE: &str =
     "query One($key: String) { metric(key: $key) { id key name shortName description category tier status metricType
@@ -259,26 +260,15 @@ async fn what_a_write_does_not_touch_stays_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_named_while_it_comes_is_found() {
     let catalog = Catalog::plant().await;
-    let superuser = catalog.app.database.superuser().await;
     catalog.keep(&catalog.editor).await;
-    let commit_waits = "CREATE FUNCTION wait_for_test() RETURNS trigger LANGUAGE plpgsql
-            AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
-        CREATE CONSTRAINT TRIGGER wait_for_test AFTER INSERT ON metrics DEFERRABLE INITIALLY DEFERRED
-            FOR EACH ROW EXECUTE FUNCTION wait_for_test();
-        SELECT pg_advisory_lock(1)";
-    superuser.batch_execute(commit_waits).await.unwrap();
+    let held = HeldCommits::of(&catalog.app.database, "INSERT").await;
     let editor = catalog.editor.clone();
     let coming = tokio::spawn(async move { editor.write("createMetric", json!({ "key": "NEW", "name": "New" })).await });
-    eventually("it is being committed", async || {
-        let waits = "SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database
-            WHERE datname = current_database() AND locktype = 'advisory' AND objid = 1 AND NOT granted";
-        (!superuser.query(waits, &[]).await.unwrap().is_empty()).then_some(())
-    })
-    .await;
+    held.one().await;
     let edge = "INSERT INTO metric_edges (tenant_id, declared_by, upstream_key, downstream_key)
         SELECT tenant_id, id, 'NEW', key FROM metrics WHERE key = 'B'";
     assert_eq!(catalog.app.database.superuser().await.execute(edge, &[]).await.unwrap(), 1);
-    superuser.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
+    held.let_go().await;
     coming.await.unwrap();
     let lineage = catalog.editor.ask(LINEAGE, json!({ "key": "B" })).await;
     assert_eq!(lineage["metric"]["upstream"]["totalCount"], 1);

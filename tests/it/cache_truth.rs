@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cache::{source, started};
 use crate::hearing::{live, undisturbed};
+use crate::held_commits::HeldCommits;
 use crate::root_fields::{MUTATIONS, Needs, QUERIES, Seed, call};
 
 /// Root fields whose answers are never kept. The others are, for everybody who may ask.
@@ -228,32 +229,20 @@ async fn a_domain_gets_its_key_while_a_metric_of_it_is_written() {
     ended(import(json!({ "metric_id": "M", "name": "M", "business_domain": "Growth" })).await).await;
     let id = editor.ask("{ metric(key: \"M\") { id } }", json!({})).await["metric"]["id"].clone();
 
-    let superuser = app.database.superuser().await;
-    let commit_waits = "CREATE FUNCTION wait_for_test() RETURNS trigger LANGUAGE plpgsql
-            AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
-        CREATE CONSTRAINT TRIGGER wait_for_test AFTER UPDATE ON metrics DEFERRABLE INITIALLY DEFERRED
-            FOR EACH ROW EXECUTE FUNCTION wait_for_test();
-        SELECT pg_advisory_lock(1)";
-    superuser.batch_execute(commit_waits).await.unwrap();
-    let waits = async |kind: &str| {
-        let waiting = "SELECT FROM pg_locks LEFT JOIN pg_database ON pg_database.oid = database
-            WHERE locktype = $1 AND NOT granted AND (datname = current_database() OR pid IN
-                (SELECT pid FROM pg_stat_activity WHERE datname = current_database()))";
-        !superuser.query(waiting, &[&kind]).await.unwrap().is_empty()
-    };
+    let held = HeldCommits::of(&app.database, "UPDATE").await;
     let writer = editor.clone();
     let written =
         tokio::spawn(async move { writer.write("updateMetric", json!({ "id": id, "description": "As written" })).await });
-    eventually("the metric is being committed", async || waits("advisory").await.then_some(())).await;
+    held.one().await;
     let importing = import(json!({ "id": "D-7", "name": "Growth" })).await;
     let query = "{ metrics(filter: { domain: { in: [\"D-7\"] } }) { nodes { description } } }";
     let nodes = async || editor.ask(query, json!({})).await["metrics"]["nodes"].clone();
     eventually("the import waits, or has ended", async || {
-        (waits("transactionid").await || nodes().await != json!([])).then_some(())
+        (held.hold_somebody_else_up().await || nodes().await != json!([])).then_some(())
     })
     .await;
     nodes().await;
-    superuser.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
+    held.let_go().await;
     written.await.unwrap();
     ended(importing).await;
     eventually("what the worker wrote is known", async || (nodes().await != json!([])).then_some(())).await;

@@ -42,6 +42,7 @@ mod exports;
 mod graphiql;
 mod graphql_http;
 mod hearing;
+mod held_commits;
 mod http;
 mod idempotency;
 mod import_interruptions;
