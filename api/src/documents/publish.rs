@@ -1,7 +1,9 @@
 //! Publishing a manifest: read it, hold each of its documents against the schema, store all or none.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 
+use apollo_compiler::ast;
 use async_graphql::ServerError;
 use mdl::actor::Permission;
 use mdl::documents::{self, Caching, Document, MAX_NAME, NewDocument, manifest, store};
@@ -114,36 +116,16 @@ fn name_of(document: &ParsedDocument) -> String {
     joined(names).unwrap_or_else(|| ANONYMOUS.to_owned())
 }
 
-fn joined(mut names: Vec<&str>) -> Option<String> {
+fn joined<S: Borrow<str> + Ord>(mut names: Vec<S>) -> Option<String> {
     names.sort_unstable();
     (!names.is_empty()).then(|| names.join(", ").chars().take(MAX_NAME).collect())
 }
 
 /// The names of a text's operations, as far as they can be told of one that need not be GraphQL.
-fn names_in(text: &str) -> Vec<&str> {
-    let (mut names, mut depth) = (Vec::new(), 0_usize);
-    let mut is_operation = false;
-    for line in text.lines() {
-        let code = line.split('#').next().unwrap_or_default();
-        for part in code.split_inclusive(['{', '}', '(', ')']) {
-            let (inner, end) = match part.strip_suffix(['{', '}', '(', ')']) {
-                Some(inner) => (inner, &part[inner.len()..]),
-                None => (part, ""),
-            };
-            for word in inner.split_whitespace().filter(|_| depth == 0) {
-                if is_operation && word.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') {
-                    names.push(word.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or_default());
-                }
-                is_operation = matches!(word, "query" | "mutation" | "subscription");
-            }
-            match end {
-                "{" | "(" => (depth, is_operation) = (depth + 1, false),
-                "}" | ")" => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-        }
-    }
-    names
+fn names_in(text: &str) -> Vec<String> {
+    let parsed = ast::Document::parse(text, "document").unwrap_or_else(|broken| broken.partial);
+    let names = parsed.definitions.iter().filter_map(|definition| definition.as_operation_definition()?.name.as_ref());
+    names.map(ToString::to_string).collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::seal::{Identities, is_hindrance};
 use super::vault::Vault;
 use super::watch::sentence;
-use super::{Backup, back_up, files, refused, store, verify, watch};
+use super::{Backup, Verified, back_up, files, refused, store, verify, watch};
 use crate::actor::{Actor, Permission};
 use crate::app::App;
 use crate::audit;
@@ -129,19 +129,11 @@ pub async fn back_up_and_verify(app: &App, job: &BackUp, progress: &Progress) ->
     if !made {
         back_up(app, id, job.requested_by, progress).await?;
     }
-    verify_unattended(app, id, None, false, job.requested_by, progress).await
+    unattended(app, id, None, verify(app, id, None, false, job.requested_by, progress).await).await
 }
 
-/// Restores a backup on trial for a job: operators are told of what hinders it, too, as nobody looks on.
-async fn verify_unattended(
-    app: &App,
-    id: BackupId,
-    place: Option<&str>,
-    thorough: bool,
-    requested_by: Option<Uuid>,
-    progress: &Progress,
-) -> Result<()> {
-    let verified = verify(app, id, place, thorough, requested_by, progress).await;
+/// What became of a trial restore for a job: operators are told of what hindered it, too, as nobody looks on.
+async fn unattended(app: &App, id: BackupId, place: Option<&str>, verified: Result<Verified>) -> Result<()> {
     if let Err(error) = &verified
         && is_hindrance(error)
     {
@@ -240,7 +232,7 @@ async fn drill_in(app: &App, vault: &Vault, progress: &Progress) -> Result<()> {
         newest.ok_or_else(|| refused(format!("There is no backup in {} to restore on trial", vault.name())))
     };
     let newest = told(app, place, newest.await).await?;
-    verify_unattended(app, newest.id, place, true, None, progress).await?;
+    unattended(app, newest.id, place, verify(app, newest.id, place, true, None, progress).await).await?;
     let later = async {
         let keys = Identities::load(app.config.backup.identity_file.as_deref())?;
         files::check(app, vault, &files::latest(vault).await?, &keys, progress).await

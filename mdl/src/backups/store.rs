@@ -99,17 +99,18 @@ pub async fn abandon(app: &App, but: Option<BackupId>) -> Result<()> {
     .set(failure("The program that made it ended before it was done"))
     .execute(&mut conn)
     .await?;
-    abandon_queued(&tx, id).await?;
+    abandon_queued(&tx, but).await?;
     tx.commit().await
 }
 
 /// Marks the backups failed that somebody asked for and that nobody will make any more.
-pub async fn abandon_queued(mut conn: &AsyncPgConnection, but: BackupId) -> Result<()> {
+pub async fn abandon_queued(mut conn: &AsyncPgConnection, but: Option<BackupId>) -> Result<()> {
+    let id = but.unwrap_or(BackupId(Uuid::nil()));
     let will_be_made = "EXISTS (SELECT FROM jobs WHERE jobs.tenant_id = backups.tenant_id AND jobs.kind = 'back_up'
         AND jobs.payload ->> 'id' = backups.id::text AND jobs.state IN ('held', 'waiting', 'dispatched', 'running'))";
     diesel::update(
         backups::table
-            .filter(backups::tenant_id.eq(SYSTEM).and(backups::state.eq(BackupState::Queued)).and(backups::id.ne(but)))
+            .filter(backups::tenant_id.eq(SYSTEM).and(backups::state.eq(BackupState::Queued)).and(backups::id.ne(id)))
             .filter(dsl::not(dsl::sql::<diesel::sql_types::Bool>(will_be_made))),
     )
     .set(failure("Its job ended before it was begun"))

@@ -122,11 +122,12 @@ pub async fn not_verified(app: &App, id: Option<BackupId>, place: Option<&str>, 
     }
 }
 
-/// Looks how old the newest verified backup is, and which were asked for and will not be made. Says so by instruments, and once by an event when it is too old.
+/// Looks how old the newest verified backup is, and which were asked for and will not be made. Says so by instruments, and once by an
+/// event when it is too old.
 pub async fn overdue(app: &App) -> Result<()> {
     let tx = app.db.begin(SYSTEM).await?;
     let newest = store::newest_verified(&tx, SYSTEM).await?.map(|backup| backup.started_at);
-    store::abandon_queued(&tx, BackupId(Uuid::nil())).await?;
+    store::abandon_queued(&tx, None).await?;
     let is_overdue = show_age(app, newest);
     // Where backups are not set up, it is for the instrument to say so.
     if is_overdue && app.config.backup.database_url.is_some() {

@@ -86,7 +86,9 @@ impl Transaction {
                         None => self.end().await,
                         Some(Perhaps { touched, look }) => {
                             let (committed, found) = self.end_with_look(tenant, look).await;
-                            change.merge(Change::of(if found { touched } else { Touched::default() }));
+                            if found {
+                                change.merge(Change::of(touched));
+                            }
                             committed
                         }
                     };

@@ -47,7 +47,7 @@ impl Columns {
     }
 
     /// As SQL.
-    pub(super) fn text(self) -> &'static str {
+    fn text(self) -> &'static str {
         static TEXTS: LazyLock<Vec<String>> = LazyLock::new(|| (0..=Columns::ALL.0).map(|bits| Columns(bits).write()).collect());
         &TEXTS[usize::from(self.0)]
     }

@@ -42,16 +42,15 @@ pub fn edges<'a>(key: &'a str, relationships: &'a Relationships) -> BTreeSet<(&'
     upstream.chain(downstream).filter(|(from, to)| from != to).collect()
 }
 
-/// Notes the edges that a new metric declares.
+/// Notes that a metric declares these edges.
 pub(super) async fn declare(
     mut conn: &AsyncPgConnection,
     tenant: TenantId,
     id: MetricId,
-    key: &str,
-    relationships: &Relationships,
+    edges: &BTreeSet<(&str, &str)>,
 ) -> Result<()> {
-    let rows: Vec<_> = edges(key, relationships)
-        .into_iter()
+    let rows: Vec<_> = edges
+        .iter()
         .map(|(upstream_key, downstream_key)| Edge { tenant_id: tenant, declared_by: id, upstream_key, downstream_key })
         .collect();
     if !rows.is_empty() {
@@ -60,17 +59,11 @@ pub(super) async fn declare(
     Ok(())
 }
 
-/// Makes the edges that this metric declares those of its relationships.
-pub(super) async fn declare_anew(
-    mut conn: &AsyncPgConnection,
-    tenant: TenantId,
-    id: MetricId,
-    key: &str,
-    relationships: &Relationships,
-) -> Result<()> {
+/// Forgets all that a metric has declared.
+pub(super) async fn forget(mut conn: &AsyncPgConnection, tenant: TenantId, id: MetricId) -> Result<()> {
     let declared = metric_edges::table.filter(metric_edges::tenant_id.eq(tenant).and(metric_edges::declared_by.eq(id)));
     diesel::delete(declared).execute(&mut conn).await?;
-    declare(conn, tenant, id, key, relationships).await
+    Ok(())
 }
 
 /// Whether any metric declares this key its neighbour.

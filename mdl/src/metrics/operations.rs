@@ -93,19 +93,18 @@ pub async fn create(app: &App, actor: &Actor, mut new: NewMetric) -> Result<(Met
     let metric = insert(&tx, actor, &new, version).await?;
     let fields: Vec<String> =
         changes::between(&Definition::default(), &new.definition).into_iter().map(|change| change.field).collect();
-    let (relationships, tenant) = (&new.definition.details.relationships, actor.tenant);
-    let declares = !lineage::edges(&metric.key, relationships).is_empty();
-    if !declares {
+    let (tenant, edges) = (actor.tenant, lineage::edges(&metric.key, &new.definition.details.relationships));
+    if edges.is_empty() {
         // Others may name it already, or commit meanwhile that they do.
         let key = metric.key.clone();
         tx.touch_if(LINEAGE, move |conn| async move { lineage::is_declared(conn, tenant, &key).await }.boxed());
     }
-    let touched = Entities::of(&[Entity::Metrics, Entity::MetricSet]).and_if(declares, Entity::Lineage);
+    let touched = Entities::of(&[Entity::Metrics, Entity::MetricSet]).and_if(!edges.is_empty(), Entity::Lineage);
     let tier = ChangeTier::Initial;
     let created = Change { action: "metric.created", event: METRIC_CREATED, tier, fields: &fields, touched, before: None };
     try_join!(
         versions::insert(&tx, &metric, &new.definition, tier, &fields, new.message.as_deref()),
-        lineage::declare(&tx, tenant, metric.id, &metric.key, relationships),
+        lineage::declare(&tx, tenant, metric.id, &edges),
         record(&tx, actor, &metric, created),
     )?;
     tx.commit().await?;
@@ -145,9 +144,6 @@ pub async fn update(
         return Ok((metric, before.details));
     }
     let metric = write(&tx, actor, Written::Updated, metric, &after, &changed, update.message.as_deref()).await?;
-    if before.details.relationships != after.details.relationships {
-        lineage::declare_anew(&tx, actor.tenant, metric.id, &metric.key, &after.details.relationships).await?;
-    }
     tx.commit().await?;
     Ok((metric, after.details))
 }
@@ -222,7 +218,7 @@ enum Written {
     Restored,
 }
 
-/// Writes the next revision: row, version, audit entry and event.
+/// Writes the next revision: row, version, edges, audit entry and event.
 async fn write(
     tx: &Transaction,
     actor: &Actor,
@@ -258,12 +254,18 @@ async fn write(
         .get_result(&mut &**tx)
         .await?;
     let is_listed_otherwise = written != Written::Updated;
+    let relates_otherwise = fields.iter().any(|field| changes::is_within(field, "relationships"));
     let touched = Entities::of(&[Entity::Metrics])
         .and_if(is_listed_otherwise, Entity::MetricSet)
         .and_if(is_listed_otherwise || fields.iter().any(|field| LABELS.contains(&field.as_str())), Entity::MetricLabels)
-        .and_if(fields.iter().any(|field| field.starts_with("relationships.")), Entity::Lineage);
+        .and_if(relates_otherwise, Entity::Lineage);
     let change = Change { action, event: kind, tier, fields: &fields, touched, before: Some(&before) };
     try_join!(versions::insert(tx, &metric, after, tier, &fields, message), record(tx, actor, &metric, change))?;
+    if relates_otherwise {
+        lineage::forget(tx, metric.tenant_id, metric.id).await?;
+        let edges = lineage::edges(&metric.key, &after.details.relationships);
+        lineage::declare(tx, metric.tenant_id, metric.id, &edges).await?;
+    }
     Ok(metric)
 }
 

@@ -185,6 +185,7 @@ mod tests {
             assert_eq!(things(field, json!({ "it": it })), [], "{field}");
         }
     }
+
     #[test]
     fn lists_are_known_by_what_their_metrics_have_in_common() {
         let tagged = |tags: &[&str]| -> Vec<Thing> { tags.iter().map(|tag| Thing::metrics_tagged(tag)).collect() };
