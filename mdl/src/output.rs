@@ -16,7 +16,7 @@ pub fn line(text: impl Display) {
 }
 
 /// So many things, in words: `1 document`, `2 documents`.
-pub fn counted(count: i64, what: &str) -> String {
+pub fn counted(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
@@ -67,6 +67,11 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn one_thing_is_one() {
+        assert_eq!([counted(0, "job"), counted(1, "job"), counted(2, "job")], ["0 jobs", "1 job", "2 jobs"]);
     }
 
     #[test]

@@ -94,7 +94,7 @@ async fn publish(app: &App, args: Publish) -> anyhow::Result<ExitCode> {
                 output::line(format_args!(
                     "{}: published {}",
                     file.display(),
-                    output::counted(documents.len() as i64, "document")
+                    output::counted(documents.len() as u64, "document")
                 ));
                 documents.iter().for_each(|document| output::line(format_args!("  {}", line(document))));
             }
@@ -127,7 +127,11 @@ async fn check(app: &App) -> anyhow::Result<ExitCode> {
 async fn list(app: &App, audience: &Audience) -> anyhow::Result<ExitCode> {
     for document in runnable(app, audience.actor(app).await?.tenant).await? {
         let used = match document.last_used_at {
-            Some(at) => format!("used {}, last {}", output::counted(document.use_count, "time"), at.format("%Y-%m-%d %H:%M UTC")),
+            Some(at) => format!(
+                "used {}, last {}",
+                output::counted(document.use_count.unsigned_abs(), "time"),
+                at.format("%Y-%m-%d %H:%M UTC")
+            ),
             None => "never used".to_owned(),
         };
         output::line(format_args!(

@@ -13,7 +13,7 @@ use mdl::page::{self, Page, PageArgs};
 use mdl::{Actor, App, output};
 use serde_json::{Value, json};
 
-use super::table::{ago, counted, fit, print_json, short, table};
+use super::table::{ago, fit, print_json, short, table};
 use super::watch::watch;
 use super::{Whom, explain};
 
@@ -271,8 +271,8 @@ impl Steer {
         match (self.json, self.dry_run) {
             (true, dry_run) => print_json(&json!({ "count": count, "dryRun": dry_run })),
             (false, _) if is_missing => {}
-            (false, true) => output::line(format_args!("It would be {}", counted(count, "job"))),
-            (false, false) => output::line(format_args!("{done}: {}", counted(count, "job"))),
+            (false, true) => output::line(format_args!("It would be {}", output::counted(count, "job"))),
+            (false, false) => output::line(format_args!("{done}: {}", output::counted(count, "job"))),
         }
         if is_missing {
             eprintln!("There is no such job");

@@ -74,11 +74,6 @@ pub fn count(number: i64) -> String {
     if number == 0 { String::new() } else { number.to_string() }
 }
 
-/// So many of something: `2 jobs`, `1 job`.
-pub fn counted(number: u64, thing: &str) -> String {
-    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
-}
-
 /// Text cut to a number of characters, on one line.
 pub fn short(text: &str, most: usize) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -123,7 +118,6 @@ mod tests {
         assert_eq!(ago(Some(now + TimeDelta::hours(3) + TimeDelta::seconds(5))), "in 3 h");
         assert_eq!(ago(None), "");
         assert_eq!([seconds(Some(0.0042)), seconds(Some(1.23)), seconds(Some(600.0))], ["4 ms", "1.2 s", "10 min"]);
-        assert_eq!([counted(0, "job"), counted(1, "job"), counted(2, "job")], ["0 jobs", "1 job", "2 jobs"]);
         assert_eq!(short("an  error\nof two lines", 8), "an error…");
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::backup_id;
 use crate::cli::explain;
 use crate::cli::line::{follow, size};
-use crate::cli::table::{counted, print_json};
+use crate::cli::table::print_json;
 
 #[derive(Debug, Args)]
 pub struct Now {
@@ -46,10 +46,10 @@ impl Now {
         if !self.json {
             output::line(format_args!(
                 "Made the backup {id}: {} of {} in {}, and {}, in {:.1} s",
-                counted(manifest.rows(), "row"),
-                counted(manifest.inventory.tables.len() as u64, "table"),
+                output::counted(manifest.rows(), "row"),
+                output::counted(manifest.inventory.tables.len() as u64, "table"),
                 size(manifest.database.stored.bytes),
-                counted(manifest.files.count, "file"),
+                output::counted(manifest.files.count, "file"),
                 manifest.dump_seconds,
             ));
         }

@@ -8,7 +8,7 @@ use mdl::{App, output};
 use serde_json::{Value, json};
 
 use crate::cli::explain;
-use crate::cli::table::{counted, print_json};
+use crate::cli::table::print_json;
 
 #[derive(Debug, Args)]
 pub struct Prune {
@@ -37,8 +37,8 @@ impl Prune {
         for pruned in pruned {
             output::line(format_args!(
                 "{verb} {} and {} from {}",
-                counted(pruned.backups.len() as u64, "backup"),
-                counted(pruned.files, "file"),
+                output::counted(pruned.backups.len() as u64, "backup"),
+                output::counted(pruned.files, "file"),
                 pruned.place
             ));
             for id in pruned.backups {
@@ -46,7 +46,7 @@ impl Prune {
             }
             let (died, halves) = (pruned.leftovers.len() as u64, pruned.temporary_files);
             if died > 0 || halves > 0 {
-                let (dumps, files) = (counted(died, "dump"), counted(halves, "unfinished file"));
+                let (dumps, files) = (output::counted(died, "dump"), output::counted(halves, "unfinished file"));
                 output::line(format_args!("{verb} {dumps} and {files} that died backups had left there"));
             }
             for id in pruned.leftovers {

@@ -12,7 +12,7 @@ use super::backup_id;
 use super::switch::{confirm, kept, switch, tell_switched};
 use crate::cli::explain;
 use crate::cli::line::follow;
-use crate::cli::table::{counted, print_json};
+use crate::cli::table::print_json;
 
 #[derive(Debug, Args)]
 pub struct Restore {
@@ -64,8 +64,8 @@ impl Restore {
                 self.id,
                 restored.manifest.started_at.format("%Y-%m-%d %H:%M:%S UTC"),
                 restored.database,
-                counted(restored.manifest.rows(), "row"),
-                counted(restored.manifest.inventory.tables.len() as u64, "table")
+                output::counted(restored.manifest.rows(), "row"),
+                output::counted(restored.manifest.inventory.tables.len() as u64, "table")
             ));
             tell_files(&restored.files, false);
         }
@@ -150,10 +150,10 @@ fn tell_files(files: &Brought, dry_run: bool) {
         (false, _) => ("Brought", "were not"),
     };
     if files.count > 0 {
-        output::line(format_args!("{bring} back {} that had been missing", counted(files.count, "file")));
+        output::line(format_args!("{bring} back {} that had been missing", output::counted(files.count, "file")));
     }
     if !files.lost.is_empty() {
-        output::line(format_args!("{} {not} brought back: the backup has no whole copy", counted(lost, "file")));
+        output::line(format_args!("{} {not} brought back: the backup has no whole copy", output::counted(lost, "file")));
     }
 }
 
@@ -162,7 +162,7 @@ fn all_came(files: &Brought) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
         files.failed.is_empty(),
         "{} could not be brought back, since the backup or the file storage did not serve: the warnings say more",
-        counted(files.failed.len() as u64, "file")
+        output::counted(files.failed.len() as u64, "file")
     );
     Ok(ExitCode::SUCCESS)
 }
